@@ -1,0 +1,91 @@
+"""What can go wrong, in the words of the domain.
+
+Every error carries a sentence that names the fix, and the numbers behind it where they help. Nothing here knows
+HTTP; ``service/routes/problems.py`` maps each class to a status, and the command line prints the sentence.
+"""
+
+
+class AerofixError(Exception):
+    """Base of all errors a user can meet.
+
+    Args:
+        detail: what is wrong and what to do about it; shown to the user as it is.
+        numbers: machine-readable extras such as ``limit`` and ``actual``.
+    """
+
+    def __init__(self, detail: str, **numbers: float | int | str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.numbers = numbers
+
+
+class ImageUndecodable(AerofixError):
+    """The bytes are of an allowed image type but cannot be decoded."""
+
+
+class ImageTruncated(AerofixError):
+    """The image ends before its data does."""
+
+
+class UnsupportedMediaType(AerofixError):
+    """The bytes are not JPEG, PNG, WebP or TIFF, whatever the file name says."""
+
+
+class ImageTooManyPixels(AerofixError):
+    """The image header announces more pixels than the limit; nothing was decoded."""
+
+
+class BodyTooLarge(AerofixError):
+    """The request body is over the byte limit."""
+
+
+class InvalidFootprint(AerofixError):
+    """A tile's corners, bounds or centre do not describe a place on Earth."""
+
+
+class InvalidParameter(AerofixError):
+    """A request parameter is outside its range or of the wrong form."""
+
+
+class MissingParameter(AerofixError):
+    """A required request parameter is absent."""
+
+
+class GalleryEmpty(AerofixError):
+    """There is no tile to search."""
+
+
+class GalleryUnusable(AerofixError):
+    """The gallery file is corrupt, of another schema, or held by another process."""
+
+
+class ModelMismatch(AerofixError):
+    """The gallery was made with another model than the one that is loaded."""
+
+
+class ContractBroken(AerofixError):
+    """The model file breaks a clause of the model contract."""
+
+
+class DeviceUnavailable(AerofixError):
+    """A device was asked for that this installation or machine cannot give."""
+
+
+class SourceUnreadable(AerofixError):
+    """A map source (GeoTIFF, image with corners) cannot be read or is not georeferenced."""
+
+
+class Overloaded(AerofixError):
+    """The queue is full; ask again after ``retry_after_s``."""
+
+
+class DeadlineExceeded(AerofixError):
+    """The request waited longer than its deadline."""
+
+
+class NotReady(AerofixError):
+    """The service is starting, draining or has lost its encoder."""
+
+
+class StorageFull(AerofixError):
+    """The gallery's disk is full; nothing of this write was kept."""
