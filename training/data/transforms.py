@@ -1,0 +1,72 @@
+"""What cameras, weather and map makers do to a picture: batched augmentation in torch, CPU or GPU.
+
+Every function takes and returns ``[N, 3, H, W]`` float RGB in 0..1 and draws one setting for each image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Generator, Tensor
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    """``[N, 1, 1, 1]`` draws, on the generator's device."""
+    return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator, device=generator.device)
+
+
+def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> Tensor:
+    """All of the below, in the order in which light, lens, sensor and file do them."""
+    images = shade(images, generator, strength=strength)
+    images = colour(images, generator, strength=strength)
+    images = haze(images, generator, strength=strength)
+    images = blur(images, generator, strength=strength)
+    images = noise(images, generator, strength=strength)
+    return images.clamp(0, 1)
+
+
+def shade(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
+    """Cloud shadows and vignetting: a smooth brightness field, up to ±30 %."""
+    n = images.shape[0]
+    field = torch.rand(n, 1, 4, 4, generator=generator, device=generator.device) - 0.5
+    field = F.interpolate(field, images.shape[-2:], mode="bicubic", align_corners=False)
+    return images * (1 + 0.6 * strength * uniform(n, 0, 1, generator) * field)
+
+
+def colour(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
+    """Exposure, white balance, contrast, saturation and gamma of another camera, season or map provider."""
+    n = images.shape[0]
+    gain = 1 + strength * (torch.rand(n, 3, 1, 1, generator=generator, device=generator.device) - 0.5) * 0.3
+    images = images * gain * (1 + strength * uniform(n, -0.3, 0.3, generator))
+    grey = (images * images.new_tensor(_LUMA)[None, :, None, None]).sum(1, keepdim=True)
+    images = grey + (images - grey) * (1 + strength * uniform(n, -0.7, 0.5, generator))
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * (1 + strength * uniform(n, -0.4, 0.6, generator))
+    return images.clamp(1e-3, 1) ** torch.exp(strength * uniform(n, -0.5, 0.5, generator))
+
+
+def haze(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
+    """A veil of up to 30 % white over a third of the images."""
+    n = images.shape[0]
+    veil = strength * uniform(n, 0, 0.3, generator) * (uniform(n, 0, 1, generator) < 0.33)
+    return images * (1 - veil) + 0.85 * veil
+
+
+def blur(images: Tensor, generator: Generator, *, strength: float, taps: int = 7) -> Tensor:
+    """Gaussian blur of σ 0 to 1.6 px on half of the images (defocus, over-zoomed maps)."""
+    n = images.shape[0]
+    sigma = 0.05 + 1.55 * strength * uniform(n, 0, 1, generator) * (uniform(n, 0, 1, generator) < 0.5)
+    x = torch.arange(taps, device=images.device) - taps // 2
+    kernel = torch.exp(-(x**2) / (2 * sigma.view(n, 1) ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
+    flat = F.pad(images.reshape(1, n * 3, *images.shape[-2:]), (taps // 2,) * 4, mode="replicate")
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * 3)
+    return F.conv2d(flat, kernel[:, None, None, :], groups=n * 3).reshape(images.shape)
+
+
+def noise(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
+    """Sensor noise of σ 0 to 0.04."""
+    sigma = strength * uniform(images.shape[0], 0, 0.04, generator)
+    return images + sigma * torch.randn(images.shape, generator=generator, device=images.device)
