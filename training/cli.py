@@ -1,0 +1,75 @@
+"""``aerofix-train``: train, export and simulate from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from training.errors import TrainingError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+
+
+def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Show a TrainingError as one sentence and exit with 1."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TrainingError as error:
+            Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+@app.command()
+@_plain_errors
+def fit(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example optim.steps=200")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/")] = None,
+) -> None:
+    """Train, or go on from the checkpoint in run.out."""
+    from training.config import load_config
+    from training.train import fit as run_fit
+
+    settings = load_config(config, overrides)
+    console.print(f"checkpoint: {run_fit(settings)}")
+
+
+@app.command()
+@_plain_errors
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="checkpoint.pt of a run")],
+    out: Annotated[Path, typer.Option(help="the .onnx file to write")],
+    calibrate: Annotated[bool, typer.Option(help="fit the confidence on held-out textures (needs data.root)")] = True,
+    data_root: Annotated[Path | None, typer.Option(help="where the textures are now")] = None,
+) -> None:
+    """Write the ONNX file, check it against PyTorch, and store its calibration."""
+    from training.export import export_checkpoint
+
+    report = export_checkpoint(checkpoint, out, calibrate=calibrate, data_root=data_root)
+    for line in report:
+        console.print(line, highlight=False)
+
+
+@app.command()
+@_plain_errors
+def simulate(
+    map: Annotated[Path, typer.Option(help="orthophoto, any GeoTIFF")],
+    out: Annotated[Path, typer.Option(help="folder for the photos and truth.json")],
+    count: Annotated[int, typer.Option(min=1, help="photos to take")] = 20,
+    height: Annotated[Path | None, typer.Option(help="raster of heights in metres; without it blocks are raised")] = None,
+    seed: Annotated[int, typer.Option(help="of the poses and blocks")] = 0,
+) -> None:
+    """Take drone photos over a map, with the exact truth of each."""
+    from training.data.flights import simulate_flight
+
+    console.print(f"{simulate_flight(map, out, count, height_path=height, seed=seed)} photos and truth.json in {out}")
