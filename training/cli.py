@@ -55,7 +55,7 @@ def export(
     """Write the ONNX file, check it against PyTorch, and store its calibration."""
     from training.export import export_checkpoint
 
-    report = export_checkpoint(checkpoint, out, calibrate=calibrate, data_root=data_root)
+    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root)
     for line in report:
         console.print(line, highlight=False)
 

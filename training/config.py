@@ -77,6 +77,7 @@ class Config:
 
     name: str = "aerofix"
     method: Literal["infonce"] = "infonce"
+    license: str = "Apache-2.0"  # of the weights
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.transform
+import rasterio.warp
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
@@ -96,7 +98,7 @@ def load_scene(
                 raise TrainingError(f"{path} has no georeference. Give a GeoTIFF, or add one with gdal_translate -a_ullr.")
             west, south, east, north = rasterio.warp.transform_bounds(source.crs, "EPSG:4326", *source.bounds)
             origin = ((south + north) / 2, (west + east) / 2)
-            with WarpedVRT(source, crs=_local_crs(*origin), add_alpha=True, resampling=Resampling.bilinear) as native:
+            with WarpedVRT(source, crs=_local_crs(*origin), add_alpha=not _has_alpha(source), resampling=Resampling.bilinear) as native:
                 gsd = gsd_m or float(native.res[0])
                 reach_e = min(-native.bounds.left, native.bounds.right)
                 reach_n = min(-native.bounds.bottom, native.bounds.top)
@@ -138,10 +140,14 @@ def _warp(
         transform=transform,
         width=cols,
         height=rows,
-        add_alpha=bands is None and source.count < 4,
+        add_alpha=bands is None and not _has_alpha(source),
         resampling=Resampling.bilinear,
     ) as vrt:
         return vrt.read(indexes=None if bands is None else [bands]).astype(np.float32)
+
+
+def _has_alpha(source: rasterio.DatasetReader) -> bool:
+    return ColorInterp.alpha in source.colorinterp
 
 
 def _to_rgb(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
