@@ -82,7 +82,9 @@ def held_out_answers(encoder: Encoder, textures: list[Texture], data: DataConfig
     for start in range(0, len(textures), 16):
         index = torch.arange(start, min(start + 16, len(textures)))
         scene = simulator.scenes(index, SCENE_TILE_SHARE, generator)
-        cut = torch.stack([cut_tiles(scene, g.expand(len(index), 2), data.tile_side_m, encoder.config.image_size) for g in grid])
+        cut = torch.stack(
+            [cut_tiles(scene, g.expand(len(index), 2), data.tile_side_m, encoder.config.image_size) for g in grid]
+        )
         tiles.append(_embed(encoder, augment(cut.transpose(0, 1).flatten(0, 1), generator, strength=0.3)))
         for _ in range(PHOTOS_PER_PLACE):
             target = (torch.rand(len(index), 2, generator=generator) - 0.5) * data.tile_side_m
@@ -102,7 +104,9 @@ def held_out_answers(encoder: Encoder, textures: list[Texture], data: DataConfig
     return Answers(np.where(np.repeat(searched, len(grid), axis=1), scores[known], -np.inf), centres, where)
 
 
-def _galleries(textures: list[Texture], owner: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _galleries(
+    textures: list[Texture], owner: NDArray[Any], rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Scenes that each search sees ``[M, scenes]``, and whether its own was left out ``[M]``.
 
     Half of the galleries are drawn from the photo's own folder first: a real map is all of one kind of country.
@@ -121,7 +125,7 @@ def _galleries(textures: list[Texture], owner: NDArray[Any], rng: np.random.Gene
 
 def _embed(encoder: Encoder, images: torch.Tensor) -> Floats:
     with torch.no_grad():
-        parts = [encoder(x.mul(255).permute(0, 2, 3, 1)) for x in images.split(64)]
+        parts = [encoder(x.mul(255).permute(0, 2, 3, 1)) for x in torch.split(images, 64)]
     return torch.cat(parts).double().numpy()
 
 
@@ -171,7 +175,8 @@ def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
         f"held-out photos: {len(score)}, of these {int((~inside).sum())} of places outside the searched gallery",
         f"right place, inside: {right[inside].mean():.3f}; located, inside: {located[inside].mean():.3f}",
         f"located though outside: {located[~inside].mean():.3f}; right when located: {right[located].mean():.3f}",
-        f"error of right answers: median {np.median(errors[right]):.3f}, 68 % {np.quantile(errors[right], 0.68):.3f} tile sides",
+        f"error of right answers: median {np.median(errors[right]):.3f}, "
+        f"68 % {np.quantile(errors[right], 0.68):.3f} tile sides",
         f"expected calibration error of confidence: {calibration_error(confidence, right):.3f} (on the fitted photos)",
     ]
     fitted = {

@@ -66,7 +66,9 @@ def simulate(
     map: Annotated[Path, typer.Option(help="orthophoto, any GeoTIFF")],
     out: Annotated[Path, typer.Option(help="folder for the photos and truth.json")],
     count: Annotated[int, typer.Option(min=1, help="photos to take")] = 20,
-    height: Annotated[Path | None, typer.Option(help="raster of heights in metres; without it blocks are raised")] = None,
+    height: Annotated[
+        Path | None, typer.Option(help="raster of heights in metres; without it blocks are raised")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the poses and blocks")] = 0,
 ) -> None:
     """Take drone photos over a map, with the exact truth of each."""

@@ -34,7 +34,9 @@ OPSET = 18
 MIN_COSINE = 0.9999
 
 
-def export_checkpoint(checkpoint: Path, out: Path, *, calibrated: bool = True, data_root: Path | None = None) -> list[str]:
+def export_checkpoint(
+    checkpoint: Path, out: Path, *, calibrated: bool = True, data_root: Path | None = None
+) -> list[str]:
     """Export a checkpoint, prove that the file answers as PyTorch does, and calibrate it on held-out textures.
 
     Returns:
@@ -113,7 +115,9 @@ def weights_sha256(model: onnx.ModelProto) -> str:
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
         values = numpy_helper.to_array(tensor)
-        digest.update(tensor.name.encode() + b"\0" + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+        digest.update(
+            tensor.name.encode() + b"\0" + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        )
     return digest.hexdigest()
 
 

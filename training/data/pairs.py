@@ -52,7 +52,9 @@ class PairSimulator:
         side_m = data.tile_side_m / data.tile_share[0]
         self.reliefs = torch.stack([torch.from_numpy(raise_blocks(side_m, side_m, rng)) for _ in range(RELIEFS)])
 
-    def batch(self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False) -> PairBatch:
+    def batch(
+        self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False
+    ) -> PairBatch:
         """Draw one batch.
 
         Args:
