@@ -55,7 +55,7 @@ def export(
     """Write the ONNX file, check it against PyTorch, and store its calibration."""
     from training.export import export_checkpoint
 
-    report = export_checkpoint(checkpoint, out, calibrate=calibrate, data_root=data_root)
+    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root)
     for line in report:
         console.print(line, highlight=False)
 
@@ -66,7 +66,9 @@ def simulate(
     map: Annotated[Path, typer.Option(help="orthophoto, any GeoTIFF")],
     out: Annotated[Path, typer.Option(help="folder for the photos and truth.json")],
     count: Annotated[int, typer.Option(min=1, help="photos to take")] = 20,
-    height: Annotated[Path | None, typer.Option(help="raster of heights in metres; without it blocks are raised")] = None,
+    height: Annotated[
+        Path | None, typer.Option(help="raster of heights in metres; without it blocks are raised")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the poses and blocks")] = 0,
 ) -> None:
     """Take drone photos over a map, with the exact truth of each."""

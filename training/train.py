@@ -1,7 +1,8 @@
 """The training loop: one device, resumable, every step a function of the seed and its number.
 
-A run folder holds ``config.yaml``, ``log.csv`` (step, loss, R@1 of the batch, learning rate, pairs/s) and ``checkpoint.pt``. Run the same
-command again and it goes on from the checkpoint, with the same losses as if it had never stopped.
+A run folder holds ``config.yaml``, ``log.csv`` (step, loss, R@1 of the batch, learning rate, pairs/s) and
+``checkpoint.pt``. Run the same command again and it goes on from the checkpoint, with the same losses as if it had
+never stopped.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def fit(config: Config, *, quiet: bool = False) -> Path:
     (out / "config.yaml").write_text(yaml.safe_dump(dump_config(config), sort_keys=False))
     with _progress(quiet) as progress, (out / "log.csv").open("a", newline="") as log:
         task = progress.add_task(
-            f"{len(textures)} textures, {len(held_out)} held out", total=config.optim.steps, completed=state.step, note=""
+            f"{len(textures)} textures, {len(held_out)} held out",
+            total=config.optim.steps,
+            completed=state.step,
+            note="",
         )
         writer = csv.writer(log)
         while state.step < config.optim.steps:
@@ -65,7 +69,9 @@ def fit(config: Config, *, quiet: bool = False) -> Path:
             loss, recall = train_step(state, batch.photo.to(device), batch.tile.to(device), config)
             if not math.isfinite(loss):
                 torch.save(batch, out / "nan_batch.pt")
-                raise TrainingError(f"The loss became {loss} at step {state.step}; the batch is in {out / 'nan_batch.pt'}.")
+                raise TrainingError(
+                    f"The loss became {loss} at step {state.step}; the batch is in {out / 'nan_batch.pt'}."
+                )
             rate = len(batch.place) / (time.perf_counter() - began)
             lr = state.optimizer.param_groups[0]["lr"]
             writer.writerow([state.step, f"{loss:.6f}", f"{recall:.3f}", f"{lr:.2e}", f"{rate:.1f}"])
@@ -78,7 +84,7 @@ def fit(config: Config, *, quiet: bool = False) -> Path:
 
 def make_state(config: Config, device: torch.device) -> State:
     """A fresh encoder, method and optimiser on a device."""
-    encoder = Encoder(config.model).to(device, memory_format=torch.channels_last)  # a third faster on CPUs
+    encoder = Encoder(config.model).to(device).to(memory_format=torch.channels_last)  # a third faster on CPUs
     method = make_method(config).to(device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -159,7 +165,9 @@ def _resume(state: State, path: Path, config: Config) -> None:
     theirs, ours = content["config"], dump_config(config)
     different = [k for k in ("method", "model", "data", "optim") if theirs[k] != ours[k]]
     if different:
-        raise TrainingError(f"{path} was made with other settings under {', '.join(different)}: choose another run.out.")
+        raise TrainingError(
+            f"{path} was made with other settings under {', '.join(different)}: choose another run.out."
+        )
     state.encoder.load_state_dict(content["encoder"])
     state.method.load_state_dict(content["method"])
     state.optimizer.load_state_dict(content["optimizer"])

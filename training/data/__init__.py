@@ -1,1 +1,1 @@
-
+"""Textures, scenes, the simulator and the pairs made from them."""

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from training.config import DataConfig
 from training.data.scene import HEIGHT_CELL_M, Scene, raise_blocks
-from training.data.simulator import Camera, render
+from training.data.simulator import Camera, Views, render
 from training.data.textures import Texture
 from training.data.transforms import augment
 
@@ -52,7 +52,9 @@ class PairSimulator:
         side_m = data.tile_side_m / data.tile_share[0]
         self.reliefs = torch.stack([torch.from_numpy(raise_blocks(side_m, side_m, rng)) for _ in range(RELIEFS)])
 
-    def batch(self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False) -> PairBatch:
+    def batch(
+        self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False
+    ) -> PairBatch:
         """Draw one batch.
 
         Args:
@@ -63,23 +65,29 @@ class PairSimulator:
         """
         data = self.data
         index = self._draw_places(pairs, generator) if places is None else places
-        n, side_m = len(index), data.tile_side_m / _between(data.tile_share, 1, generator).item()
-        texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
-        pick = torch.randint(RELIEFS, (n,), generator=generator)
-        relief = self.reliefs[pick] * (torch.rand(n, 1, 1, generator=generator) < data.relief_share)
-        cells = max(2, round(side_m / HEIGHT_CELL_M))
-        scene = Scene(texture, relief[:, :cells, :cells].contiguous(), side_m / SCENE_PX)
-
-        slack = (side_m - data.tile_side_m) / 2
+        scene = self.scenes(index, _between(data.tile_share, 1, generator).item(), generator)
+        n, slack = len(index), (scene.width_m - data.tile_side_m) / 2
         centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * slack
         offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * data.offset_share * data.tile_side_m
         tile = cut_tiles(scene, centre, data.tile_side_m, self.image_size)
-        camera = self._cameras(centre + offset, generator)
-        views = render(scene, camera, self.image_size, self.image_size, outside="reflect")
+        views = self.photos(scene, centre + offset, generator)
         photo = views.image
         if not clean:
             photo, tile = augment(photo, generator), augment(tile, generator, strength=0.7)
         return PairBatch(photo, tile, index, views.centre[:, :2] - centre)
+
+    def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:
+        """One scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
+        side_m = self.data.tile_side_m / tile_share
+        texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
+        relief = self.reliefs[torch.randint(RELIEFS, (len(index),), generator=generator)]
+        relief = relief * (torch.rand(len(index), 1, 1, generator=generator) < self.data.relief_share)
+        cells = max(2, round(side_m / HEIGHT_CELL_M))
+        return Scene(texture, relief[:, :cells, :cells].contiguous(), side_m / SCENE_PX)
+
+    def photos(self, scene: Scene, target: Tensor, generator: Generator) -> Views:
+        """Views from random poses aimed at ``target [N, 2]`` (east, north), before any change of appearance."""
+        return render(scene, self._cameras(target, generator), self.image_size, self.image_size, outside="reflect")
 
     def _draw_places(self, pairs: int, generator: Generator) -> Tensor:
         if float(torch.rand((), generator=generator)) < self.data.same_group_share:

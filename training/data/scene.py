@@ -1,8 +1,8 @@
 """A scene: an orthophoto and the height of the ground under it, in a local metric frame.
 
-Frame: metres ``(east, north, up)`` from the scene's centre. Row 0 of every raster is its north edge. The texture and the
-height field cover the same rectangle, each at its own resolution; the centre of texture pixel ``(row, col)`` lies at
-``east = (col + 0.5 - W / 2) * gsd_m`` and ``north = (H / 2 - row - 0.5) * gsd_m``.
+Frame: metres ``(east, north, up)`` from the scene's centre. Row 0 of every raster is its north edge. The texture and
+the height field cover the same rectangle, each at its own resolution; the centre of texture pixel ``(row, col)`` lies
+at ``east = (col + 0.5 - W / 2) * gsd_m`` and ``north = (H / 2 - row - 0.5) * gsd_m``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.transform
+import rasterio.warp
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
@@ -93,17 +95,22 @@ def load_scene(
     try:
         with rasterio.open(path) as source:
             if source.crs is None:
-                raise TrainingError(f"{path} has no georeference. Give a GeoTIFF, or add one with gdal_translate -a_ullr.")
+                raise TrainingError(
+                    f"{path} has no georeference. Give a GeoTIFF, or add one with gdal_translate -a_ullr."
+                )
             west, south, east, north = rasterio.warp.transform_bounds(source.crs, "EPSG:4326", *source.bounds)
             origin = ((south + north) / 2, (west + east) / 2)
-            with WarpedVRT(source, crs=_local_crs(*origin), add_alpha=True, resampling=Resampling.bilinear) as native:
+            with WarpedVRT(
+                source, crs=_local_crs(*origin), add_alpha=not _has_alpha(source), resampling=Resampling.bilinear
+            ) as native:
                 gsd = gsd_m or float(native.res[0])
                 reach_e = min(-native.bounds.left, native.bounds.right)
                 reach_n = min(-native.bounds.bottom, native.bounds.top)
             cols, rows = int(2 * reach_e / gsd), int(2 * reach_n / gsd)
             if max(cols, rows) > max_px:
                 raise TrainingError(
-                    f"{path} is {cols}×{rows} px at {gsd:.2f} m/px, over {max_px} px. Give a larger gsd_m, or cut the map."
+                    f"{path} is {cols} by {rows} px at {gsd:.2f} m/px, over {max_px} px. "
+                    "Give a larger gsd_m, or cut the map."
                 )
             rgba = _warp(source, origin, gsd, cols, rows, bands=None)
         rgb = _to_rgb(rgba)
@@ -138,10 +145,15 @@ def _warp(
         transform=transform,
         width=cols,
         height=rows,
-        add_alpha=bands is None and source.count < 4,
+        add_alpha=bands is None and not _has_alpha(source),
         resampling=Resampling.bilinear,
     ) as vrt:
-        return vrt.read(indexes=None if bands is None else [bands]).astype(np.float32)
+        pixels: NDArray[np.float32] = vrt.read(indexes=None if bands is None else [bands]).astype(np.float32)
+        return pixels
+
+
+def _has_alpha(source: rasterio.DatasetReader) -> bool:
+    return ColorInterp.alpha in source.colorinterp
 
 
 def _to_rgb(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -191,4 +203,5 @@ def raise_blocks(
             np.abs(dn * np.cos(turn) - de * np.sin(turn)) < half_b
         )
         height[patch] = np.where(inside, np.maximum(height[patch], ground[patch] + tall), height[patch])
-    return (height - height.min()).astype(np.float32)
+    relief: NDArray[np.float32] = (height - height.min()).astype(np.float32)
+    return relief

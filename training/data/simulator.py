@@ -1,8 +1,8 @@
 """A drone camera over a scene: views with true occlusion and parallax, and the exact truth of every pixel.
 
-Each pixel's ray is marched down to the height field in steps of about one height cell, until it dives under the surface;
-bisection then places the hit to within a few millimetres. Nothing is approximated by a plane, so a roof hides what lies
-behind it and leans away from the camera as in a photo. Everything is batched torch and runs on CPU and GPU.
+Each pixel's ray is marched down to the height field in steps of about one height cell, until it dives under the
+surface; bisection then places the hit to within a few millimetres. Nothing is approximated by a plane: a roof hides
+what lies behind it and leans away from the camera as in a photo. Everything is batched torch and runs on CPU and GPU.
 """
 
 from __future__ import annotations
@@ -66,9 +66,15 @@ class Camera:
 
     @classmethod
     def looking_at(
-        cls, east_m: Tensor, north_m: Tensor, distance_m: Tensor, heading_deg: Tensor, pitch_deg: Tensor, hfov_deg: Tensor
+        cls,
+        east_m: Tensor,
+        north_m: Tensor,
+        distance_m: Tensor,
+        heading_deg: Tensor,
+        pitch_deg: Tensor,
+        hfov_deg: Tensor,
     ) -> Camera:
-        """Poses whose optical axis meets the datum plane at ``(east_m, north_m)``, ``distance_m`` away along the axis."""
+        """Poses whose optical axis meets the datum plane at ``(east_m, north_m)``, ``distance_m`` away."""
         heading, pitch = torch.deg2rad(heading_deg), torch.deg2rad(pitch_deg)
         back = distance_m * torch.cos(pitch)
         return cls(
@@ -279,7 +285,7 @@ class _Ray:
         return self.origin_up + t * self.step_up - self.sample(self.field, t, "bilinear")
 
     def skip_air(self, start: Tensor, end: Tensor, steps: int, *, reach_m: float, cell_m: float) -> Tensor:
-        """Move ``start`` on to the last place before which no ray can have met anything: big steps over block maxima."""
+        """Move ``start`` on to the last place before which no ray can have met anything, in big steps over maxima."""
         block = max(1, math.ceil(reach_m / steps / cell_m))
         highest = F.max_pool2d(self.field, block, ceil_mode=True)
         highest = F.max_pool2d(highest, 3, stride=1, padding=1)

@@ -43,14 +43,18 @@ def load_textures(data: DataConfig) -> tuple[list[Texture], list[Texture]]:
     for glob in data.textures:
         paths = sorted(data.root.glob(glob))
         if not paths:
-            raise TrainingError(f"No file matches {glob!r} under {data.root}. Set data.root to the folder it counts from.")
+            raise TrainingError(
+                f"No file matches {glob!r} under {data.root}. Set data.root to the folder it counts from."
+            )
         for path in paths:
             name = path.relative_to(data.root).as_posix()
             texture = Texture(name, path.parent.relative_to(data.root).as_posix(), _read(path))
             draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
             (held_out if draw < data.held_out_share else train).append(texture)
     if not train:
-        raise TrainingError(f"Only {len(held_out)} textures, and all are held out. Add more, or set data.held_out_share=0.")
+        raise TrainingError(
+            f"Only {len(held_out)} textures, and all are held out. Add more, or set data.held_out_share=0."
+        )
     return train, held_out
 
 

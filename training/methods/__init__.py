@@ -1,1 +1,1 @@
-
+"""Objectives over batches of paired views."""

