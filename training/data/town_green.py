@@ -40,13 +40,13 @@ def _canopy(variant: int, cells: int, radius_m: float, height_m: float) -> tuple
     for count, width in ((14, 0.24), (60, 0.11)):
         for cx, cy in rng.uniform(-0.95, 0.95, (count, 2)):
             lumps = np.maximum(lumps, width * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / width**2))
-    unit = np.where(rho < 1.0, 0.45 + 0.5 * dome + 1.0 * lumps, 0.0).astype(np.float32)
+    unit = np.where(rho < 1.0, 0.2 + 0.75 * dome + 1.0 * lumps, 0.0).astype(np.float32)
     relief = 0.6 * dome + 1.7 * lumps
     slope_y, slope_x = np.gradient(relief, 2.24 / 47)
     shade = lambert(1.1 * slope_x, 1.1 * slope_y) * (0.74 + 1.5 * lumps)
     picture = [Image.fromarray(a.astype(np.float32)).resize((cells, cells)) for a in (unit, shade)]
     top, light = (np.asarray(p) for p in picture)
-    return np.where(top > 0.25, top * height_m / 1.1, 0).astype(np.float32), light
+    return np.where(top > 0.15, top * height_m / 1.1, 0).astype(np.float32), light
 
 
 def tree(canvas: Canvas, rng: np.random.Generator, at: Points, radius_m: float, colour: Colour | None = None) -> bool:
@@ -59,7 +59,7 @@ def tree(canvas: Canvas, rng: np.random.Generator, at: Points, radius_m: float, 
     variant = int(rng.integers(VARIANTS))
     if variant % 6 == 5:
         radius, colour = max(1.0, round(radius * 2.4) / 4), NEEDLES
-    height = round(2.0 + 1.9 * radius)
+    height = round(1.5 + 1.5 * radius)
     top, light = _canopy(variant, max(4, round(2.24 * radius / canvas.gsd_m)), radius, height)
     if colour is None:
         colour = LEAVES[rng.integers(len(LEAVES))] if rng.random() < 0.97 else AUTUMN[rng.integers(len(AUTUMN))]
