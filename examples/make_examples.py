@@ -84,11 +84,14 @@ def write_map(town: Town, path: Path) -> None:
 
 
 def to_scene(town: Town) -> Scene:
-    """The town as the simulator wants it; heights on cells of 0.3 m, so that eaves look straight."""
+    """The town as the simulator wants it; heights on cells of 0.3 m, smoothed so that slanting eaves have no teeth."""
     texture = torch.from_numpy(town.rgb.copy()).permute(2, 0, 1)[None].float() / 255
     cells = round(SIZE_M / 0.3)
     height = np.asarray(Image.fromarray(town.height_m).resize((cells, cells), Image.Resampling.BOX)).copy()
-    return Scene(texture, torch.from_numpy(height)[None], town.gsd_m)
+    smooth = torch.from_numpy(height)[None]
+    for _ in range(2):
+        smooth = torch.nn.functional.avg_pool2d(smooth, 3, stride=1, padding=1, count_include_pad=False)
+    return Scene(texture, smooth, town.gsd_m)
 
 
 def aim(scene: Scene, shot: Shot) -> Camera:
