@@ -1,0 +1,58 @@
+"""What the gallery asks of a vector index, whichever library answers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.geo import Circle
+
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+Centres = NDArray[np.float64]
+
+NO_ID = -1
+"""Pads the ids of a search that found fewer than ``k``; their scores are minus infinity."""
+
+
+class VectorIndex(Protocol):
+    """Nearest unit vectors by inner product, optionally among those inside a circle.
+
+    Implementations are derived from the store and can be rebuilt from it. Calls may come from several threads at
+    once; a search sees each write whole or not at all.
+    """
+
+    def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
+        """Add vectors, replacing those whose id is already there.
+
+        Args:
+            ids: shape ``[N]``, zero or above, each at most once.
+            vectors: unit L2 norm, shape ``[N, D]``.
+            centres: ``lat, lon`` in degrees, shape ``[N, 2]``.
+        """
+
+    def delete(self, ids: Ids) -> None:
+        """Forget vectors; ids that are not there are ignored. Shape ``[N]``."""
+
+    def search(self, vectors: Vectors, k: int, area: Circle | None = None) -> tuple[Vectors, Ids]:
+        """Find the ``k`` vectors with the largest inner product for each query.
+
+        The answer is that of brute force over the vectors whose centre lies in ``area``; equal scores are ordered by
+        id, lowest first.
+
+        Args:
+            vectors: queries, unit L2 norm, shape ``[N, D]``.
+            k: at least 1.
+            area: search only here; None searches everywhere.
+
+        Returns:
+            ``(scores, ids)``, shape ``[N, k]`` each, best first, padded with minus infinity and :data:`NO_ID`.
+        """
+
+    def count(self, area: Circle | None = None) -> int:
+        """Number of vectors, in ``area`` if given."""
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, device and size of the index, for people and for ``GET /gallery``."""

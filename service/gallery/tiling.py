@@ -1,0 +1,102 @@
+"""How a map of so many pixels is covered with overlapping square tiles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from service.errors import InvalidParameter
+from service.gallery.tile import MAX_SIDE_M, MIN_SIDE_M
+
+MIN_TILE_PX, MAX_TILE_PX = 16, 4096
+"""Below, an encoder sees nothing; above, a tile takes 50 MB."""
+
+MAX_OVERLAP = 0.9
+"""Ten times as many tiles along each side; beyond, neighbours differ by less than a query's position error."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What is asked for.
+
+    Args:
+        tile_size_m: side of a tile on the ground, metres, 0.5 to 100,000.
+        overlap: share of a tile that its neighbour repeats, 0 to 0.9.
+        max_px: largest side of a tile's image in pixels, 16 to 4,096.
+
+    Raises:
+        InvalidParameter: a value is outside its range.
+    """
+
+    tile_size_m: float
+    overlap: float
+    max_px: int
+
+    def __post_init__(self) -> None:
+        if not MIN_SIDE_M <= self.tile_size_m <= MAX_SIDE_M:
+            raise InvalidParameter(f"tile_size_m is {self.tile_size_m}; give {MIN_SIDE_M} to {MAX_SIDE_M:.0f} metres.")
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise InvalidParameter(f"overlap is {self.overlap}; give a share between 0 and {MAX_OVERLAP}.")
+        if not MIN_TILE_PX <= self.max_px <= MAX_TILE_PX:
+            raise InvalidParameter(f"max_px is {self.max_px}; give {MIN_TILE_PX} to {MAX_TILE_PX} pixels.")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square windows over a map.
+
+    Args:
+        width_px: width of the map.
+        height_px: height of the map.
+        tile_px: side of a window, at most the map's shorter side.
+        rows: top pixel of each row of windows.
+        columns: left pixel of each column of windows.
+    """
+
+    width_px: int
+    height_px: int
+    tile_px: int
+    rows: list[int]
+    columns: list[int]
+
+    @classmethod
+    def over(cls, width_m: float, height_m: float, gsd_m: float, tiling: Tiling) -> tuple[Grid, float]:
+        """Lay windows over a map so that every pixel is in at least one.
+
+        Tiles keep the map's own resolution, or are coarser where ``max_px`` asks for it, never finer. The last row
+        and column are moved in to end at the map's edge. Of a map that is narrower than a tile the tiles take its
+        shorter side.
+
+        Args:
+            width_m: width of the map, metres.
+            height_m: height of the map, metres.
+            gsd_m: the map's own metres a pixel.
+            tiling: what is asked for.
+
+        Returns:
+            The grid, and the metres a pixel of its windows.
+
+        Raises:
+            InvalidParameter: a tile would have fewer than 16 pixels.
+        """
+        side_m = min(tiling.tile_size_m, width_m, height_m)
+        tile_px = min(tiling.max_px, round(side_m / gsd_m))
+        if tile_px < MIN_TILE_PX:
+            raise InvalidParameter(
+                f"A tile of {side_m:.3g} m has {tile_px} pixels at {gsd_m:.3g} m a pixel; give a tile_size_m of "
+                f"{MIN_TILE_PX * gsd_m:.3g} m or more, or a larger or finer map."
+            )
+        pixel_m = side_m / tile_px
+        width_px, height_px = max(tile_px, math.ceil(width_m / pixel_m)), max(tile_px, math.ceil(height_m / pixel_m))
+        step = max(1, round(tile_px * (1 - tiling.overlap)))
+        rows, columns = _starts(height_px, tile_px, step), _starts(width_px, tile_px, step)
+        return cls(width_px, height_px, tile_px, rows, columns), pixel_m
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+def _starts(length: int, size: int, step: int) -> list[int]:
+    """First pixels of windows of ``size`` over ``length`` pixels; the last one ends at the edge."""
+    last = length - size
+    return [*range(0, last, step), last]

@@ -1,0 +1,181 @@
+"""Every vector index gives the answers of brute force."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.gallery.faiss_index import FaissIndex
+from service.gallery.index import NO_ID
+from service.geo import Circle, haversine_m
+
+INDEXES = [FaissIndex]
+DIM = 12
+
+each_index = pytest.mark.parametrize("make_index", INDEXES)
+
+
+class BruteForce:
+    """The rules of the protocol, one vector at a time."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def upsert(self, ids, vectors, centres):
+        self.rows.update({int(i): (v, c) for i, v, c in zip(ids, vectors, centres, strict=True)})
+
+    def delete(self, ids):
+        for i in ids.tolist():
+            self.rows.pop(i, None)
+
+    def inside(self, area):
+        def lies_in(centre):
+            return area is None or haversine_m(area.lat, area.lon, *centre) <= area.radius_m
+
+        return {i: vector for i, (vector, centre) in self.rows.items() if lies_in(centre)}
+
+    def search(self, queries, k, area):
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        ids = np.full((len(queries), k), NO_ID)
+        for n, query in enumerate(queries):
+            scored = [
+                (float(np.float32(np.dot(v.astype(float), query.astype(float)))), i)
+                for i, v in self.inside(area).items()
+            ]
+            for rank, (score, i) in enumerate(sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]):
+                scores[n, rank], ids[n, rank] = score, i
+        return scores, ids
+
+
+def unit(rng, count):
+    vectors = rng.normal(size=(count, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def places(rng, count):
+    """Around a spot on the antimeridian, with the poles among them."""
+    centres = np.column_stack([rng.uniform(-1, 1, count), (rng.uniform(179, 181, count) + 180) % 360 - 180])
+    centres[rng.random(count) < 0.05] = (90, 0)
+    return centres
+
+
+def assert_same(index, reference, rng, k, area):
+    queries = unit(rng, int(rng.choice([1, 2, 30])))  # one at a time and in bulk take other paths through BLAS
+    scores, ids = index.search(queries, k, area)
+    expected_scores, expected_ids = reference.search(queries, k, area)
+    assert scores.dtype == np.float32
+    assert ids.dtype == np.int64
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=2e-7)
+
+
+@each_index
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32), st.lists(st.sampled_from(["upsert", "delete", "search"]), max_size=25))
+def test_random_histories_equal_brute_force(make_index, seed, steps):
+    rng = np.random.default_rng(seed)
+    index, reference = make_index(DIM), BruteForce()
+    for step in [*steps, "search"]:
+        if step == "upsert":
+            ids = rng.choice(200, size=rng.integers(0, 40), replace=False)
+            vectors, centres = unit(rng, len(ids)), places(rng, len(ids))
+            index.upsert(ids, vectors, centres)
+            reference.upsert(ids, vectors, centres)
+        elif step == "delete":
+            ids = rng.choice(200, size=rng.integers(0, 60))
+            index.delete(ids)
+            reference.delete(ids)
+        else:
+            area = Circle(float(rng.uniform(-1, 1)), float(rng.choice([179.9, -179.9])), float(rng.uniform(1e3, 2e5)))
+            for where in (None, area, Circle(90, 0, 1000)):
+                assert index.count(where) == len(reference.inside(where))
+                assert_same(index, reference, rng, int(rng.integers(1, 50)), where)
+
+
+@each_index
+def test_equal_vectors_come_in_order_of_id_whatever_the_batch(make_index):
+    rng = np.random.default_rng(1)
+    index, one = make_index(DIM), unit(rng, 1)
+    ids = rng.permutation(3000)
+    index.upsert(ids, np.repeat(one, 3000, axis=0), np.zeros((3000, 2)))
+    for batch in (1, 3, 64):
+        _, found = index.search(np.repeat(one, batch, axis=0), 7)
+        assert found.tolist() == [list(range(7))] * batch
+
+
+@each_index
+def test_an_empty_index_answers_with_padding(make_index):
+    scores, ids = make_index(DIM).search(unit(np.random.default_rng(0), 2), 3)
+    assert np.all(scores == -np.inf)
+    assert np.all(ids == NO_ID)
+    assert ids.shape == (2, 3)
+
+
+@each_index
+def test_an_update_moves_vector_and_place(make_index):
+    rng = np.random.default_rng(2)
+    index, (old, new) = make_index(DIM), unit(rng, 2)[:, None]
+    index.upsert(np.array([5]), old, np.array([[10.0, 10.0]]))
+    index.upsert(np.array([5]), new, np.array([[-10.0, 10.0]]))
+    assert index.search(new, 1)[0] == pytest.approx(1, abs=1e-6)
+    assert (index.count(), index.count(Circle(10, 10, 1000)), index.count(Circle(-10, 10, 1000))) == (1, 0, 1)
+
+
+@each_index
+def test_ids_are_not_positions(make_index):
+    index, vectors = make_index(DIM), unit(np.random.default_rng(3), 2)
+    index.upsert(np.array([2**40, 7]), vectors, np.zeros((2, 2)))
+    assert index.search(vectors, 1)[1].tolist() == [[2**40], [7]]
+
+
+@each_index
+def test_searches_see_writes_whole_or_not_at_all(make_index):
+    """While a writer goes round four states, a search finds one of the four and never a mix."""
+    vectors, centres = unit(np.random.default_rng(4), 80), np.zeros((80, 2))
+    index, base, extra = make_index(DIM), np.arange(50), np.arange(50, 80)
+    index.upsert(base, vectors[base], centres[base])
+    changes = [
+        lambda: index.upsert(extra, vectors[extra], centres[extra]),
+        lambda: index.upsert(base, -vectors[base], centres[base]),
+        lambda: index.delete(extra),
+        lambda: index.upsert(base, vectors[base], centres[base]),
+    ]
+
+    def answer():
+        return tuple(index.search(vectors[:1], 80)[1][0].tolist())
+
+    states = set()
+    for change in changes:
+        change()
+        states.add(answer())
+    assert len(states) == 4
+
+    seen, done = set(), threading.Event()
+
+    def search():
+        while not done.is_set():
+            seen.add(answer())
+
+    readers = [threading.Thread(target=search) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(200):
+        for change in changes:
+            change()
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert seen
+    assert seen <= states
+
+
+@each_index
+def test_describes_itself(make_index):
+    index = make_index(DIM)
+    index.upsert(np.array([1]), unit(np.random.default_rng(5), 1), np.zeros((1, 2)))
+    description = index.describe()
+    assert description["size"] == 1
+    assert description["dim"] == DIM
+    assert {"kind", "device"} <= description.keys()
