@@ -13,8 +13,8 @@ SIDE, DIM = 32, 32
 
 CALIBRATION = {
     "version": 1,
-    "place": {"bias": -4.0, "score": 5.0, "margin": 20.0},
-    "in_gallery": {"bias": -2.0, "score": 4.0, "margin": 10.0},
+    "place": {"bias": -8.0, "score": 8.0, "margin": 10.0},
+    "in_gallery": {"bias": -7.0, "score": 9.0, "margin": 2.0},
     "rival_floor": 0.2,
     "sigma_tiles": 0.2,
     "located_min_confidence": 0.75,
