@@ -160,20 +160,23 @@ class Footprint:
     @cached_property
     def side_m(self) -> float:
         """Square root of the area, in metres: the side of a square tile."""
-        x, y = self._corners_m
-        return math.sqrt(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2)  # shoelace formula
+        area_m2 = sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in self._edges_m) / 2  # shoelace formula
+        return math.sqrt(abs(area_m2))
 
     @cached_property
-    def _corners_m(self) -> tuple[Any, Any]:
-        """Corners as metres east and north of the centre, shape ``[4]`` each."""
+    def _edges_m(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+        """Ends of the four edges, metres east and north of the centre, starting with the top one."""
         lats, lons = np.array(self.corners).T
-        return offset_m(*self.centre, lats, lons)
+        east_m, north_m = offset_m(*self.centre, lats, lons)
+        corners = list(zip(east_m.tolist(), north_m.tolist(), strict=True))
+        return list(zip(corners, corners[1:] + corners[:1], strict=True))
 
     @property
-    def _turns(self) -> Any:
-        """Cross product of the edges before and after each corner, m²; negative is a right turn. Shape ``[4]``."""
-        east, north = (np.roll(axis, -1) - axis for axis in self._corners_m)
-        return np.roll(east, 1) * north - np.roll(north, 1) * east
+    def _turns(self) -> list[float]:
+        """Cross product of the edges before and after each corner, m²; negative is a right turn."""
+        vectors = [(x2 - x1, y2 - y1) for (x1, y1), (x2, y2) in self._edges_m]
+        before = vectors[-1:] + vectors[:-1]
+        return [x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(before, vectors, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -234,16 +237,17 @@ def _check_place(lat: float, lon: float) -> None:
         raise InvalidFootprint(f"A longitude is {lon}; give one between -180 and 180 (order: lat, lon).")
 
 
-def _check_order(turns: Any) -> None:
+def _check_order(turns: list[float]) -> None:
     """Refuse corners that do not turn right four times."""
-    turns = np.where(np.abs(turns) <= FLAT * np.abs(turns).max(), 0.0, turns)
-    if np.all(turns < 0):
+    limit = FLAT * max(map(abs, turns))
+    left = sum(turn > limit for turn in turns)
+    if all(turn < -limit for turn in turns):
         return
-    if np.all(turns > 0):
-        seen = "they run counter-clockwise (left and right, or top and bottom, are exchanged)"
-    elif np.any(turns == 0):
+    if any(abs(turn) <= limit for turn in turns):
         seen = "three of them lie on a line or two are the same, so the tile has no area"
-    elif np.sum(turns > 0) == 2:
+    elif left == 4:
+        seen = "they run counter-clockwise (left and right, or top and bottom, are exchanged)"
+    elif left == 2:
         seen = "their edges cross (two neighbouring corners are exchanged)"
     else:
         seen = "the shape is not convex (a corner points inwards)"

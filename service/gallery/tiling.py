@@ -11,6 +11,9 @@ from service.gallery.tile import MAX_SIDE_M, MIN_SIDE_M
 MIN_TILE_PX, MAX_TILE_PX = 16, 4096
 """Below, an encoder sees nothing; above, a tile takes 50 MB."""
 
+STEP_SLACK = 0.1
+"""A remainder below this share of a step is spread over the other steps instead of costing a row of its own."""
+
 MAX_OVERLAP = 0.9
 """Ten times as many tiles along each side; beyond, neighbours differ by less than a query's position error."""
 
@@ -63,9 +66,9 @@ class Grid:
     def over(cls, width_m: float, height_m: float, gsd_m: float, tiling: Tiling) -> tuple[Grid, float]:
         """Lay windows over a map so that every pixel is in at least one.
 
-        Tiles keep the map's own resolution, or are coarser where ``max_px`` asks for it, never finer. The last row
-        and column are moved in to end at the map's edge. Of a map that is narrower than a tile the tiles take its
-        shorter side.
+        Tiles keep the map's own resolution, or are coarser where ``max_px`` asks for it. Rows and columns are spread
+        evenly from edge to edge (to half a pixel), so that neighbours overlap by ``overlap`` or a little more. Of a
+        map that is narrower than a tile the tiles take its shorter side.
 
         Args:
             width_m: width of the map, metres.
@@ -87,7 +90,7 @@ class Grid:
                 f"{MIN_TILE_PX * gsd_m:.3g} m or more, or a larger or finer map."
             )
         pixel_m = side_m / tile_px
-        width_px, height_px = max(tile_px, math.ceil(width_m / pixel_m)), max(tile_px, math.ceil(height_m / pixel_m))
+        width_px, height_px = max(tile_px, round(width_m / pixel_m)), max(tile_px, round(height_m / pixel_m))
         step = max(1, round(tile_px * (1 - tiling.overlap)))
         rows, columns = _starts(height_px, tile_px, step), _starts(width_px, tile_px, step)
         return cls(width_px, height_px, tile_px, rows, columns), pixel_m
@@ -97,6 +100,9 @@ class Grid:
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:
-    """First pixels of windows of ``size`` over ``length`` pixels; the last one ends at the edge."""
+    """First pixels of windows of ``size``, evenly spread over ``length`` pixels, without gaps."""
     last = length - size
-    return [*range(0, last, step), last]
+    if last == 0:
+        return [0]
+    steps = max(1, math.ceil(last / step - STEP_SLACK), math.ceil(last / size))
+    return [i * last // steps for i in range(steps + 1)]

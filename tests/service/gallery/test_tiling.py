@@ -25,7 +25,7 @@ def test_windows_cover_every_pixel_and_stay_inside(width_m, height_m, gsd_m, siz
         (grid.columns, grid.width_px, width_m),
         (grid.rows, grid.height_px, height_m),
     ):
-        assert length_px * pixel_m >= length_m * (1 - 1e-12)
+        assert length_px * pixel_m == pytest.approx(length_m, abs=pixel_m * 0.51)
         assert starts[0] == 0
         assert starts[-1] + grid.tile_px == length_px
         assert all(0 < b - a <= grid.tile_px for a, b in pairwise(starts))
@@ -37,8 +37,16 @@ def test_half_overlapping_tiles_of_a_round_map():
     assert len(grid) == 21
 
 
-def test_the_last_column_is_moved_in():
-    assert Grid.over(230, 100, 1, Tiling(100, 0, 384))[0].columns == [0, 100, 130]
+def test_what_is_left_over_is_spread_evenly():
+    assert Grid.over(230, 100, 1, Tiling(100, 0, 384))[0].columns == [0, 65, 130]
+    assert Grid.over(403, 100, 1, Tiling(100, 0.5, 384))[0].columns == [0, 50, 101, 151, 202, 252, 303]
+
+
+def test_neighbours_overlap_as_asked_for():
+    for length_m in range(100, 700, 7):
+        grid, _ = Grid.over(length_m, 100, 1, Tiling(100, 0.5, 384))
+        assert all(b - a <= 55 for a, b in pairwise(grid.columns))
+        assert len(grid.columns) <= 1 + -(-(length_m - 100) // 50)
 
 
 def test_a_map_smaller_than_a_tile_is_one_tile_of_its_own_size():
