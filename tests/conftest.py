@@ -31,8 +31,19 @@ def independent_weights_sha256(initializers) -> str:
     return digest.hexdigest()
 
 
-def build_tiny_model(seed=0, opset=18, local=False, input_type=TensorProto.UINT8, input_shape=None, output_shape=None,
-                     input_name="image", output_name="embedding", normalise=True, mix_batch=False, metadata=None):  # fmt: skip
+def build_tiny_model(
+    seed=0,
+    opset=18,
+    local=False,
+    input_type=TensorProto.UINT8,
+    input_shape=None,
+    output_shape=None,
+    input_name="image",
+    output_name="embedding",
+    normalise=True,
+    mix_batch=False,
+    metadata=None,
+):
     """A model that keeps the contract, unless an argument makes it break one clause.
 
     The 8×8 mean colours of the image, centred, times a fixed random matrix, scaled to unit length: close images are

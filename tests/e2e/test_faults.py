@@ -149,6 +149,11 @@ class Gate:
         assert self.opened.wait(60)
         return self._encode(images)
 
+    async def until_queued(self, images):
+        async with asyncio.timeout(60):
+            while self.batcher.queued < images:  # noqa: ASYNC110 - the batcher has no event to wait for
+                await asyncio.sleep(0.001)
+
 
 async def test_overload(start, tile_request, photo, problem_of):
     async with start(max_queue=1, max_batch=1) as http:
@@ -157,8 +162,7 @@ async def test_overload(start, tile_request, photo, problem_of):
         running = asyncio.create_task(send(http, photo(1)))
         await asyncio.to_thread(gate.started.wait, 60)
         waiting = asyncio.create_task(send(http, photo(1)))
-        while gate.batcher.queued < 1:
-            await asyncio.sleep(0.001)
+        await gate.until_queued(1)
         refused = await send(http, photo(1))
         assert problem_of(refused, "overloaded", 429)["limit"] == 1
         assert refused.headers["retry-after"] == "1"
@@ -218,7 +222,7 @@ async def test_a_draining_service_is_not_ready(start, photo, tile_request, probl
 
 def test_a_model_of_another_contract_is_refused(settings, tiny_model, tmp_path):
     tiny_model(tmp_path / "old.onnx", metadata={"contract": "0"})
-    with pytest.raises(ContractBroken, match="aerofix.contract must be 1"):
+    with pytest.raises(ContractBroken, match=r"aerofix\.contract must be 1"):
         create_app(settings(model=tmp_path / "old.onnx"))
 
 

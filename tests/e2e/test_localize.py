@@ -164,7 +164,7 @@ async def test_geojson(filled, photo, place):
     assert point["geometry"]["type"] == "Point"
     assert point["geometry"]["coordinates"] == pytest.approx(place(3)[::-1], abs=1e-5)
     assert point["properties"]["accuracy_m"] > 0
-    assert [tile["id"] for tile in tiles][0] == "map/3"
+    assert tiles[0]["id"] == "map/3"
     for tile in tiles:
         (ring,) = tile["geometry"]["coordinates"]
         assert ring[0] == ring[-1]
