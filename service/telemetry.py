@@ -39,7 +39,8 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("uvicorn.access").disabled = True  # access_log says it with the request id and duration
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "faiss.loader"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class Stopwatch:

@@ -32,21 +32,33 @@ def make_view(
         A square RGB image around the photo's centre.
     """
     image = photo.image
-    if heading_deg is not None:
-        image = north_up(image, heading_deg)
     side_px = min(image.size)
     if width_m is not None and tile_side_m is not None:
         side_px = min(side_px, max(1, round(tile_side_m / width_m * image.width)))
-    return center_square(image, side_px)
+    if heading_deg is None or heading_deg % 360 == 0:
+        return center_square(image, side_px)
+    return north_up(image, heading_deg, side_px)
 
 
-def north_up(image: Image.Image, heading_deg: float) -> Image.Image:
-    """Turn an image whose top edge faces ``heading_deg`` about its centre until its top faces north.
+def north_up(image: Image.Image, heading_deg: float, side_px: int) -> Image.Image:
+    """Cut the square round the centre of an image out of it whose top faces north.
 
-    The size stays; corners that the photo does not show get its mean colour, which disturbs an embedding least.
+    Where the image ends, the square gets its mean colour, which disturbs an embedding least.
+
+    Args:
+        image: its top edge faces ``heading_deg``.
+        heading_deg: compass direction, degrees.
+        side_px: of the square, in pixels of the image.
     """
-    if heading_deg % 360 == 0:
-        return image
-    mean = tuple(round(channel) for channel in ImageStat.Stat(image).mean)
-    # Pillow turns counter-clockwise; a top edge that faces east must turn clockwise, to the right.
-    return image.rotate(-heading_deg, Image.Resampling.BICUBIC, fillcolor=mean)
+    cos, sin = math.cos(math.radians(heading_deg)), math.sin(math.radians(heading_deg))
+    # A pixel (x, y) right of and below the square's centre shows the image at (x cos + y sin, y cos - x sin) from its.
+    half = side_px / 2
+    left, top = image.width / 2 - half * (cos + sin), image.height / 2 - half * (cos - sin)
+    mean = tuple(round(channel) for channel in ImageStat.Stat(image.reduce(max(1, side_px // 64))).mean)
+    return image.transform(
+        (side_px, side_px),
+        Image.Transform.AFFINE,
+        (cos, sin, left, -sin, cos, top),
+        Image.Resampling.BILINEAR,  # enough: the square is shrunk to the model's input with antialiasing
+        fillcolor=mean,
+    )

@@ -2,12 +2,14 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.routes.problems import Problem
 
 Source = Literal["form", "exif"]
 Bounds = tuple[float, float, float, float]
+# pydantic before 2.10 warns of every field that starts with "model_"
+_MODEL_NAMES = ConfigDict(protected_namespaces=())
 
 
 class Position(BaseModel):
@@ -66,6 +68,8 @@ class Timing(BaseModel):
 
 class Localization(BaseModel):
     """The answer to one photo."""
+
+    model_config = _MODEL_NAMES
 
     status: Literal["located", "ambiguous", "not_found"]
     position: Position | None = Field(description="null when not_found")
@@ -135,6 +139,8 @@ class Readiness(BaseModel):
 
 class Model(BaseModel):
     """The loaded model's contract."""
+
+    model_config = _MODEL_NAMES
 
     model_id: str
     method: str

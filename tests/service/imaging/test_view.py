@@ -34,7 +34,7 @@ def spot(right, up, size=201):
 def test_what_lies_at_a_bearing_is_shown_at_that_bearing(heading, bearing):
     """A spot at a compass bearing appears in the photo at bearing − heading from its top, and north-up at bearing."""
     seen = math.radians(bearing - heading)
-    turned = north_up(spot(60 * math.sin(seen), 60 * math.cos(seen)), heading)
+    turned = north_up(spot(60 * math.sin(seen), 60 * math.cos(seen)), heading, 201)
     right, up = brightest(turned)
     expected = 60 * math.sin(math.radians(bearing)), 60 * math.cos(math.radians(bearing))
     assert math.dist((right, up), expected) < 6  # the spot's radius, the rounding of its centre
@@ -43,7 +43,16 @@ def test_what_lies_at_a_bearing_is_shown_at_that_bearing(heading, bearing):
 def test_corners_get_the_mean_colour(ground):
     image = ground(1, 100, 100)
     mean = np.asarray(image, float).mean(axis=(0, 1))
-    np.testing.assert_allclose(north_up(image, 45).getpixel((0, 0)), mean, atol=1)
+    np.testing.assert_allclose(north_up(image, 45, 100).getpixel((0, 0)), mean, atol=1)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_quarter_turns_move_whole_pixels(ground, quarter):
+    """A top that faces east (1) goes to the right: the image turns clockwise."""
+    image = ground(1, 120, 80)
+    expected = np.rot90(np.asarray(image.crop((30, 10, 90, 70))), -quarter)
+    turned = np.asarray(north_up(image, 90 * quarter, 60), int)
+    np.testing.assert_allclose(turned, expected, atol=1)  # Pillow rounds down
 
 
 def test_no_heading_leaves_the_photo_and_cuts_its_centre_square(ground):
