@@ -8,6 +8,7 @@ asked for are read, from the map's overviews where they suffice.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,8 @@ class Source:
     """
 
     def __init__(self, path: Path, dataset: Any, crs: CRS, transform: Affine) -> None:
-        self._path, self._dataset, self._crs, self._transform = path, dataset, crs, transform
+        self._path, self._dataset = path, dataset
+        self._crs, self._transform = _in_one_piece(crs, transform, dataset.width)
         if ColorInterp.palette in dataset.colorinterp:
             raise SourceUnreadable(
                 f"{path} has a colour palette, which cannot be resampled; first run: "
@@ -115,8 +117,8 @@ class Source:
             )
         self._bands = _visible_bands(dataset)
         with _gdal(path):
-            centre = xy(transform, [dataset.height / 2], [dataset.width / 2], offset="ul")
-            (lon,), (lat,) = reproject(crs, WGS84, *centre)
+            centre = xy(self._transform, [dataset.height / 2], [dataset.width / 2], offset="ul")
+            (lon,), (lat,) = reproject(self._crs, WGS84, *centre)
             self._local = CRS.from_proj4(f"+proj=tmerc +lat_0={lat:.9f} +lon_0={lon:.9f} +datum=WGS84 +units=m")
             self._west_m, self._south_m, self._east_m, self._north_m, self._gsd_m = self._extent()
 
@@ -170,11 +172,19 @@ class Source:
         along, zero, one = np.linspace(0, 1, EDGE_POINTS)[:-1], np.zeros(EDGE_POINTS - 1), np.ones(EDGE_POINTS - 1)
         columns = np.concatenate([along, one, 1 - along, zero]) * width
         rows = np.concatenate([zero, along, one, 1 - along]) * height
-        x, y = map(np.array, reproject(self._crs, self._local, *xy(self._transform, rows, columns, offset="ul")))
+        edge = xy(self._transform, rows, columns, offset="ul")
+        x, y = map(np.array, reproject(self._crs, self._local, *edge))
         area_m2 = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # shoelace formula
         gsd_m = float(np.sqrt(area_m2 / (width * height)))
         if not (np.isfinite([x, y]).all() and gsd_m > 0):
             raise SourceUnreadable(f"{self._path} does not lie on Earth in its projection; check its georeference.")
+        back = reproject(self._local, self._crs, x, y)
+        pixel = np.hypot(self._transform.a, self._transform.d)
+        if np.abs(np.subtract(back, edge)).max() > pixel:  # the warper would not find these pixels
+            raise SourceUnreadable(
+                f"{self._path} is not in one piece in its projection, as when it crosses the antimeridian; export it "
+                "again in its UTM zone, or in degrees (EPSG:4326)."
+            )
         return float(x.min()), float(y.min()), float(x.max()), float(y.max()), gsd_m
 
     def _grid(self, tile_size_m: float, overlap: float, max_px: int) -> tuple[Grid, float]:
@@ -248,6 +258,15 @@ def _gdal(path: Path) -> Iterator[None]:
 def _is_georeferenced(dataset: Any) -> bool:
     gcps, gcp_crs = dataset.gcps
     return (dataset.crs is not None and not dataset.transform.is_identity) or (len(gcps) >= 3 and gcp_crs is not None)
+
+
+def _in_one_piece(crs: CRS, transform: Affine, width_px: int) -> tuple[CRS, Affine]:
+    """Count longitudes from the map's west edge where they would pass ±180°, and be lost on the way back."""
+    west, east = transform.c, transform.c + transform.a * width_px
+    if not crs.is_geographic or (west >= -180 and east <= 180):
+        return crs, transform
+    wkt = re.sub(r'PRIMEM\["Greenwich",\s*0', f'PRIMEM["west edge",{float(wrap_lon(west))!r}', crs.to_wkt())
+    return CRS.from_wkt(wkt), Affine(transform.a, transform.b, 0, transform.d, transform.e, transform.f)
 
 
 def _visible_bands(dataset: Any) -> list[int]:

@@ -70,7 +70,6 @@ MAPS = {
     "utm": (UTM51, from_origin(*ORIGIN, 1, 1)),
     "web-mercator-60-north": ("EPSG:3857", from_origin(1.2e6, 8.4e6, 2, 2)),
     "degrees": ("EPSG:4326", from_origin(120.7, 24.3, 1e-5, 1e-5)),
-    "degrees-over-the-antimeridian": ("EPSG:4326", from_origin(179.999, -16.5, 1e-5, 1e-5)),
     "polar-stereographic": ("EPSG:3031", from_origin(1.5e6, -1.6e6, 1, 1)),
     "turned": (UTM51, Affine(COS, SIN, ORIGIN[0], SIN, -COS, ORIGIN[1])),
 }
@@ -221,6 +220,32 @@ def test_images_with_corners_beside_them(tmp_path, name, entry):
     transform = Affine((right - left) / SIZE, 0, left, 0, (bottom - top) / SIZE, top)
     assert len(tiles) == 49
     assert_pixels_lie_where_the_footprint_says(tiles, "EPSG:4326", transform)
+
+
+def test_an_image_over_the_antimeridian(tmp_path):
+    path = image_with(tmp_path, {"bounds": [179.9988, -16.502, -179.9988, -16.4996]})
+    tiles = read_tiles(path, 60.0)
+    assert_both_sides_of_the_antimeridian(tiles)
+
+
+@pytest.mark.parametrize("west", [179.9988, -180.0012])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4269"])
+def test_a_map_in_degrees_over_the_antimeridian(tmp_path, crs, west):
+    path = write(tmp_path / "map.tif", ramps(), crs, from_origin(west, -16.4996, 1e-5, 1e-5))
+    assert_both_sides_of_the_antimeridian(read_tiles(path, 60.0))
+
+
+def assert_both_sides_of_the_antimeridian(tiles):
+    for is_west, west in ((True, 179.9988), (False, -180.0012)):
+        side = [tile for tile in full(tiles) if (tile.footprint.centre[1] > 0) == is_west]
+        assert len(side) >= 16
+        assert_pixels_lie_where_the_footprint_says(side, "EPSG:4326", from_origin(west, -16.4996, 1e-5, 1e-5))
+
+
+def test_a_map_that_its_projection_tears_apart_names_the_way_out(tmp_path):
+    path = write(tmp_path / "map.tif", ramps(), "EPSG:3857", from_origin(20_037_408, -1.8e6, 1, 1))
+    with pytest.raises(SourceUnreadable, match="antimeridian; export it again in its UTM zone"):
+        open_source(path)
 
 
 def test_a_turned_image_is_turned_north_up(tmp_path):

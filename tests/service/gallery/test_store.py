@@ -57,6 +57,13 @@ def test_numbers_of_deleted_tiles_never_come_back(store):
     assert store.thumbnail("b") == b"jpeg"
 
 
+def test_deleting_leaves_nothing_behind(store):
+    store.upsert([row("a"), row("b")])
+    store.delete(["a", "b"])
+    for table in ("tiles", "details", "centres"):
+        assert store._db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
 def test_each_acknowledged_write_is_one_generation(store, path):
     assert store.generation == 0
     store.upsert([row("a"), row("b")])
