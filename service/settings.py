@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         128, ge=1, le=100_000, description="Images; 8 batches is about a second on a CPU, as long as a client waits."
     )
     deadline_s: float = Field(
-        10.0, gt=0, le=600, description="Seconds an image may wait for its embedding; later, a drone has moved on."
+        10.0, gt=0, le=600, description="Seconds from reading an image to its embedding; later, a drone has moved on."
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."

@@ -89,7 +89,7 @@ class Batcher:
 
         Args:
             image: uint8 ``[S, S, 3]``.
-            deadline_s: seconds from now after which the answer is of no use.
+            deadline_s: seconds from now after which the answer is of no use; may have passed already.
 
         Raises:
             Overloaded: the queue is full.
@@ -113,7 +113,7 @@ class Batcher:
             async with asyncio.timeout(deadline_s):
                 return await item.answer
         except TimeoutError:
-            raise _too_late(deadline_s) from None
+            raise _too_late() from None
 
     async def _work(self) -> None:
         while self._accepting or self._waiting:
@@ -132,7 +132,7 @@ class Batcher:
             if item.answer.done():
                 continue
             if item.deadline_at <= time.monotonic():
-                item.answer.set_exception(_too_late(item.deadline_at - item.queued_at))
+                item.answer.set_exception(_too_late())
                 continue
             batch.append(item)
         return batch
@@ -176,8 +176,7 @@ def _answer(item: _Item, answer: Encoded | Exception) -> None:
         item.answer.set_result(answer)
 
 
-def _too_late(deadline_s: float) -> DeadlineExceeded:
+def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"no answer within {deadline_s:g} s; ask again when the service is less busy, or raise AEROFIX_DEADLINE_S.",
-        limit=deadline_s,
+        "no answer before the deadline; ask again when the service is less busy, or raise AEROFIX_DEADLINE_S."
     )

@@ -89,7 +89,7 @@ class Localizer:
         image = await asyncio.to_thread(self._view, photo, known, info.tile_side_m)
         watch.lap("decode")
 
-        encoded = await self.batcher.encode(image, self.settings.deadline_s)
+        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3)
         watch.lap("queue+encode")
 
         searched, hits = await asyncio.to_thread(self._search, encoded.embedding, top_k, known.prior)

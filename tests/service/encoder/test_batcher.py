@@ -107,6 +107,13 @@ async def test_expired_and_cancelled_images_are_never_encoded(batcher, encoder):
     assert encoder.batches == [[0], [3]]
 
 
+async def test_a_deadline_in_the_past_is_answered_at_once(batcher, encoder):
+    with pytest.raises(DeadlineExceeded):
+        await batcher.encode(image(1), -3.0)
+    encoder.gate.set()
+    assert (await batcher.encode(image(2), LONG)).embedding.shape == (2,)
+
+
 async def test_a_deadline_also_ends_the_wait_for_a_running_batch(batcher, encoder):
     task = asyncio.create_task(batcher.encode(image(0), 0.01))
     with pytest.raises(DeadlineExceeded):
