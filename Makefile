@@ -10,7 +10,7 @@ help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/cpu.done  ## a position for each demo photo, in a service that stays up (ONCE=1: exit afterwards)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" ONCE="$(ONCE)" bash examples/demo.sh
+	@$(BIN)/python examples/demo.py $(if $(ONCE),--once)
 
 serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: aerofix.gallery)
 	@$(BIN)/aerofix serve
@@ -29,7 +29,6 @@ format: .venv/dev.done  ## rewrite the code in the project's style
 
 bench: .venv/dev.done  ## tables of speed and accuracy (accuracy on real photos needs DATA=folder)
 	$(BIN)/python benchmarks/simulator.py
-	$(BIN)/python benchmarks/service.py
 	$(if $(DATA),$(BIN)/python benchmarks/real.py --data $(DATA))
 
 examples: .venv/dev.done  ## remake the demo area and its photos
