@@ -98,10 +98,10 @@ def localize(url: str, photo: Path) -> dict[str, Any]:
 
 
 def truth_of(photo: Path) -> dict[str, Any] | None:
-    """The photo's entry in the examples' ``truth.json``, None for other photos."""
+    """The true position of a photo of the examples, None for other photos."""
     path = photo.resolve().parents[1] / "truth.json"
-    entries = json.loads(path.read_text())["photos"] if path.exists() else []
-    return next((entry for entry in entries if Path(entry["file"]).name == photo.name), None)
+    entries = json.loads(path.read_text()) if path.exists() else []
+    return next((entry["position"] for entry in entries if entry["file"] == photo.name), None)
 
 
 def distance_m(a: dict[str, Any], b: dict[str, Any]) -> float:

@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -158,8 +159,8 @@ def place(east_m: float, north_m: float) -> tuple[float, float]:
     return round(lat[0], 7), round(lon[0], 7)
 
 
-def photograph(scene: Scene, number: int, shot: Shot, folder: Path) -> dict[str, float | str]:
-    """Render one photo, write it, and return its entry in ``truth.json``."""
+def photograph(scene: Scene, number: int, shot: Shot, folder: Path) -> dict[str, Any]:
+    """Render one photo, write it, and return its entry in ``truth.json``, in the form of ``aerofix-train simulate``."""
     camera = aim(scene, shot)
     views = render(scene, camera, 2 * WIDTH, 2 * HEIGHT)
     if not bool(views.valid.all()):
@@ -171,16 +172,17 @@ def photograph(scene: Scene, number: int, shot: Shot, folder: Path) -> dict[str,
     name = f"photo-{number}.jpg"
     photo.save(folder / name, quality=88, exif=exif(drone_lat, drone_lon, up_m, 10 + 2 * number))
     return {
-        "file": f"photos/{name}",
-        "lat": lat,
-        "lon": lon,
-        "drone_lat": drone_lat,
-        "drone_lon": drone_lon,
-        "drone_alt_m": round(up_m, 2),
-        "height_above_ground_m": round(up_m - ground_up_m, 2),
-        "heading_deg": shot.heading_deg,
-        "pitch_deg": shot.pitch_deg,
-        "hfov_deg": round(HFOV_DEG, 3),
+        "file": name,
+        "position": {"lat": lat, "lon": lon},
+        "camera": {
+            "lat": drone_lat,
+            "lon": drone_lon,
+            "up_m": round(up_m, 2),
+            "height_above_ground_m": round(up_m - ground_up_m, 2),
+            "heading_deg": shot.heading_deg,
+            "pitch_deg": shot.pitch_deg,
+            "hfov_deg": round(HFOV_DEG, 3),
+        },
     }
 
 
@@ -191,8 +193,7 @@ def main(folder: Path = HERE) -> None:
     write_map(town, folder / "town.tif")
     scene = to_scene(town)
     truth = [photograph(scene, n, shot, folder / "photos") for n, shot in enumerate(SHOTS, start=1)]
-    note = "lat, lon: ground point at the image centre; drone_*: the camera; heights in metres; WGS84"
-    (folder / "truth.json").write_text(json.dumps({"about": note, "photos": truth}, indent=2) + "\n")
+    (folder / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from training.data.scene import Scene
 from training.data.simulator import Camera, render
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-TRUTH = json.loads((EXAMPLES / "truth.json").read_text())["photos"]
+TRUTH = json.loads((EXAMPLES / "truth.json").read_text())
 LOW = (64, 48)
 photos = pytest.mark.parametrize("truth", TRUTH, ids=[Path(t["file"]).stem for t in TRUTH])
 
@@ -62,7 +62,7 @@ def test_grid_north_is_true_north(town):
 
 @photos
 def test_photo_shows_a_whole_tile_of_the_map(town, truth):
-    east, north = metres(town, truth["lat"], truth["lon"])
+    east, north = metres(town, **truth["position"])
     half = (town[3].right - town[3].left) / 2
     assert max(abs(east), abs(north)) < half - 60
 
@@ -70,39 +70,42 @@ def test_photo_shows_a_whole_tile_of_the_map(town, truth):
 @photos
 def test_pose_points_at_the_ground_point(town, truth):
     """Ground point = drone + height / tan(pitch) along the heading."""
-    ground, drone = metres(town, truth["lat"], truth["lon"]), metres(town, truth["drone_lat"], truth["drone_lon"])
-    ahead = truth["height_above_ground_m"] / math.tan(math.radians(truth["pitch_deg"]))
-    heading = math.radians(truth["heading_deg"])
+    camera = truth["camera"]
+    ground, drone = metres(town, **truth["position"]), metres(town, camera["lat"], camera["lon"])
+    ahead = camera["height_above_ground_m"] / math.tan(math.radians(camera["pitch_deg"]))
+    heading = math.radians(camera["heading_deg"])
     assert ground[0] - drone[0] == pytest.approx(ahead * math.sin(heading), abs=0.1)
     assert ground[1] - drone[1] == pytest.approx(ahead * math.cos(heading), abs=0.1)
 
 
 @photos
 def test_exif_tells_the_drone_position_and_lens_but_no_heading(truth):
-    with Image.open(EXAMPLES / truth["file"]) as photo:
+    with Image.open(EXAMPLES / "photos" / truth["file"]) as photo:
         tags = photo.getexif()
-        gps, camera = tags.get_ifd(IFD.GPSInfo), tags.get_ifd(IFD.Exif)
+        gps, lens = tags.get_ifd(IFD.GPSInfo), tags.get_ifd(IFD.Exif)
+    camera = truth["camera"]
 
     def degrees(dms):
         return float(dms[0]) + float(dms[1]) / 60 + float(dms[2]) / 3600
 
     assert (gps[GPS.GPSLatitudeRef], gps[GPS.GPSLongitudeRef]) == ("N", "E")
-    assert degrees(gps[GPS.GPSLatitude]) == pytest.approx(truth["drone_lat"], abs=1e-7)
-    assert degrees(gps[GPS.GPSLongitude]) == pytest.approx(truth["drone_lon"], abs=1e-7)
-    assert float(gps[GPS.GPSAltitude]) == pytest.approx(truth["drone_alt_m"], abs=0.01)
-    assert 0 <= truth["drone_alt_m"] - truth["height_above_ground_m"] < 8  # terrain
+    assert degrees(gps[GPS.GPSLatitude]) == pytest.approx(camera["lat"], abs=1e-7)
+    assert degrees(gps[GPS.GPSLongitude]) == pytest.approx(camera["lon"], abs=1e-7)
+    assert float(gps[GPS.GPSAltitude]) == pytest.approx(camera["up_m"], abs=0.01)
+    assert 0 <= camera["up_m"] - camera["height_above_ground_m"] < 8  # terrain
     assert GPS.GPSImgDirection not in gps
-    assert datetime.datetime.strptime(camera[Base.DateTimeOriginal], "%Y:%m:%d %H:%M:%S")
-    hfov = 2 * math.atan(36 / (2 * camera[Base.FocalLengthIn35mmFilm]))
-    assert math.degrees(hfov) == pytest.approx(truth["hfov_deg"], abs=0.001)
+    assert datetime.datetime.strptime(lens[Base.DateTimeOriginal], "%Y:%m:%d %H:%M:%S")
+    hfov = 2 * math.atan(36 / (2 * lens[Base.FocalLengthIn35mmFilm]))
+    assert math.degrees(hfov) == pytest.approx(camera["hfov_deg"], abs=0.001)
 
 
 def seen(town, truth, *, heading_deg=0.0, east_m=0.0):
     """The low-resolution view that the truth promises, normalised in brightness and contrast."""
-    east, north = metres(town, truth["drone_lat"], truth["drone_lon"])
-    pose = (east + east_m, north, truth["height_above_ground_m"])
-    camera = Camera.single(*pose, truth["heading_deg"] + heading_deg, truth["pitch_deg"], truth["hfov_deg"])
-    image = render(town[0], camera, 4 * LOW[0], 4 * LOW[1]).image
+    camera = truth["camera"]
+    east, north = metres(town, camera["lat"], camera["lon"])
+    position = (east + east_m, north, camera["height_above_ground_m"])
+    pose = Camera.single(*position, camera["heading_deg"] + heading_deg, camera["pitch_deg"], camera["hfov_deg"])
+    image = render(town[0], pose, 4 * LOW[0], 4 * LOW[1]).image
     return normal(torch.nn.functional.avg_pool2d(image, 4)[0].permute(1, 2, 0).numpy())
 
 
@@ -113,7 +116,7 @@ def normal(image):
 @photos
 def test_photo_is_the_view_of_its_truth(town, truth):
     """Mean absolute difference under 0.6 standard deviations; 15° or 12 m off are half as bad again."""
-    photo = Image.open(EXAMPLES / truth["file"]).resize(LOW, Image.Resampling.BOX)
+    photo = Image.open(EXAMPLES / "photos" / truth["file"]).resize(LOW, Image.Resampling.BOX)
     photo = normal(np.asarray(photo, np.float32))
     right = np.abs(seen(town, truth) - photo).mean()
     assert right < 0.6
