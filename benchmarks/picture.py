@@ -88,11 +88,14 @@ class MapView:
 
 def localize(url: str, photo: Path) -> dict[str, Any]:
     """Ask the service; a photo it does not place is an error, for there is nothing to draw."""
-    with photo.open("rb") as file:
-        reply = httpx.post(f"{url}/localize", files={"image": (photo.name, file)}, data={"top_k": "100"}, timeout=60)
+    files = {"image": (photo.name, photo.read_bytes())}
+    try:
+        reply = httpx.post(f"{url}/localize", files=files, data={"top_k": "100"}, timeout=60)
+    except httpx.ConnectError:
+        raise SystemExit(f"no service answers at {url}; start one with `aerofix serve` or name it with --url") from None
     reply.raise_for_status()
     answer: dict[str, Any] = reply.json()
-    if answer["position"] is None:
+    if answer["status"] != "located":
         raise SystemExit(f"{photo.name}: {answer['status']}. Is the map in the gallery? aerofix gallery add MAP.tif")
     return answer
 
