@@ -3,10 +3,11 @@
     python benchmarks/real.py --data FOLDER [--heading] [--other FOLDER …]
 
 FOLDER holds ``map.jpg`` (or a GeoTIFF ``map.tif``), ``map.json`` with its corners, and ``meta.csv`` with the columns
-``file, reg_ok, reg_center_lat, reg_center_lon``: the registered ground point at each photo's centre. Each model adds the
-map with ``aerofix gallery add`` (86 m tiles, half overlapping) and localizes the photos with ``aerofix localize --no-exif``.
-The untrained ImageNet backbone runs beside the shipped model as the floor. Photos of other places (``--other``) must not
-be called located. Position errors are measured to the first candidate, whatever the status says.
+``file, reg_ok, reg_center_lat, reg_center_lon, flight_yaw_deg``: the registered ground point at each photo's centre.
+Each model adds the map with ``aerofix gallery add`` (86 m tiles, half overlapping) and localizes the photos with
+``aerofix localize --no-exif``. The untrained ImageNet backbone runs beside the shipped model as the floor. Photos of
+other places (``--other``) must not be called located. Position errors are measured to the first candidate, whatever the
+status says.
 """
 
 from __future__ import annotations
