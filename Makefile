@@ -38,8 +38,8 @@ clean:  ## remove the virtual environment and everything made
 	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv .venv
 
 .venv/cpu.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing the service into .venv (once)"

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 HERE = Path(__file__).parent
 AEROFIX = Path(sys.executable).with_name("aerofix")
@@ -67,25 +66,25 @@ def main() -> int:
 def localize_photos(url: str) -> bool:
     """Localize every demo photo and print answer, truth and error; true when all lie within reach."""
     truths = json.loads((HERE / "truth.json").read_text())
-    table = Table(title="Demo photos (positions: lat, lon of the ground point at the image centre)")
-    for column in ("photo", "status", "answer", "truth", "error", "stated accuracy (68 %)", "within reach"):
-        table.add_column(column, justify="right" if column in {"error", "stated accuracy (68 %)"} else "left")
+    console.print("\nPositions are lat, lon of the ground point at the image centre; ± holds the truth with 68 %.", soft_wrap=True)
     good = True
     for truth in truths:
         photo = HERE / "photos" / truth["file"]
         answer = ask(url, photo)
-        position = answer.get("position")
-        row = [photo.name, answer.get("status", answer.get("title", "?"))]
+        status, position, true = answer.get("status", answer.get("title")), answer.get("position"), truth["position"]
         if position is None:
+            console.print(f"  [red]{status}[/]   true {_latlon(true)}", highlight=False)
             good = False
-            table.add_row(*row, "-", _latlon(truth["position"]), "-", "-", "no")
             continue
-        error_m = distance_m(position, truth["position"])
-        within = answer["status"] == "located" and error_m <= REACH * position["accuracy_m"]
+        error_m = distance_m(position, true)
+        within = status == "located" and error_m <= REACH * position["accuracy_m"]
         good &= within
-        numbers = (f"{error_m:.1f} m", f"± {position['accuracy_m']:.1f} m", "yes" if within else "no")
-        table.add_row(*row, _latlon(position), _latlon(truth["position"]), *numbers)
-    console.print(table)
+        console.print(
+            f"  [{'green' if within else 'red'}]{status}[/] {_latlon(position)} ± {position['accuracy_m']:.1f} m"
+            f"   true {_latlon(true)}   error [bold]{error_m:.1f} m[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
     return good
 
 
