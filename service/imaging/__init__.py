@@ -1,1 +1,1 @@
-
+"""Image files: decoding under limits, camera pose, the view that is searched."""

@@ -1,1 +1,1 @@
-
+"""From an embedding to a position with a confidence and an accuracy."""

@@ -1,0 +1,82 @@
+"""The confidence calibration that travels inside the model file (``aerofix.calibration``)."""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+# accuracy_m is a 68 % radius; a `located` answer must be right more often than that for the radius to exist.
+ACCURACY_PROBABILITY = 0.68
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """P = 1 / (1 + exp(−(bias + score·s + margin·m))), fitted on held-out photos (Platt 1999)."""
+
+    bias: float
+    score: float
+    margin: float
+
+    def __call__(self, score: float, margin: float) -> float:
+        """Probability in [0, 1] for a cosine ``score`` and its ``margin`` over the best rival."""
+        z = self.bias + self.score * score + self.margin * margin
+        return 0.5 * (1.0 + math.tanh(0.5 * z))  # the logistic function, without overflow for large |z|
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores of this model turn into probabilities, metres and a status.
+
+    Attributes:
+        place: P(the best place is the right one).
+        in_gallery: P(the photo shows a place that the gallery covers).
+        rival_floor: cosine that a rival has at least; keeps the margin meaningful in a gallery without rivals.
+        sigma_tiles: Rayleigh scale of the position error of right answers, in tile sides.
+        located_min_confidence: from this P(place) on the status is ``located``; above 0.68.
+        not_found_below: under this P(in gallery) an answer that is not located is ``not_found``.
+        refine_temperature: softmax temperature of the weights of neighbouring tiles, in cosine units.
+    """
+
+    place: Logistic
+    in_gallery: Logistic
+    rival_floor: float
+    sigma_tiles: float
+    located_min_confidence: float
+    not_found_below: float
+    refine_temperature: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Calibration":
+        """Read the JSON of the model metadata.
+
+        Raises:
+            ValueError: naming the entry that is missing or out of range.
+        """
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.get("version") != 1:
+            raise ValueError("it must be a JSON object with version 1")
+        numbers = {
+            field.name: _finite(raw, field.name) for field in fields(cls) if field.name not in ("place", "in_gallery")
+        }
+        calibration = cls(place=_logistic(raw, "place"), in_gallery=_logistic(raw, "in_gallery"), **numbers)
+        if not ACCURACY_PROBABILITY < calibration.located_min_confidence <= 1:
+            raise ValueError(f"located_min_confidence must lie in ({ACCURACY_PROBABILITY}, 1]")
+        if not 0 <= calibration.not_found_below <= 1:
+            raise ValueError("not_found_below must lie in [0, 1]")
+        if calibration.sigma_tiles <= 0 or calibration.refine_temperature <= 0:
+            raise ValueError("sigma_tiles and refine_temperature must be positive")
+        return calibration
+
+
+def _logistic(raw: dict[str, Any], name: str) -> Logistic:
+    part = raw.get(name)
+    if not isinstance(part, dict):
+        raise ValueError(f"{name} must be an object with bias, score and margin")
+    return Logistic(*(_finite(part, key, f"{name}.") for key in ("bias", "score", "margin")))
+
+
+def _finite(raw: dict[str, Any], key: str, prefix: str = "") -> float:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{prefix}{key} must be a finite number")
+    return float(value)

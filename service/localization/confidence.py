@@ -1,0 +1,97 @@
+"""How sure an answer is, and how far off it may be.
+
+Two numbers describe a search: the best ``score`` (cosine) and its ``margin`` over the best *rival*, a candidate of
+another place: one whose centre lies more than one tile side away. A rival counts with at least ``rival_floor``. The
+model file carries logistic functions of both, fitted on held-out photos.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoder.calibration import ACCURACY_PROBABILITY, Calibration
+from service.gallery.gallery import Hit
+from service.geo import haversine_m
+from service.localization.refine import same_place
+
+Status = Literal["located", "ambiguous", "not_found"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the candidates say together.
+
+    Attributes:
+        status: ``located`` when the place is sure enough; else ``not_found`` when the photo is probably of a place
+            outside the gallery, ``ambiguous`` when not.
+        confidence: P(the best place is the right one).
+        candidate_confidences: the same for each candidate's own place, in the order of the hits.
+        rival: the best candidate of another place, None when there is none.
+    """
+
+    status: Status
+    confidence: float
+    candidate_confidences: list[float]
+    rival: Hit | None
+
+
+def judge(hits: list[Hit], calibration: Calibration) -> Verdict:
+    """Turn scores into probabilities and a status.
+
+    A candidate that shares the best one's place shares its confidence; another's is the same function of its own score
+    and of its own margin, over the best candidate far from *it*. No candidates at all is ``not_found``.
+
+    Args:
+        hits: best first; enough of them that a rival of another place is among them when the gallery has one.
+        calibration: of the model that made the embeddings.
+    """
+    if not hits:
+        return Verdict("not_found", 0.0, [], None)
+    near = same_place(hits)
+    rivals = [_first_far(hits, row) for row in near]
+    margins = [_margin(hit, rival, calibration) for hit, rival in zip(hits, rivals, strict=True)]
+    confidence = calibration.place(hits[0].score, margins[0])
+    if confidence >= calibration.located_min_confidence:
+        status: Status = "located"
+    elif calibration.in_gallery(hits[0].score, margins[0]) < calibration.not_found_below:
+        status = "not_found"
+    else:
+        status = "ambiguous"
+    confidences = [
+        confidence if shares else calibration.place(hit.score, margin)
+        for hit, margin, shares in zip(hits, margins, near[0], strict=True)
+    ]
+    return Verdict(status, confidence, confidences, rivals[0])
+
+
+def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calibration: Calibration) -> float:
+    """The radius round ``position`` that holds the truth with 68 % probability.
+
+    A right answer errs by a Rayleigh distance of scale σ = ``sigma_tiles`` × tile side (a Gaussian in the plane), a
+    wrong one is nowhere near, so P(error < r) = p · (1 − exp(−r² / 2σ²)). Solved for 68 %:
+
+        r = σ · sqrt(−2 · ln(1 − 0.68 / p))
+
+    At p ≤ 0.68 no radius round one place holds 68 %. The answer is then ambiguous, and the radius is that of the circle
+    round the position which holds the best and the rival place, each with the 68 % Rayleigh radius of a right answer.
+    """
+    side_m = best.tile.footprint.side_m
+    sigma_m = calibration.sigma_tiles * side_m
+    if verdict.confidence > ACCURACY_PROBABILITY:
+        return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / verdict.confidence))
+    places = [best] if verdict.rival is None else [best, verdict.rival]
+    farthest_m = max(float(haversine_m(*position, *hit.tile.footprint.centre)) for hit in places)
+    return farthest_m + sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY))
+
+
+def _first_far(hits: list[Hit], near: NDArray[np.bool_]) -> Hit | None:
+    """The best hit that is not ``near``."""
+    return next((hit for hit, is_near in zip(hits, near, strict=True) if not is_near), None)
+
+
+def _margin(hit: Hit, rival: Hit | None, calibration: Calibration) -> float:
+    rival_score = calibration.rival_floor if rival is None else max(rival.score, calibration.rival_floor)
+    return hit.score - rival_score

@@ -1,0 +1,121 @@
+"""The main job: a photo in, a position out."""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoder.batcher import Batcher
+from service.encoder.contract import ModelContract
+from service.encoder.preprocess import preprocess
+from service.gallery.gallery import Gallery, Hit
+from service.geo import Circle
+from service.imaging.decode import Photo, decode
+from service.imaging.view import ground_width_m, make_view
+from service.localization.confidence import Verdict, accuracy_m, judge
+from service.localization.hints import Hints, Known, Source, resolve
+from service.localization.refine import weighted_position
+from service.settings import Settings
+from service.telemetry import Stopwatch
+
+# Candidates fetched from the index, however few are asked for: tiles overlap, so the best dozen may all be of one
+# place, and the confidence needs the best rival of another.
+MIN_CANDIDATES = 64
+# Photos are decoded to at least this many times the model's input size: the view may be cropped to a part of them.
+DECODE_SCALE = 4
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability."""
+
+    lat: float
+    lon: float
+    accuracy_m: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one photo leads to.
+
+    Attributes:
+        verdict: status and confidences.
+        position: None when the status is ``not_found``.
+        hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
+        used: which hints counted, and where each comes from.
+        searched_tiles: tiles that the prior leaves, or all.
+        timing_ms: by step, in milliseconds; ``total`` is larger than their sum by what lies between them.
+    """
+
+    verdict: Verdict
+    position: Position | None
+    hits: list[Hit]
+    width: int
+    height: int
+    used: dict[str, Source]
+    searched_tiles: int
+    generation: int
+    timing_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """Answers where a photo was taken; holds what all requests share."""
+
+    contract: ModelContract
+    batcher: Batcher
+    gallery: Gallery
+    settings: Settings
+
+    async def localize(self, data: bytes, hints: Hints, top_k: int = 5, refine: bool = True) -> Answer:
+        """Localize one photo.
+
+        Args:
+            data: the image file.
+            hints: see ``Hints``.
+            top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
+            refine: weigh neighbouring tiles for a position between their centres; else the best tile's centre.
+
+        Raises:
+            AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
+        """
+        watch, calibration = Stopwatch(), self.contract.calibration
+        useful_side_px = DECODE_SCALE * self.contract.image_size
+        photo = await asyncio.to_thread(decode, data, self.settings.max_image_pixels, useful_side_px)
+        known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
+        info = await asyncio.to_thread(self.gallery.info)
+        image = await asyncio.to_thread(self._view, photo, known, info.tile_side_m)
+        watch.lap("decode")
+
+        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3)
+        watch.lap("queue+encode")
+
+        searched, hits = await asyncio.to_thread(self._search, encoded.embedding, top_k, known.prior)
+        watch.lap("search")
+
+        verdict = judge(hits, calibration)
+        position = None
+        if verdict.status != "not_found":
+            best = hits[0]
+            place = weighted_position(hits, calibration.refine_temperature) if refine else best.tile.footprint.centre
+            position = Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)
+        watch.lap("rerank")
+
+        steps = {"decode": watch.ms["decode"], "queue": encoded.queue_ms, "encode": encoded.encode_ms}
+        steps |= {"search": watch.ms["search"], "rerank": watch.ms["rerank"], "total": watch.total_ms()}
+        return Answer(
+            verdict, position, hits[:top_k], photo.width, photo.height, known.used, searched, info.generation, steps
+        )
+
+    def _view(self, photo: Photo, known: Known, tile_side_m: float | None) -> NDArray[np.uint8]:
+        width_m = None
+        if known.altitude_m is not None and known.hfov_deg is not None:
+            width_m = ground_width_m(known.altitude_m, known.hfov_deg)
+        return preprocess(make_view(photo, known.heading_deg, width_m, tile_side_m), self.contract)
+
+    def _search(self, embedding: NDArray[np.float32], top_k: int, area: Circle | None) -> tuple[int, list[Hit]]:
+        """The tiles that were looked at, and the best of them; none when the prior holds no tile."""
+        hits = self.gallery.search(embedding[None], max(top_k, MIN_CANDIDATES), area)[0]
+        return self.gallery.count(area), hits

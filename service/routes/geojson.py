@@ -1,0 +1,56 @@
+"""The answer as GeoJSON (RFC 7946): ``[lon, lat]``, exterior rings counter-clockwise."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.routes.schemas import Candidate, Failure, Localization
+
+MEDIA_TYPE = "application/geo+json"
+EXAMPLE = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [120.71854, 24.26012]},
+            "properties": {"kind": "position", "accuracy_m": 9.4, "confidence": 0.97},
+        }
+    ],
+    "status": "located",
+}
+
+
+def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
+    """One FeatureCollection of all photos: for each its position first, then its candidates' tiles.
+
+    What is not a place comes as foreign members: those of the only photo beside ``features``, those of several as a
+    list under ``results``; the property ``photo`` of each feature counts from 0.
+    """
+    features = [feature for i, result in enumerate(results) for feature in _features(result, i)]
+    members = [result.model_dump(exclude={"position", "candidates"}) for result in results]
+    extra = members[0] if len(members) == 1 else {"results": members}
+    return {"type": "FeatureCollection", "features": features} | extra
+
+
+def _features(result: Localization | Failure, photo: int) -> list[dict[str, Any]]:
+    if isinstance(result, Failure):
+        return []
+    features = [_tile(candidate, photo) for candidate in result.candidates]
+    if (position := result.position) is not None:
+        point = {"type": "Point", "coordinates": [position.lon, position.lat]}
+        properties = {"kind": "position", "photo": photo, "status": result.status}
+        properties |= position.model_dump(exclude={"lat", "lon"})
+        features.insert(0, {"type": "Feature", "geometry": point, "properties": properties})
+    return features
+
+
+def _tile(candidate: Candidate, photo: int) -> dict[str, Any]:
+    properties = {"kind": "tile", "photo": photo} | candidate.model_dump(exclude={"tile", "lat", "lon"})
+    geometry = {"type": "Polygon", "coordinates": [_ring(candidate.tile.corners)]}
+    return {"type": "Feature", "id": candidate.tile_id, "geometry": geometry, "properties": properties}
+
+
+def _ring(corners: list[tuple[float, float]]) -> list[list[float]]:
+    """Corners clockwise from top-left → a closed ring counter-clockwise, which does not go round the world."""
+    lon0 = corners[0][1]
+    ring = [[lon0 + (lon - lon0 + 180) % 360 - 180, lat] for lat, lon in reversed(corners)]
+    return [*ring, ring[0]]

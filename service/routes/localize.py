@@ -1,0 +1,171 @@
+"""``POST /localize``."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
+from fastapi.responses import JSONResponse
+
+from service import errors
+from service.encoder.session import EmbeddingError
+from service.errors import AerofixError, InvalidParameter
+from service.geo import Circle
+from service.localization.hints import Hints
+from service.localization.pipeline import Answer, Localizer
+from service.routes import geojson, schemas
+from service.routes.negotiation import preferred
+from service.routes.problems import documented, problem_of
+from service.routes.uploads import gather_limited
+from service.telemetry import request_id
+
+router = APIRouter(tags=["localize"])
+JSON = "application/json"
+
+# What a single image can be refused for; with several, these are the problems of single results.
+PHOTO_ERRORS = (
+    errors.ImageUndecodable,
+    errors.ImageTruncated,
+    EmbeddingError,
+    errors.UnsupportedMediaType,
+    errors.ImageTooManyPixels,
+    errors.MissingParameter,
+    errors.Overloaded,
+    errors.DeadlineExceeded,
+)
+
+
+@dataclass
+class LocalizeForm:
+    """The form's fields beside the images."""
+
+    top_k: Annotated[int, Form(ge=1, le=100, description="candidates to return", examples=[5])] = 5
+    prior_lat: Annotated[
+        float | None, Form(ge=-90, le=90, allow_inf_nan=False, description="with the other two: search only near here")
+    ] = None
+    prior_lon: Annotated[float | None, Form(ge=-180, le=180, allow_inf_nan=False)] = None
+    prior_radius_m: Annotated[
+        float | None,
+        Form(gt=0, le=1_000_000, allow_inf_nan=False, description="metres round the prior", examples=[500]),
+    ] = None
+    heading_deg: Annotated[
+        float | None,
+        Form(ge=-360, le=360, allow_inf_nan=False, description="compass direction of the top edge, 0 = north"),
+    ] = None
+    altitude_m: Annotated[
+        float | None, Form(gt=0, le=20_000, allow_inf_nan=False, description="height above ground", examples=[120])
+    ] = None
+    hfov_deg: Annotated[
+        float | None, Form(gt=0, lt=180, allow_inf_nan=False, description="horizontal field of view", examples=[73.7])
+    ] = None
+    use_exif: Annotated[
+        bool, Form(description="fill heading, altitude and field of view from EXIF/XMP where the form leaves them out")
+    ] = True
+    use_exif_position: Annotated[bool, Form(description="use the EXIF position as the prior, if none is given")] = False
+    refine: Annotated[bool, Form(description="a position between tile centres; else the best tile's centre")] = True
+
+    def hints(self) -> Hints:
+        """The fields about the photo.
+
+        Raises:
+            InvalidParameter: one or two of the three prior fields are given.
+        """
+        prior = [self.prior_lat, self.prior_lon, self.prior_radius_m]
+        lat, lon, radius_m = prior
+        circle = None
+        if lat is not None and lon is not None and radius_m is not None:
+            circle = Circle(lat, lon, radius_m)
+        elif prior != [None, None, None]:
+            raise InvalidParameter("give all three of prior_lat, prior_lon and prior_radius_m, or none of them.")
+        return Hints(circle, self.heading_deg, self.altitude_m, self.hfov_deg, self.use_exif, self.use_exif_position)
+
+
+@router.post(
+    "/localize",
+    response_model=schemas.Localization | schemas.Localizations,
+    responses={
+        200: {
+            "description": "One answer, or `results` when several images were sent; GeoJSON when asked for.",
+            "content": {geojson.MEDIA_TYPE: {"schema": {"type": "object"}, "example": geojson.EXAMPLE}},
+        },
+        **documented(*PHOTO_ERRORS, errors.InvalidParameter, errors.BodyTooLarge, errors.GalleryEmpty, errors.NotReady),
+    },
+)
+async def localize(
+    request: Request,
+    image: Annotated[list[UploadFile], File(description="JPEG, PNG, WebP or TIFF; one or several")],
+    form: Annotated[LocalizeForm, Depends()],
+    accept: Annotated[str, Header()] = "*/*",
+) -> Any:
+    """Say where a photo was taken, how sure that is and how far off it may be."""
+    localizer: Localizer = request.app.state.localizer
+    hints = form.hints()
+    max_images = localizer.settings.max_images
+    if len(image) > max_images:
+        raise InvalidParameter(f"send at most {max_images} images at once.", limit=max_images, actual=len(image))
+
+    async def answer(upload: UploadFile) -> Answer:
+        return await localizer.localize(await upload.read(), hints, form.top_k, form.refine)
+
+    as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
+    if len(image) == 1:
+        result = _result(await answer(image[0]), localizer)
+        content = geojson.collection([result]) if as_geojson else result.model_dump()
+    else:
+        results = await _each(image, answer, localizer)
+        content = geojson.collection(results) if as_geojson else {"results": [_dump(result) for result in results]}
+    return JSONResponse(content, media_type=geojson.MEDIA_TYPE if as_geojson else JSON)
+
+
+async def _each(
+    uploads: list[UploadFile], answer: Callable[[UploadFile], Awaitable[Answer]], localizer: Localizer
+) -> list[schemas.Localization | schemas.Failure]:
+    """Answer several photos; what concerns one of them alone is its own problem.
+
+    Raises:
+        AerofixError: nothing can be localized at all, for example in an empty gallery.
+    """
+    answers = await gather_limited(uploads, answer, localizer.settings.max_batch)
+    for error in answers:
+        if isinstance(error, AerofixError) and not isinstance(error, PHOTO_ERRORS):
+            raise error
+    return [
+        schemas.Failure(problem=problem_of(each)) if isinstance(each, Exception) else _result(each, localizer)
+        for each in answers
+    ]
+
+
+def _result(answer: Answer, localizer: Localizer) -> schemas.Localization:
+    position = answer.position
+    return schemas.Localization(
+        status=answer.verdict.status,
+        position=None if position is None else schemas.Position(**vars(position)),
+        candidates=[_candidate(answer, i) for i in range(len(answer.hits))],
+        query=schemas.Query(width=answer.width, height=answer.height, used=answer.used),
+        searched_tiles=answer.searched_tiles,
+        model_id=localizer.contract.model_id,
+        gallery_generation=answer.generation,
+        request_id=request_id.get() or "",
+        timing_ms=schemas.Timing(**answer.timing_ms),
+    )
+
+
+def _candidate(answer: Answer, i: int) -> schemas.Candidate:
+    hit, footprint = answer.hits[i], answer.hits[i].tile.footprint
+    lat, lon = footprint.centre
+    best = answer.position if i == 0 else None
+    return schemas.Candidate(
+        rank=i + 1,
+        tile_id=hit.tile.id,
+        score=hit.score,
+        confidence=answer.verdict.candidate_confidences[i],
+        lat=lat if best is None else best.lat,
+        lon=lon if best is None else best.lon,
+        tile=schemas.CandidateTile(
+            lat=lat, lon=lon, bounds=footprint.bounds, corners=list(footprint.corners), gsd_m=footprint.gsd_m
+        ),
+    )
+
+
+def _dump(result: schemas.Localization | schemas.Failure) -> dict[str, Any]:
+    return result.model_dump(exclude_none=isinstance(result, schemas.Failure))

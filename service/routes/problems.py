@@ -1,0 +1,139 @@
+"""Errors as problem documents (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.encoder.session import EmbeddingError
+from service.errors import AerofixError
+from service.telemetry import request_id
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# class → (slug of the type URI, title, HTTP status)
+PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
+    errors.ImageUndecodable: ("image-undecodable", "The image cannot be decoded", 422),
+    errors.ImageTruncated: ("image-truncated", "The image ends early", 422),
+    EmbeddingError: ("embedding-failed", "The model fails on this image", 422),
+    errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
+    errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
+    errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
+    errors.InvalidFootprint: ("invalid-footprint", "The footprint is not a place on Earth", 422),
+    errors.InvalidParameter: ("invalid-parameter", "A parameter is invalid", 422),
+    errors.MissingParameter: ("missing-parameter", "A parameter is missing", 422),
+    errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),
+    errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
+    errors.Overloaded: ("overloaded", "Too many requests wait", 429),
+    errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
+    errors.NotReady: ("not-ready", "The service is not ready", 503),
+    errors.DeadlineExceeded: ("deadline-exceeded", "No answer in time", 504),
+    errors.StorageFull: ("storage-full", "The disk is full", 507),
+}
+_INTERNAL = ("internal-error", "Something failed inside the service", 500)
+# what the framework itself answers
+_HTTP = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it; numbers such as ``limit`` and ``actual`` come beside these fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="stable URI path of the kind of problem", examples=["/problems/image-truncated"])
+    title: str = Field(description="the kind of problem in words", examples=["The image ends early"])
+    status: int = Field(description="HTTP status", examples=[422])
+    detail: str = Field(description="what is wrong here, and what to do about it")
+    instance: str | None = Field(default=None, description="id of the request, as in X-Request-ID")
+
+
+def problem_of(error: Exception) -> Problem:
+    """Describe an error; one that is not of the domain is logged with its stack and told without its internals."""
+    if isinstance(error, AerofixError):
+        for kind in type(error).__mro__:
+            if kind in PROBLEMS:
+                return _problem(*PROBLEMS[kind], error.detail, error.numbers)
+    log.error("unexpected error", exc_info=error)
+    return _problem(*_INTERNAL, "this is a defect of the service; report it with the request id.")
+
+
+def problem_response(error: Exception) -> JSONResponse:
+    """The HTTP answer to an error."""
+    return _respond(problem_of(error))
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the app with a problem document."""
+
+    @app.exception_handler(AerofixError)
+    async def domain(request: Request, error: AerofixError) -> JSONResponse:
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(_as_domain_error(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        slug = _HTTP.get(error.status_code, "http-error")
+        answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, str(error.detail)))
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+def documented(*kinds: type[AerofixError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` of a route that answers these problems."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        slug, title, status = PROBLEMS[kind]
+        entry = by_status.setdefault(
+            status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        entry["description"] = "; ".join(filter(None, [entry["description"], title]))
+        example = _problem(slug, title, status, (kind.__doc__ or "").strip()).model_dump(exclude_none=True)
+        entry["content"][MEDIA_TYPE]["examples"][slug] = {"value": example}
+        if kind is errors.Overloaded:
+            entry["headers"] = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
+    return by_status
+
+
+def _problem(
+    slug: str, title: str, status: int, detail: str, numbers: Mapping[str, float | int | str] = MappingProxyType({})
+) -> Problem:
+    fields = dict(numbers) | {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
+    return Problem.model_validate(fields | {"instance": request_id.get()})
+
+
+def _respond(problem: Problem) -> JSONResponse:
+    answer = JSONResponse(problem.model_dump(exclude_none=True), problem.status, media_type=MEDIA_TYPE)
+    if (seconds := (problem.model_extra or {}).get("retry_after_s")) is not None:
+        answer.headers["Retry-After"] = str(seconds)
+    return answer
+
+
+def _as_domain_error(error: RequestValidationError) -> AerofixError:
+    """Name the parameters that are missing or, when none is, those that are invalid."""
+    found: Sequence[dict[str, Any]] = error.errors()
+    missing = [_name(item) for item in found if item["type"] == "missing"]
+    if missing:
+        return errors.MissingParameter(f"{', '.join(missing)} must be given; see /docs.")
+    reasons = [f"{_name(item)}: {item['msg']}" for item in found]
+    return errors.InvalidParameter(f"{'; '.join(reasons)}; see /docs.")
+
+
+def _name(item: dict[str, Any]) -> str:
+    """The parameter's name: the location without its first part, which says body, query or path."""
+    return ".".join(str(part) for part in item["loc"][1:]) or "the request"

@@ -1,0 +1,157 @@
+"""The JSON that the service answers, as ``/docs`` shows it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.routes.problems import Problem
+
+Source = Literal["form", "exif"]
+Bounds = tuple[float, float, float, float]
+# pydantic before 2.10 warns of every field that starts with "model_"
+_MODEL_NAMES = ConfigDict(protected_namespaces=())
+
+
+class Position(BaseModel):
+    """Where the photo was taken."""
+
+    lat: float = Field(description="degrees north, WGS84", examples=[24.26012])
+    lon: float = Field(description="degrees east, WGS84", examples=[120.71854])
+    accuracy_m: float = Field(description="radius in metres that holds the truth with 68 % probability", examples=[9.4])
+    confidence: float = Field(description="probability that the place is right", examples=[0.97])
+    heading_deg: float | None = Field(
+        default=None, description="compass direction of the top edge; null when not estimated"
+    )
+    reference: str = Field(default="ground point at image centre, WGS84", description="the point that lat and lon name")
+
+
+class CandidateTile(BaseModel):
+    """The tile of a candidate."""
+
+    lat: float = Field(description="of the tile's centre", examples=[24.26])
+    lon: float = Field(description="of the tile's centre", examples=[120.7186])
+    bounds: Bounds = Field(description="west, south, east, north", examples=[(120.718, 24.2595, 120.7192, 24.2605)])
+    corners: list[tuple[float, float]] = Field(description="four (lat, lon), clockwise from the image's top-left")
+    gsd_m: float = Field(description="ground metres per pixel", examples=[0.33])
+
+
+class Candidate(BaseModel):
+    """A tile that may show the photo's place."""
+
+    rank: int = Field(description="1 is the best")
+    tile_id: str = Field(examples=["fengyuan/r03c07"])
+    score: float = Field(description="cosine similarity", examples=[0.81])
+    confidence: float = Field(description="probability that this candidate's place is right", examples=[0.97])
+    lat: float = Field(description="the refined position for rank 1 of a found photo, else the tile's centre")
+    lon: float = Field(description="see lat")
+    tile: CandidateTile
+
+
+class Query(BaseModel):
+    """What was understood of the photo."""
+
+    width: int = Field(description="pixels, upright", examples=[4000])
+    height: int = Field(description="pixels, upright", examples=[2250])
+    used: dict[str, Source] = Field(description="hints that counted, and where they come from")
+
+
+class Timing(BaseModel):
+    """Milliseconds of each step."""
+
+    decode: float = Field(description="reading, turning and cropping the photo")
+    queue: float = Field(description="waiting for the encoder")
+    encode: float = Field(description="the batch that held the photo")
+    search: float
+    rerank: float = Field(description="ordering, refining and judging the candidates")
+    total: float
+
+
+class Localization(BaseModel):
+    """The answer to one photo."""
+
+    model_config = _MODEL_NAMES
+
+    status: Literal["located", "ambiguous", "not_found"]
+    position: Position | None = Field(description="null when not_found")
+    candidates: list[Candidate]
+    query: Query
+    searched_tiles: int = Field(description="tiles that the prior leaves, or all")
+    model_id: str
+    gallery_generation: int = Field(description="grows with every change of the gallery")
+    request_id: str
+    timing_ms: Timing
+
+
+class Failure(BaseModel):
+    """A photo of several that could not be answered."""
+
+    problem: Problem
+
+
+class Localizations(BaseModel):
+    """The answer to several photos, in their order."""
+
+    results: list[Localization | Failure]
+
+
+class TileResult(BaseModel):
+    """What became of one tile."""
+
+    id: str | None = Field(description="null when the tile failed before it had one")
+    status: Literal["added", "updated", "failed"]
+    problem: Problem | None = Field(default=None, description="why it failed")
+
+
+class TilesAdded(BaseModel):
+    """What became of the tiles of a request; those added or updated are on disk."""
+
+    added: int
+    updated: int
+    failed: int
+    tiles: list[TileResult]
+    count: int = Field(description="tiles in the gallery now")
+    generation: int
+
+
+class GalleryState(BaseModel):
+    """The gallery as a whole."""
+
+    count: int
+    bounds: Bounds | None = Field(description="west, south, east, north of all tiles; null when empty")
+    generation: int
+    identity: str = Field(description="identity stamp of the model that made its embeddings")
+    tile_side_m: float | None = Field(description="median side of the tiles in metres; null when empty")
+    index: dict[str, Any] = Field(description="kind and state of the vector index")
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Everything that an answer needs works."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, bool]
+
+
+class Model(BaseModel):
+    """The loaded model's contract."""
+
+    model_config = _MODEL_NAMES
+
+    model_id: str
+    method: str
+    backbone: str
+    identity: str
+    image_size: int
+    resize: str
+    embedding_dim: int
+    local_shape: tuple[int, int, int] | None
+    gsd_range_m: tuple[float, float]
+    license: str
+    provider: str = Field(description="onnxruntime execution provider in use", examples=["CPUExecutionProvider"])
+    calibration: dict[str, Any]
+    training_config: dict[str, Any]

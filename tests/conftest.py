@@ -1,0 +1,140 @@
+"""Fixtures that several test folders use: a tiny model that keeps the contract, and images of made-up ground."""
+
+import hashlib
+import io
+import json
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+from PIL import Image
+
+SIDE, DIM = 32, 32
+
+CALIBRATION = {
+    "version": 1,
+    "place": {"bias": -8.0, "score": 8.0, "margin": 10.0},
+    "in_gallery": {"bias": -7.0, "score": 9.0, "margin": 2.0},
+    "rival_floor": 0.2,
+    "sigma_tiles": 0.2,
+    "located_min_confidence": 0.75,
+    "not_found_below": 0.5,
+    "refine_temperature": 0.05,
+}
+
+
+def independent_weights_sha256(initializers) -> str:
+    """The documented hash, written a second time."""
+    digest = hashlib.sha256()
+    for tensor in sorted(initializers, key=lambda t: t.name):
+        digest.update(tensor.name.encode("utf-8") + b"\0" + numpy_helper.to_array(tensor).tobytes())
+    return digest.hexdigest()
+
+
+def build_tiny_model(
+    seed=0,
+    opset=18,
+    local=False,
+    input_type=TensorProto.UINT8,
+    input_shape=None,
+    output_shape=None,
+    input_name="image",
+    output_name="embedding",
+    normalise=True,
+    mix_batch=False,
+    metadata=None,
+):
+    """A model that keeps the contract, unless an argument makes it break one clause.
+
+    The 8×8 mean colours of the image, centred, times a fixed random matrix, scaled to unit length: close images are
+    close, others are not. ``metadata`` overrides single keys; None removes one.
+    """
+    rng = np.random.default_rng(seed)
+    initializers = [
+        numpy_helper.from_array(rng.normal(size=(192, DIM)).astype(np.float32), "projection"),
+        numpy_helper.from_array((rng.normal(size=DIM) * 1e-3).astype(np.float32), "bias"),
+        numpy_helper.from_array(np.array(255.0, np.float32), "white"),
+        numpy_helper.from_array(np.array([1], np.int64), "feature_axis"),
+        numpy_helper.from_array(np.array([0], np.int64), "batch_axis"),
+    ]
+    last = "biased"
+    nodes = [
+        helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "white"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["chw"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["chw"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat", "feature_axis"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["flat", "mean"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "projection"], ["projected"]),
+        helper.make_node("Add", ["projected", "bias"], ["biased"]),
+    ]
+    if mix_batch:
+        nodes.append(helper.make_node("ReduceMean", ["biased", "batch_axis"], ["batch_mean"], keepdims=1))
+        nodes.append(helper.make_node("Add", ["biased", "batch_mean"], ["mixed"]))
+        last = "mixed"
+    final = ("LpNormalization", {"axis": 1, "p": 2}) if normalise else ("Identity", {})
+    nodes.append(helper.make_node(final[0], [last], [output_name], **final[1]))
+    outputs = [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, output_shape or ["N", DIM])]
+    if local:
+        nodes.append(helper.make_node("LpNormalization", ["pooled"], ["local"], axis=1, p=2))
+        outputs.append(helper.make_tensor_value_info("local", TensorProto.FLOAT, ["N", 3, 8, 8]))
+    image = helper.make_tensor_value_info(input_name, input_type, input_shape or ["N", SIDE, SIDE, 3])
+    graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    values = {
+        "contract": "1",
+        "model_id": f"tiny-{seed}",
+        "method": "none",
+        "backbone": "mean-colours",
+        "image_size": str(SIDE),
+        "resize": "center_crop",
+        "embedding_dim": str(DIM),
+        "local_shape": "[3, 8, 8]" if local else "",
+        "weights_sha256": independent_weights_sha256(initializers),
+        "training_config": "{}",
+        "calibration": json.dumps(CALIBRATION),
+        "license": "Apache-2.0",
+        "gsd_range_m": "[0.1, 1.0]",
+    } | (metadata or {})
+    helper.set_model_props(model, {f"aerofix.{key}": value for key, value in values.items() if value is not None})
+    return model
+
+
+@pytest.fixture
+def tiny_model():
+    """``tiny_model(path, **overrides)`` writes a tiny model file and returns its path."""
+
+    def make(path, **overrides):
+        save(build_tiny_model(**overrides), str(path))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def calibration_json():
+    return json.loads(json.dumps(CALIBRATION))
+
+
+@pytest.fixture(scope="session")
+def ground():
+    """``ground(seed, width, height)`` paints an RGB image of soft coloured patches, unlike any other seed's."""
+
+    def paint(seed=0, width=64, height=64):
+        coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return paint
+
+
+@pytest.fixture(scope="session")
+def encode_image():
+    """``encode_image(image, format, **options)`` gives the bytes of an image file."""
+
+    def encode(image, format="PNG", **options):
+        out = io.BytesIO()
+        image.save(out, format, **options)
+        return out.getvalue()
+
+    return encode

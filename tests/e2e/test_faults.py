@@ -1,0 +1,234 @@
+"""Every way in which a request can be wrong or the service unable, and the problem that says so."""
+
+import asyncio
+import struct
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.app import create_app
+from service.errors import ContractBroken, ModelMismatch
+
+
+def send(http, data, **form):
+    return http.post("/localize", files={"image": ("photo.jpg", data)}, data=form)
+
+
+async def test_an_empty_gallery(http, photo, problem_of):
+    problem_of(await send(http, photo(1)), "gallery-empty", 409)
+    several = await http.post("/localize", files=[("image", ("p", photo(1)))] * 2)
+    problem_of(several, "gallery-empty", 409)
+
+
+async def test_one_pixel(http, encode_image, problem_of):
+    problem = problem_of(await send(http, encode_image(Image.new("RGB", (1, 1)))), "image-undecodable", 422)
+    assert (problem["limit"], problem["actual"]) == (16, 1)
+
+
+async def test_a_truncated_jpeg(http, photo, problem_of):
+    problem_of(await send(http, photo(1)[:500]), "image-truncated", 422)
+
+
+async def test_a_text_file_named_jpg(http, problem_of):
+    problem_of(await send(http, b"just some text"), "unsupported-media-type", 415)
+
+
+async def test_an_empty_file(http, problem_of):
+    problem_of(await send(http, b""), "unsupported-media-type", 415)
+
+
+async def test_a_bomb_is_refused_before_it_is_decoded(http, problem_of, monkeypatch):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    body = b"IDAT" + zlib.compress(bytes(10))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("pixels were decoded"))
+    problem = problem_of(await send(http, bomb), "image-too-many-pixels", 413)
+    assert problem["actual"] == 400_000_000
+
+
+async def test_a_body_over_the_limit(start, photo, problem_of):
+    async with start(max_body_bytes=2048) as http:
+        problem = problem_of(await send(http, bytes(4000)), "body-too-large", 413)
+        assert problem["limit"] == 2048
+
+        async def unannounced():
+            yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="p.jpg"\r\n\r\n'
+            for _ in range(4):
+                yield bytes(1000)
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        response = await http.post("/localize", content=unannounced(), headers=headers)
+        problem_of(response, "body-too-large", 413)
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"prior_lat": 1}, "prior_radius_m"),
+        ({"prior_lat": 1, "prior_lon": 2}, "prior_radius_m"),
+        ({"prior_lat": 91, "prior_lon": 2, "prior_radius_m": 5}, "prior_lat"),
+        ({"prior_lat": 1, "prior_lon": 2, "prior_radius_m": 0}, "prior_radius_m"),
+        ({"prior_lat": "nan", "prior_lon": 2, "prior_radius_m": 5}, "prior_lat"),
+        ({"prior_lat": "north", "prior_lon": 2, "prior_radius_m": 5}, "prior_lat"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": 101}, "top_k"),
+        ({"heading_deg": "inf"}, "heading_deg"),
+        ({"hfov_deg": 180}, "hfov_deg"),
+        ({"altitude_m": -1}, "altitude_m"),
+        ({"use_exif": "perhaps"}, "use_exif"),
+    ],
+)
+async def test_a_bad_parameter_is_named(http, photo, problem_of, form, named):
+    assert named in problem_of(await send(http, photo(1), **form), "invalid-parameter", 422)["detail"]
+
+
+async def test_no_image(http, problem_of):
+    assert "image" in problem_of(await http.post("/localize", data={"top_k": "3"}), "missing-parameter", 422)["detail"]
+
+
+async def test_an_exif_position_that_is_not_there(http, tile_request, photo, problem_of):
+    await http.post("/gallery", **tile_request(1))
+    problem_of(await send(http, photo(1), use_exif_position="true"), "missing-parameter", 422)
+
+
+async def test_too_many_images(start, photo, problem_of):
+    async with start(max_images=1) as http:
+        response = await http.post("/localize", files=[("image", ("p", photo(1)))] * 2)
+        problem_of(response, "invalid-parameter", 422)
+
+
+async def test_unknown_paths_and_methods(http, problem_of):
+    problem_of(await http.get("/nowhere"), "not-found", 404)
+    response = await http.get("/localize")
+    problem_of(response, "method-not-allowed", 405)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_body_that_is_no_form(http, problem_of):
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    problem_of(await http.post("/localize", content=b"--y\r\nwhat", headers=headers), "bad-request", 400)
+    problem_of(
+        await http.post("/localize", content=b"x", headers={"Content-Type": "multipart/form-data"}), "bad-request", 400
+    )
+
+
+async def test_a_defect_shows_no_internals(http, problem_of, photo, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("service.localization.pipeline.decode", broken)
+    response = await send(http, photo(1))
+    problem_of(response, "internal-error", 500)
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("mission-7.4_a:1", True), ("bad id", False), ("x" * 129, False), ("", False)]
+)
+async def test_request_ids(http, given, kept):
+    returned = (await http.get("/livez", headers={"X-Request-ID": given})).headers["x-request-id"]
+    assert (returned == given) == kept
+    assert returned
+
+
+class Gate:
+    """Wraps the app's encode function: batches wait until the test opens it."""
+
+    def __init__(self, app):
+        self.batcher = app.state.batcher
+        self._encode = self.batcher._encode
+        self.batcher._encode = self
+        self.started, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, images):
+        self.started.set()
+        assert self.opened.wait(60)
+        return self._encode(images)
+
+    async def until_queued(self, images):
+        async with asyncio.timeout(60):
+            while self.batcher.queued < images:  # noqa: ASYNC110 - the batcher has no event to wait for
+                await asyncio.sleep(0.001)
+
+
+async def test_overload(start, tile_request, photo, problem_of):
+    async with start(max_queue=1, max_batch=1) as http:
+        await http.post("/gallery", **tile_request(1))
+        gate = Gate(http.app)
+        running = asyncio.create_task(send(http, photo(1)))
+        await asyncio.to_thread(gate.started.wait, 60)
+        waiting = asyncio.create_task(send(http, photo(1)))
+        await gate.until_queued(1)
+        refused = await send(http, photo(1))
+        assert problem_of(refused, "overloaded", 429)["limit"] == 1
+        assert refused.headers["retry-after"] == "1"
+        problem_of(await http.post("/gallery", **tile_request(2)), "overloaded", 429)
+        gate.opened.set()
+        assert [response.status_code for response in await asyncio.gather(running, waiting)] == [200, 200]
+
+
+async def test_a_deadline(start, tile_request, photo, problem_of):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        gate = Gate(http.app)
+        localizer = http.app.state.localizer
+        object.__setattr__(localizer, "settings", localizer.settings.model_copy(update={"deadline_s": 0.01}))
+        problem_of(await send(http, photo(1)), "deadline-exceeded", 504)
+        gate.opened.set()
+
+
+async def test_an_image_that_the_model_cannot_embed(http, tile_request, photo, problem_of):
+    await http.post("/gallery", **tile_request(1))
+    http.app.state.batcher._encode = lambda images: np.full((len(images), 32), np.nan, np.float32)
+    problem_of(await send(http, photo(1)), "embedding-failed", 422)
+
+
+class Dead(BaseException):
+    pass
+
+
+async def test_a_dead_worker_is_not_ready(http, photo, tile_request, problem_of):
+    assert (await http.get("/readyz")).json()["status"] == "ready"
+
+    def die(images):
+        raise Dead
+
+    http.app.state.batcher._encode = die
+    problem_of(await send(http, photo(1)), "not-ready", 503)
+    assert "batcher" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
+    assert (await http.get("/livez")).status_code == 200
+
+
+async def test_a_device_that_computes_nonsense_is_not_ready(http, problem_of, monkeypatch):
+    def lost(images):
+        raise RuntimeError("device lost")
+
+    for broken in (lambda images: -type(http.app.state.encoder).encode(http.app.state.encoder, images), lost):
+        monkeypatch.setattr(http.app.state.encoder, "encode", broken)
+        assert "canary" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
+
+
+async def test_a_draining_service_is_not_ready(start, photo, tile_request, problem_of):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        await http.app.state.batcher.close()
+        problem_of(await http.get("/readyz"), "not-ready", 503)
+        problem_of(await send(http, photo(1)), "not-ready", 503)
+
+
+def test_a_model_of_another_contract_is_refused(settings, tiny_model, tmp_path):
+    tiny_model(tmp_path / "old.onnx", metadata={"contract": "0"})
+    with pytest.raises(ContractBroken, match=r"aerofix\.contract must be 1"):
+        create_app(settings(model=tmp_path / "old.onnx"))
+
+
+async def test_a_gallery_of_another_model_is_refused(start, settings, tile_request, tiny_model, tmp_path):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+    tiny_model(tmp_path / "other.onnx", seed=1)
+    with pytest.raises(ModelMismatch):
+        create_app(settings(model=tmp_path / "other.onnx"))

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+from service.gallery.gallery import Gallery
+
+
+async def test_tiles_are_added_and_updated(http, tile_request):
+    response = await http.post("/gallery", **tile_request(1, 2))
+    assert response.status_code == 200
+    first = response.json()
+    assert (first["added"], first["updated"], first["failed"], first["count"]) == (2, 0, 0, 2)
+    assert first["tiles"] == [{"id": "map/1", "status": "added"}, {"id": "map/2", "status": "added"}]
+    second = (await http.post("/gallery", **tile_request(2, 3))).json()
+    assert (second["added"], second["updated"], second["count"]) == (1, 1, 3)
+    assert second["generation"] > first["generation"]
+
+
+async def test_the_gallery_is_described(http, tile_request, place):
+    empty = (await http.get("/gallery")).json()
+    assert (empty["count"], empty["bounds"], empty["tile_side_m"]) == (0, None, None)
+    await http.post("/gallery", **tile_request(0, 4))
+    state = (await http.get("/gallery")).json()
+    west, south, east, north = state["bounds"]
+    assert west < place(0)[1] < place(4)[1] < east
+    assert south < place(0)[0] < north
+    assert state["count"] == 2
+    assert state["tile_side_m"] == pytest.approx(96, rel=1e-3)
+    assert state["identity"] == (await http.get("/model")).json()["identity"]
+    assert state["index"]
+
+
+async def test_a_tile_without_an_id_gets_a_stable_one(http, tile_request):
+    form = tile_request(1)
+    entry = json.loads(form["data"]["tiles"])[0]
+    del entry["id"]
+    form["data"]["tiles"] = json.dumps([entry])
+    once, twice = [(await http.post("/gallery", **form)).json() for _ in range(2)]
+    assert once["tiles"][0]["status"] == "added"
+    assert twice["tiles"][0] == {"id": once["tiles"][0]["id"], "status": "updated"}
+
+
+BAD_ENTRIES = {
+    "corners counter-clockwise": ({"corners": [[1, 1], [0.999, 1], [0.999, 1.001], [1, 1.001]]}, "invalid-footprint"),
+    "corners as lon, lat": (
+        {"corners": [[120.7, 24.3], [120.8, 24.3], [120.8, 24.2], [120.7, 24.2]]},
+        "invalid-footprint",
+    ),
+    "south above north": ({"bounds": [1, 2, 1.001, 1.999]}, "invalid-footprint"),
+    "no footprint": ({}, "invalid-footprint"),
+    "two footprints": ({"bounds": [1, 1, 1.001, 1.001], "z": 1, "x": 0, "y": 0}, "invalid-footprint"),
+    "an id that is a number": ({"id": 7, "lat": 1, "lon": 1, "gsd_m": 1}, "invalid-parameter"),
+    "an empty id": ({"id": "", "lat": 1, "lon": 1, "gsd_m": 1}, "invalid-parameter"),
+    "properties that are a list": ({"lat": 1, "lon": 1, "gsd_m": 1, "properties": []}, "invalid-parameter"),
+    "no object": ("tile", "invalid-parameter"),
+}
+
+
+@pytest.mark.parametrize(("entry", "slug"), BAD_ENTRIES.values(), ids=BAD_ENTRIES)
+async def test_a_bad_entry_carries_its_problem_and_stops_nothing(http, tile_request, entry, slug):
+    form = tile_request(1, 2, 3)
+    entries = json.loads(form["data"]["tiles"])
+    entries[1] = entry
+    form["data"]["tiles"] = json.dumps(entries)
+    response = await http.post("/gallery", **form)
+    assert response.status_code == 200
+    answer = response.json()
+    assert (answer["added"], answer["failed"], answer["count"]) == (2, 1, 2)
+    assert [tile["status"] for tile in answer["tiles"]] == ["added", "failed", "added"]
+    problem = answer["tiles"][1]["problem"]
+    assert problem["type"] == f"/problems/{slug}"
+    assert problem["detail"]
+
+
+async def test_a_bad_image_carries_its_problem_and_stops_nothing(http, tile_request, photo):
+    form = tile_request(1, 2, 3)
+    form["files"][0] = ("image", ("a.png", b"no image"))
+    form["files"][2] = ("image", ("c.jpg", photo(3)[:400]))
+    answer = (await http.post("/gallery", **form)).json()
+    kinds = [tile.get("problem", {}).get("type") for tile in answer["tiles"]]
+    assert kinds == ["/problems/unsupported-media-type", None, "/problems/image-truncated"]
+    assert [tile["id"] for tile in answer["tiles"]] == ["map/1", "map/2", "map/3"]
+
+
+@pytest.mark.parametrize("tiles", ["", "{", "{}", "[]", "[{}, {}]", "[" * 100_000])
+async def test_tiles_must_be_an_array_as_long_as_the_images(http, tile_request, problem_of, tiles):
+    form = tile_request(1)
+    form["data"]["tiles"] = tiles
+    slug = "missing-parameter" if tiles == "" else "invalid-parameter"
+    problem_of(await http.post("/gallery", **form), slug, 422)
+
+
+async def test_too_many_tiles(start, tile_request, problem_of):
+    async with start(max_images=2) as http:
+        assert problem_of(await http.post("/gallery", **tile_request(1, 2, 3)), "invalid-parameter", 422)["limit"] == 2
+
+
+async def test_thumbnails_and_properties_are_kept(start, tile_request, settings):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1, properties={"flight": 7}))
+        identity = http.app.state.encoder.contract.identity
+    with Gallery.open(settings().gallery, identity, 32) as gallery:
+        assert gallery.tile("map/1").properties == {"flight": 7}
+        assert gallery.thumbnail("map/1").startswith(b"\xff\xd8\xff")
+
+
+async def test_tiles_survive_a_restart(start, tile_request, photo):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1, 2))
+    async with start() as http:
+        answer = (await http.post("/localize", files={"image": ("p", photo(2))})).json()
+        assert answer["candidates"][0]["tile_id"] == "map/2"

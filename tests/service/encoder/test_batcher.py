@@ -1,0 +1,187 @@
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from service.encoder.batcher import Batcher
+from service.encoder.session import EmbeddingError
+from service.errors import DeadlineExceeded, NotReady, Overloaded
+
+POISON, NAN, DEATH = 250, 251, 252
+LONG = 60.0  # seconds; no test waits that long
+
+
+class Death(BaseException):
+    """Not an Exception: what nothing on the way may catch."""
+
+
+class FakeEncoder:
+    """Embeds an image of value v to cos v, sin v; the first batch waits until the test opens the gate."""
+
+    def __init__(self):
+        self.batches = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+
+    def __call__(self, images):
+        values = images[:, 0, 0, 0]
+        self.batches.append(values.tolist())
+        self.started.set()
+        assert self.gate.wait(LONG)
+        if POISON in values:
+            raise RuntimeError("poison")
+        if DEATH in values:
+            raise Death
+        embeddings = np.stack([np.cos(values * 0.01), np.sin(values * 0.01)], axis=1).astype(np.float32)
+        embeddings[values == NAN] = np.nan
+        return embeddings
+
+
+def image(value):
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+@pytest.fixture
+def encoder():
+    fake = FakeEncoder()
+    yield fake
+    fake.gate.set()
+
+
+@pytest.fixture
+async def batcher(encoder):
+    batcher = Batcher(encoder, max_batch=4, max_queue=6)
+    batcher.start()
+    yield batcher
+    encoder.gate.set()
+    await batcher.close()
+
+
+async def busy(batcher, encoder):
+    """Occupy the encoder with an image of value 0."""
+    task = asyncio.create_task(batcher.encode(image(0), LONG))
+    await asyncio.to_thread(encoder.started.wait, LONG)
+    return task
+
+
+async def enqueue(batcher, *values, deadline_s=LONG):
+    """Queue images, without waiting for them, in order."""
+    tasks = [asyncio.create_task(batcher.encode(image(value), deadline_s)) for value in values]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_an_idle_encoder_starts_at_once_and_a_busy_one_gathers_the_largest_batch(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, 1, 2, 3, 4, 5)
+    assert batcher.queued == 5
+    encoder.gate.set()
+    answers = await asyncio.gather(first, *rest)
+    assert encoder.batches == [[0], [1, 2, 3, 4], [5]]
+    for value, answer in enumerate(answers):
+        np.testing.assert_allclose(answer.embedding, [np.cos(value * 0.01), np.sin(value * 0.01)], rtol=1e-5)
+        assert answer.queue_ms >= 0
+        assert answer.encode_ms > 0
+
+
+async def test_a_full_queue_refuses(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, *range(1, 7))
+    with pytest.raises(Overloaded) as caught:
+        await batcher.encode(image(7), LONG)
+    assert caught.value.numbers == {"limit": 6, "retry_after_s": 1}
+    encoder.gate.set()
+    assert len(await asyncio.gather(first, *rest)) == 7
+
+
+async def test_expired_and_cancelled_images_are_never_encoded(batcher, encoder):
+    first = await busy(batcher, encoder)
+    expired, cancelled, kept = *await enqueue(batcher, 1, deadline_s=0.0), *await enqueue(batcher, 2, 3)
+    with pytest.raises(DeadlineExceeded):
+        await expired
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    await asyncio.gather(first, kept)
+    assert encoder.batches == [[0], [3]]
+
+
+async def test_a_deadline_in_the_past_is_answered_at_once(batcher, encoder):
+    with pytest.raises(DeadlineExceeded):
+        await batcher.encode(image(1), -3.0)
+    encoder.gate.set()
+    assert (await batcher.encode(image(2), LONG)).embedding.shape == (2,)
+
+
+async def test_a_deadline_also_ends_the_wait_for_a_running_batch(batcher, encoder):
+    task = asyncio.create_task(batcher.encode(image(0), 0.01))
+    with pytest.raises(DeadlineExceeded):
+        await task
+    encoder.gate.set()
+    assert (await batcher.encode(image(1), LONG)).embedding.shape == (2,)
+
+
+async def test_a_poisoned_image_fails_alone(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, 1, POISON, 3)
+    encoder.gate.set()
+    good, poisoned, also_good = await asyncio.gather(*rest, return_exceptions=True)
+    assert isinstance(poisoned, RuntimeError)
+    assert good.embedding[0] == pytest.approx(np.cos(0.01))
+    assert also_good.embedding[0] == pytest.approx(np.cos(0.03))
+    assert encoder.batches == [[0], [1, POISON, 3], [1], [POISON], [3]]
+    await first
+    assert batcher.healthy
+
+
+async def test_an_image_without_an_embedding_fails_alone(batcher, encoder):
+    encoder.gate.set()
+    tasks = await enqueue(batcher, 1, NAN)
+    good, bad = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(bad, EmbeddingError)
+    assert np.isfinite(good.embedding).all()
+
+
+async def test_images_of_another_size_fail_and_the_worker_lives(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, 1)
+    odd = asyncio.create_task(batcher.encode(np.zeros((3, 3, 3), np.uint8), LONG))
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    await asyncio.gather(first, *rest, odd)
+    assert batcher.healthy
+
+
+async def test_the_death_of_the_worker_is_seen_by_all(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, DEATH, 1, 2, 3, 4)
+    encoder.gate.set()
+    await first
+    for answer in await asyncio.gather(*rest, return_exceptions=True):
+        assert isinstance(answer, NotReady)
+    assert not batcher.healthy
+    with pytest.raises(NotReady):
+        await batcher.encode(image(5), LONG)
+
+
+async def test_closing_finishes_what_waits_and_refuses_the_rest(encoder):
+    batcher = Batcher(encoder, max_batch=2, max_queue=8)
+    batcher.start()
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, 1, 2, 3)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    assert not batcher.healthy
+    with pytest.raises(NotReady):
+        await batcher.encode(image(9), LONG)
+    encoder.gate.set()
+    await closing
+    assert all(task.done() for task in (first, *rest))
+    assert encoder.batches == [[0], [1, 2], [3]]
+
+
+async def test_a_batcher_that_never_started_is_not_healthy(encoder):
+    batcher = Batcher(encoder, 1, 1)
+    assert not batcher.healthy
+    await batcher.close()

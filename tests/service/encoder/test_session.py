@@ -1,0 +1,92 @@
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from service.encoder.preprocess import preprocess
+from service.encoder.session import Encoder
+from service.errors import ContractBroken, DeviceUnavailable
+
+
+@pytest.fixture
+def path(tmp_path, tiny_model):
+    return tiny_model(tmp_path / "m.onnx")
+
+
+def reference(path, images):
+    """The tiny graph in numpy."""
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(str(path)).graph.initializer}
+    pooled = (images / 255).reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2).reshape(len(images), -1)
+    raw = (pooled - pooled.mean(axis=1, keepdims=True)) @ weights["projection"] + weights["bias"]
+    return raw / np.linalg.norm(raw, axis=1, keepdims=True)
+
+
+def test_embeddings_are_those_of_the_graph(path):
+    images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    embeddings = Encoder(path, "cpu").encode(images)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
+
+
+def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
+    encoder = Encoder(path, "cpu", threads=1)
+    assert encoder.canary_agrees()
+    monkeypatch.setattr(encoder, "encode", lambda images: np.roll(Encoder.encode(encoder, images), 1, axis=1))
+    assert not encoder.canary_agrees()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clause"),
+    [
+        ({"normalise": False}, "`embedding` must have unit norm"),
+        ({"mix_batch": True}, "must not depend on the other images of its batch"),
+    ],
+)
+def test_numeric_clauses(tmp_path, tiny_model, overrides, clause):
+    with pytest.raises(ContractBroken, match=re.escape(clause)):
+        Encoder(tiny_model(tmp_path / "m.onnx", **overrides), "cpu")
+
+
+def test_a_graph_that_onnxruntime_refuses(tmp_path, tiny_model):
+    path = tiny_model(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, str(path))
+    with pytest.raises(ContractBroken, match="onnxruntime cannot load it"):
+        Encoder(path, "cpu")
+
+
+def test_cuda_that_is_not_offered_names_the_fix(path, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceUnavailable, match=re.escape("pip install aerofix[gpu]")):
+        Encoder(path, "cuda")
+    assert Encoder(path, "auto").provider == "CPUExecutionProvider"
+
+
+class FallenBack(onnxruntime.InferenceSession):
+    """What a GPU build without a working GPU does: it offers CUDA and runs on the CPU."""
+
+    def __init__(self, path, options, providers):
+        super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+
+def test_a_silent_fallback_is_an_error_unless_auto(path, monkeypatch, caplog):
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(DeviceUnavailable, match="CPUExecutionProvider instead of CUDAExecutionProvider"):
+        Encoder(path, "cuda")
+    assert Encoder(path, "auto").provider == "CPUExecutionProvider"
+    assert "instead of CUDAExecutionProvider" in caplog.text
+
+
+@pytest.mark.parametrize("resize", ["squash", "center_crop"])
+def test_preprocess_follows_the_contract(tmp_path, tiny_model, ground, resize):
+    contract = Encoder(tiny_model(tmp_path / "m.onnx", metadata={"resize": resize}), "cpu").contract
+    image = ground(1, 200, 100)
+    expected = image if resize == "squash" else image.crop((50, 0, 150, 100))
+    result = preprocess(np.asarray(image), contract)
+    np.testing.assert_array_equal(result, np.asarray(expected.resize((32, 32), 3)))  # 3 is BICUBIC
+    assert result.dtype == np.uint8

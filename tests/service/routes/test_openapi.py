@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from service.app import create_app
+from service.settings import Settings
+
+
+@pytest.fixture
+def description(tmp_path, tiny_model):
+    app = create_app(Settings(model=tiny_model(tmp_path / "m.onnx"), gallery=tmp_path / "g", device="cpu"))
+    app.state.gallery.close()
+    return app.openapi()
+
+
+def operations(description):
+    return [(path, verb, op) for path, item in description["paths"].items() for verb, op in item.items()]
+
+
+def test_every_reference_is_defined(description):
+    text = json.dumps(description)
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= set(description["components"]["schemas"])
+    assert "Problem" in names
+    assert "HTTPValidationError" not in text
+
+
+def test_every_route_is_described(description):
+    assert {(path, verb) for path, verb, _ in operations(description)} == {
+        ("/localize", "post"),
+        ("/gallery", "post"),
+        ("/gallery", "get"),
+        ("/livez", "get"),
+        ("/readyz", "get"),
+        ("/model", "get"),
+    }
+    for _, _, operation in operations(description):
+        assert operation["description"]
+        assert "200" in operation["responses"]
+
+
+def test_every_error_is_a_problem_document_with_an_example(description):
+    for _, _, operation in operations(description):
+        for status, response in operation["responses"].items():
+            if status != "200":
+                content = response["content"]["application/problem+json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                assert content["examples"]
+                assert all(example["value"]["status"] == int(status) for example in content["examples"].values())
+
+
+def test_localize_documents_its_form_its_errors_and_geojson(description):
+    operation = description["paths"]["/localize"]["post"]
+    assert set(operation["responses"]) == {"200", "409", "413", "415", "422", "429", "503", "504"}
+    assert "Retry-After" in operation["responses"]["429"]["headers"]
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/geo+json"}
+    reference = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"]
+    form = description["components"]["schemas"][reference.rsplit("/", 1)[1]]["properties"]
+    assert set(form) == {
+        "image",
+        "top_k",
+        "prior_lat",
+        "prior_lon",
+        "prior_radius_m",
+        "heading_deg",
+        "altitude_m",
+        "hfov_deg",
+        "use_exif",
+        "use_exif_position",
+        "refine",
+    }
+    assert (form["top_k"]["minimum"], form["top_k"]["maximum"], form["top_k"]["default"]) == (1, 100, 5)
+
+
+def test_describing_twice_is_the_same(tmp_path, tiny_model):
+    app = create_app(Settings(model=tiny_model(tmp_path / "m.onnx"), gallery=tmp_path / "g2", device="cpu"))
+    assert app.openapi() == app.openapi()
+    app.state.gallery.close()

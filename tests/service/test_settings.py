@@ -1,0 +1,29 @@
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+def test_the_environment_configures(monkeypatch):
+    monkeypatch.setenv("AEROFIX_MAX_BATCH", "3")
+    assert Settings().max_batch == 3
+    assert Settings(max_batch=5).max_batch == 5
+
+
+def test_every_field_has_a_reason_and_every_number_a_bound():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        if field.annotation in (int, float):
+            assert field.metadata, name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_batch", 0), ("deadline_s", 0), ("device", "tpu"), ("log_level", "LOUD")]
+)
+def test_bad_values_are_refused(name, value):
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})
+
+
+def test_the_default_model_lies_beside_the_package():
+    assert Settings().model.parts[-2:] == ("models", "aerofix-lite2.onnx")
