@@ -89,7 +89,7 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
     partial = out.with_suffix(".partial")
     onnx.save(model, str(partial))
     cosine = parity(encoder, partial, config.model.image_size)
-    if cosine < MIN_COSINE:
+    if not cosine >= MIN_COSINE:  # NaN, too, is no agreement
         partial.unlink()
         raise TrainingError(f"The ONNX file disagrees with PyTorch: cosine {cosine:.5f}, {MIN_COSINE} is needed.")
     partial.replace(out)
