@@ -103,7 +103,7 @@ def make_scene():
 
 @pytest.fixture(scope="session")
 def write_tiff():
-    """``write_tiff(path, pixels [bands, H, W], crs, west, north, pixel size)`` writes a GeoTIFF and returns its path."""
+    """``write_tiff(path, pixels [bands, H, W], crs, west, north, pixel size)`` writes a GeoTIFF, returns its path."""
 
     def write(path, pixels, crs, west, north, size, **options):
         bands, rows, cols = pixels.shape

@@ -167,7 +167,7 @@ def wall_scene(make_scene, tall=10.0):
 
 
 def test_a_wall_hides_the_ground_behind_it(make_scene):
-    """Similar triangles: behind a wall of height h whose rear edge is d from a camera at H, h d / (H - h) are hidden."""
+    """Similar triangles: a wall of height h whose rear edge is d from a camera at H hides h d / (H - h) of ground."""
     tall, up, south, edge = 10.0, 40.0, -50.0, 2.875
     ground = render(wall_scene(make_scene), Camera.single(0, south, up, 0, 30, 0.107), 4, 600).ground[0, :, 2]
     behind = ground[(ground[:, 2] < 0.05) & (ground[:, 1] > edge), 1].min().item()
