@@ -184,7 +184,8 @@ def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
     report = [
         f"held-out photos: {len(score)}, of these {int((~inside).sum())} of places outside the searched gallery",
         f"right place, inside: {right[inside].mean():.3f}; located, inside: {located[inside].mean():.3f}",
-        f"located though outside: {located[~inside].mean():.3f}; right when located: {right[located].mean():.3f}",
+        f"located though outside: {located[~inside].mean():.3f}; "
+        + (f"right when located: {right[located].mean():.3f}" if located.any() else "none was located"),
         f"error of right answers: median {np.median(errors[right]):.3f}, "
         f"68 % {np.quantile(errors[right], 0.68):.3f} tile sides",
         f"expected calibration error of confidence: {calibration_error(confidence, right):.3f} (on the fitted photos)",

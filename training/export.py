@@ -137,7 +137,14 @@ def _trace(encoder: Encoder, image_size: int) -> onnx.ModelProto:
             external_data=False,
             verbose=False,
         )
-        return onnx.load(str(file))
+        return _without_traces(onnx.load(str(file)))
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the exporter's notes: stack traces with the folders of the machine it ran on."""
+    for annotated in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del annotated.metadata_props[:]
+    return model
 
 
 def _without_paths(tree: dict[str, Any]) -> dict[str, Any]:
