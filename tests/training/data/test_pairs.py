@@ -104,7 +104,7 @@ def test_offset_takes_photo_pixels_to_the_tile_pixels_of_the_same_ground(texture
 def test_tiles_are_crops():
     generator = torch.Generator().manual_seed(0)
     scene = Scene(torch.rand(2, 3, 40, 60, generator=generator), torch.zeros(2, 10, 15), 0.5)
-    # of 60 columns by 40 rows: columns 30..49, rows 10..29 are 5 m east; columns 0..19, rows 20..39 10 m west, 5 m south
+    # 60 columns, 40 rows: columns 30..49, rows 10..29 are 5 m east; columns 0..19, rows 20..39 10 m west, 5 m south
     tiles = cut_tiles(scene, torch.tensor([[5.0, 0.0], [-10.0, -5.0]]), 10.0, 20)
     torch.testing.assert_close(tiles[0], scene.texture[0, :, 10:30, 30:50], atol=1e-5, rtol=0)
     torch.testing.assert_close(tiles[1], scene.texture[1, :, 20:40, 0:20], atol=1e-5, rtol=0)
