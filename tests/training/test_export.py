@@ -130,7 +130,7 @@ def test_a_calibration_is_fitted_and_stored(exported, tmp_path, monkeypatch):
 
 
 def test_textures_may_have_moved(exported, tmp_path):
-    with pytest.raises(TrainingError, match="Set data.root"):
+    with pytest.raises(TrainingError, match=r"Set data\.root"):
         export_checkpoint(exported[0], tmp_path / "m.onnx", data_root=tmp_path)
 
 
