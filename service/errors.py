@@ -75,6 +75,10 @@ class SourceUnreadable(AerofixError):
     """A map source (GeoTIFF, image with corners) cannot be read or is not georeferenced."""
 
 
+class EmbeddingError(AerofixError):
+    """The model gives no finite embedding for this image."""
+
+
 class Overloaded(AerofixError):
     """The queue is full; ask again after ``retry_after_s``."""
 

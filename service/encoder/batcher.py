@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.session import EmbeddingError, Embeddings, Images
-from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.encoder.session import Embeddings, Images
+from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.encoder.contract import check_contract
-from service.errors import AerofixError, ContractBroken, DeviceUnavailable
+from service.errors import ContractBroken, DeviceUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,6 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Cosine between the canary's embedding now and at warm-up; kernels may sum in another order for another batch size,
 # which moves a unit vector by about 1e-6 in float32 and 1e-3 with reduced-precision kernels on a GPU.
 _CANARY_TOLERANCE = 1e-3
-
-
-class EmbeddingError(AerofixError):
-    """The model gives no finite embedding for this image."""
 
 
 class Encoder:

@@ -167,14 +167,14 @@ class Gallery:
     def info(self) -> GalleryInfo:
         """Describe the gallery; bounds and tile side are computed once a generation."""
         with self._lock:
-            generation, tiles = self._generation, list(self._tiles.values())
-        known, bounds, side_m = self._summary
+            generation, count = self._generation, len(self._tiles)
+            known, bounds, side_m = self._summary
+            footprints = [] if known == generation else [tile.footprint for tile in self._tiles.values()]
         if known != generation:
-            footprints = [tile.footprint for tile in tiles]
-            bounds = union_bounds(np.array([footprint.bounds for footprint in footprints])) if tiles else None
-            side_m = float(np.median([footprint.side_m for footprint in footprints])) if tiles else None
+            bounds = union_bounds(np.array([footprint.bounds for footprint in footprints])) if footprints else None
+            side_m = float(np.median([footprint.side_m for footprint in footprints])) if footprints else None
             self._summary = (generation, bounds, side_m)
-        return GalleryInfo(len(tiles), bounds, generation, self._identity, self._index.describe(), side_m)
+        return GalleryInfo(count, bounds, generation, self._identity, self._index.describe(), side_m)
 
     def tile(self, tile_id: str) -> Tile | None:
         """The tile with this id, or None."""

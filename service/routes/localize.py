@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
 from fastapi.responses import JSONResponse
 
 from service import errors
-from service.encoder.session import EmbeddingError
 from service.errors import AerofixError, InvalidParameter
 from service.geo import Circle
 from service.localization.hints import Hints
@@ -26,7 +25,7 @@ JSON = "application/json"
 PHOTO_ERRORS = (
     errors.ImageUndecodable,
     errors.ImageTruncated,
-    EmbeddingError,
+    errors.EmbeddingError,
     errors.UnsupportedMediaType,
     errors.ImageTooManyPixels,
     errors.MissingParameter,

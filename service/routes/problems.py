@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from service import errors
-from service.encoder.session import EmbeddingError
 from service.errors import AerofixError
 from service.telemetry import request_id
 
@@ -24,7 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.ImageUndecodable: ("image-undecodable", "The image cannot be decoded", 422),
     errors.ImageTruncated: ("image-truncated", "The image ends early", 422),
-    EmbeddingError: ("embedding-failed", "The model fails on this image", 422),
+    errors.EmbeddingError: ("embedding-failed", "The model fails on this image", 422),
     errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),

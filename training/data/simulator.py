@@ -62,7 +62,9 @@ class Camera:
         cls, east_m: float, north_m: float, up_m: float, heading_deg: float, pitch_deg: float, hfov_deg: float
     ) -> Camera:
         """One pose from plain numbers."""
-        return cls(*(torch.tensor([v]) for v in (east_m, north_m, up_m, heading_deg, pitch_deg, hfov_deg)))
+        return cls(
+            *(torch.tensor([v], dtype=torch.float32) for v in (east_m, north_m, up_m, heading_deg, pitch_deg, hfov_deg))
+        )
 
     @classmethod
     def looking_at(

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from service.encoder.batcher import Batcher
-from service.encoder.session import EmbeddingError
-from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 
 POISON, NAN, DEATH = 250, 251, 252
 LONG = 60.0  # seconds; no test waits that long

@@ -1,0 +1,52 @@
+# Every verb of the project. Needs Linux, Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format bench examples clean
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/cpu.done  ## a position for each demo photo, in a service that stays up (ONCE=1: exit afterwards)
+	@$(BIN)/python examples/demo.py $(if $(ONCE),--once)
+
+serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: aerofix.gallery)
+	@$(BIN)/aerofix serve
+
+test: .venv/dev.done  ## all tests
+	$(BIN)/pytest
+
+lint: .venv/dev.done  ## style, types, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev.done  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: .venv/dev.done  ## tables of speed and accuracy (accuracy on real photos needs DATA=folder)
+	$(BIN)/python benchmarks/simulator.py
+	$(if $(DATA),$(BIN)/python benchmarks/real.py --data $(DATA))
+
+examples: .venv/dev.done  ## remake the demo area and its photos
+	$(BIN)/python examples/make_examples.py
+
+clean:  ## remove the virtual environment and everything made
+	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/cpu.done: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "installing the service into .venv (once)"
+	@$(PIP) --editable '.[cpu]'
+	@touch $@
+
+.venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "installing what tests and training need into .venv (once, about 6 GB)"
+	@$(PIP) --editable '.[cpu,train,dev]'
+	@touch $@ .venv/cpu.done

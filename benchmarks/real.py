@@ -1,0 +1,138 @@
+"""Accuracy on real drone photos over a real map, through the commands that a user would type.
+
+    python benchmarks/real.py --data FOLDER [--heading] [--other FOLDER …]
+
+FOLDER holds ``map.jpg`` (or a GeoTIFF ``map.tif``), ``map.json`` with its corners, and ``meta.csv`` with the columns
+``file, reg_ok, reg_center_lat, reg_center_lon, flight_yaw_deg``: the registered ground point at each photo's centre.
+Each model adds the map with ``aerofix gallery add`` (86 m tiles, half overlapping) and localizes the photos with
+``aerofix localize --no-exif``. The untrained ImageNet backbone runs beside the shipped model as the floor. Photos of
+other places (``--other``) must not be called located. Position errors are measured to the first candidate, whatever the
+status says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from service.geo import haversine_m
+from training.calibrate import untrained_calibration
+from training.config import Config, ModelConfig
+from training.export import write_onnx
+from training.models.encoder import Encoder
+
+AEROFIX = Path(sys.executable).with_name("aerofix")
+SHIPPED = Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx"
+PICTURES = {".jpg", ".jpeg", ".png"}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo and the true ``(lat, lon)`` of its centre on the ground."""
+
+    path: Path
+    truth: tuple[float, float]
+    heading_deg: float
+
+
+def main() -> None:
+    """Print one row for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with map.jpg, map.json, meta.csv and photos")
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders with photos of other places")
+    parser.add_argument("--heading", action="store_true", help="give the flight yaw of meta.csv as heading")
+    options = parser.parse_args()
+    photos = read_photos(options.data)
+    others = [p for folder in options.other for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES]
+    map_path = next(p for name in ("map.tif", "map.jpg") if (p := options.data / name).exists())
+
+    table = Table(title=f"{len(photos)} photos of {options.data.name}, {len(others)} of other places")
+    columns = ("model", "< 43 m", "< 25 m", "median error", "located", "right when located", "within accuracy_m")
+    for column in (*columns, "others located"):
+        table.add_column(column)
+    with tempfile.TemporaryDirectory() as folder:
+        floor = Path(folder) / "untrained.onnx"
+        settings = ModelConfig(embedding_dim=None, frozen_stages=0)
+        write_onnx(Encoder(settings), Config(name="untrained", model=settings), floor, untrained_calibration())
+        for model in (floor, options.model):
+            gallery = Path(folder) / f"{model.stem}.gallery"
+            aerofix("gallery", "add", map_path, "--gallery", gallery, "--model", model)
+            if options.heading:  # the command line takes one heading for all its photos
+                answers = [answer for p in photos for answer in locate(gallery, model, [p], p.heading_deg)]
+            else:
+                answers = locate(gallery, model, photos)
+            strangers = locate(gallery, model, [Photo(p, (0, 0), 0) for p in others]) if others else []
+            table.add_row(model.stem, *summary(photos, answers), share([a["status"] == "located" for a in strangers]))
+    Console(width=140).print(table)
+
+
+def read_photos(folder: Path) -> list[Photo]:
+    """The photos whose centre could be registered to the map."""
+    with (folder / "meta.csv").open() as file:
+        return [
+            Photo(
+                folder / row["file"],
+                (float(row["reg_center_lat"]), float(row["reg_center_lon"])),
+                float(row["flight_yaw_deg"]),
+            )
+            for row in csv.DictReader(file)
+            if row["reg_ok"] == "1"
+        ]
+
+
+def locate(gallery: Path, model: Path, photos: list[Photo], heading_deg: float | None = None) -> list[dict[str, Any]]:
+    """``aerofix localize`` for photos, without their EXIF."""
+    heading = [] if heading_deg is None else ["--heading", str(heading_deg % 360)]
+    paths = [photo.path for photo in photos]
+    text = aerofix("localize", *paths, "--json", "--no-exif", *heading, "--gallery", gallery, "--model", model)
+    answers = json.loads(text)
+    return answers if isinstance(answers, list) else [answers]
+
+
+def aerofix(*arguments: object) -> str:
+    """Run the command line; an exit code other than 0 (located) and 3 (not located) is an error."""
+    done = subprocess.run([AEROFIX, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    if done.returncode not in {0, 3}:
+        sys.exit(f"aerofix {arguments[0]} failed with exit code {done.returncode}")
+    return done.stdout
+
+
+def summary(photos: list[Photo], answers: list[dict[str, Any]]) -> list[str]:
+    """The cells of one row."""
+    best = [answer["candidates"][0] for answer in answers]
+    errors = [float(haversine_m(*p.truth, c["lat"], c["lon"])) for p, c in zip(photos, best, strict=True)]
+    located = [
+        (error, answer["position"]["accuracy_m"])
+        for error, answer in zip(errors, answers, strict=True)
+        if answer["status"] == "located"
+    ]
+    return [
+        share([e < 43 for e in errors]),
+        share([e < 25 for e in errors]),
+        f"{statistics.median(errors):.1f} m",
+        share([a["status"] == "located" for a in answers]),
+        share([e < 43 for e, _ in located]),
+        share([e < radius for e, radius in located]),
+    ]
+
+
+def share(hits: list[bool]) -> str:
+    """``0.83 (25/30)``, or a dash for none."""
+    return f"{sum(hits) / len(hits):.2f} ({sum(hits)}/{len(hits)})" if hits else "-"
+
+
+if __name__ == "__main__":
+    main()
