@@ -39,6 +39,7 @@ LOCATED_CONFIDENCE_RANGE = (0.72, 0.95)
 PHOTOS_PER_PLACE = 4
 SCENE_TILE_SHARE = 0.5  # a scene is two tile sides wide: nine half-overlapping tiles
 FEWEST_TEXTURES = 20
+FEWEST_RIGHT = 10
 
 Floats = NDArray[np.float64]
 
@@ -153,12 +154,21 @@ def refined_errors(answers: Answers, best: NDArray[np.int64], temperature: float
 
 
 def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
-    """Fit everything that ``aerofix.calibration`` holds; returns it with a report, a line each."""
+    """Fit everything that ``aerofix.calibration`` holds; returns it with a report, a line each.
+
+    Raises:
+        TrainingError: hardly any answer is right, so that there is no error of right answers to measure.
+    """
     best = answers.scores.argmax(1)
     rival_floor = float(np.median(_rival_scores(answers, best)))
     score, margin, best = features(answers, rival_floor)
     inside = answers.inside
     nearby = inside & (np.linalg.norm(answers.centres[best] - answers.truth, axis=1) < 1)
+    if nearby.sum() < FEWEST_RIGHT:
+        raise TrainingError(
+            f"Only {int(nearby.sum())} of {int(inside.sum())} held-out photos were found, too few to calibrate on "
+            f"({FEWEST_RIGHT} needed): train longer, or export with --no-calibrate."
+        )
     temperature = min(
         (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2),
         key=lambda t: float(np.median(refined_errors(answers, best, t)[nearby])),
@@ -174,7 +184,8 @@ def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
     report = [
         f"held-out photos: {len(score)}, of these {int((~inside).sum())} of places outside the searched gallery",
         f"right place, inside: {right[inside].mean():.3f}; located, inside: {located[inside].mean():.3f}",
-        f"located though outside: {located[~inside].mean():.3f}; right when located: {right[located].mean():.3f}",
+        f"located though outside: {located[~inside].mean():.3f}; "
+        + (f"right when located: {right[located].mean():.3f}" if located.any() else "none was located"),
         f"error of right answers: median {np.median(errors[right]):.3f}, "
         f"68 % {np.quantile(errors[right], 0.68):.3f} tile sides",
         f"expected calibration error of confidence: {calibration_error(confidence, right):.3f} (on the fitted photos)",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from training.errors import TrainingError
 
@@ -24,7 +25,7 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except TrainingError as error:
-            Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+            Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
 
     return run
@@ -41,7 +42,7 @@ def fit(
     from training.train import fit as run_fit
 
     settings = load_config(config, overrides)
-    console.print(f"checkpoint: {run_fit(settings)}")
+    _show(f"checkpoint: {run_fit(settings)}")
 
 
 @app.command()
@@ -57,7 +58,7 @@ def export(
 
     report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root)
     for line in report:
-        console.print(line, highlight=False)
+        _show(line)
 
 
 @app.command()
@@ -74,4 +75,9 @@ def simulate(
     """Take drone photos over a map, with the exact truth of each."""
     from training.data.flights import simulate_flight
 
-    console.print(f"{simulate_flight(map, out, count, height_path=height, seed=seed)} photos and truth.json in {out}")
+    _show(f"{simulate_flight(map, out, count, height_path=height, seed=seed)} photos and truth.json in {out}")
+
+
+def _show(line: str) -> None:
+    """Print a line as it is: paths may hold brackets, and are copied from the screen."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

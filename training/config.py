@@ -7,12 +7,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from training.errors import TrainingError
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("give the smaller number first")
+    return pair
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Pixels = Annotated[int, Field(ge=16)]
+_Pitch = Annotated[float, Field(ge=20, le=90)]  # what the simulator's camera can do
+_FieldOfView = Annotated[float, Field(gt=0, lt=150)]
+_Ordered = AfterValidator(_ordered)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -26,7 +40,10 @@ class ModelConfig:
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
-    gsd_range_m: tuple[float, float] = (0.1, 1.2)  # metres per pixel of maps it was trained for
+    gsd_range_m: Annotated[tuple[_Positive, _Positive], _Ordered] = (
+        0.1,
+        1.2,
+    )  # metres per pixel of maps it was trained for
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -37,13 +54,16 @@ class DataConfig:
     textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # textures kept for validation and calibration
     tile_side_m: Annotated[float, Field(gt=0)] = 86.0  # ground side of a map tile
-    tile_share: tuple[float, float] = (0.5, 0.75)  # tile side over texture window side
-    window_px: tuple[int, int] = (360, 700)  # side of the window cut from a texture
+    tile_share: Annotated[tuple[_Share, _Share], _Ordered] = (0.5, 0.75)  # tile side over texture window side
+    window_px: Annotated[tuple[_Pixels, _Pixels], _Ordered] = (360, 700)  # side of the window cut from a texture
     offset_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25  # photo centre off tile centre, tile sides, each axis
-    scale: tuple[float, float] = (0.75, 1.35)  # ground side of the photo over the tile side
-    pitch_deg: tuple[float, float] = (50.0, 90.0)
+    scale: Annotated[tuple[_Positive, _Positive], _Ordered] = (
+        0.75,
+        1.35,
+    )  # ground side of the photo over the tile side
+    pitch_deg: Annotated[tuple[_Pitch, _Pitch], _Ordered] = (50.0, 90.0)
     nadir_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of photos with a pitch within 10° of straight down
-    hfov_deg: tuple[float, float] = (35.0, 80.0)
+    hfov_deg: Annotated[tuple[_FieldOfView, _FieldOfView], _Ordered] = (35.0, 80.0)
     relief_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of scenes with raised blocks; the rest is flat
     # share of batches from one folder of textures: harder negatives
     same_group_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -95,22 +115,28 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
         TrainingError: the file is missing or not YAML, a key is unknown, or a value is out of its range.
     """
     try:
-        tree = yaml.safe_load(path.read_text()) if path else {}
+        tree = (yaml.safe_load(path.read_text()) if path else None) or {}
     except OSError as error:
         raise TrainingError(f"Cannot read the config {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not YAML: {error}") from error
-    tree = tree or {}
     for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise TrainingError(f"Overrides look like optim.lr=1e-4, not {override!r}.")
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = yaml.safe_load(value)
+        _override(tree, override)
     return parse_config(tree)
+
+
+def _override(tree: Any, override: str) -> None:
+    key, equals, value = override.partition("=")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+    if not equals or not isinstance(node, dict):
+        raise TrainingError(f"Overrides look like optim.lr=1e-4, not {override!r}.")
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise TrainingError(f"The value of {override!r} is not YAML: quote it.") from error
 
 
 def parse_config(tree: Any) -> Config:

@@ -89,7 +89,7 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
     partial = out.with_suffix(".partial")
     onnx.save(model, str(partial))
     cosine = parity(encoder, partial, config.model.image_size)
-    if cosine < MIN_COSINE:
+    if not cosine >= MIN_COSINE:  # NaN, too, is no agreement
         partial.unlink()
         raise TrainingError(f"The ONNX file disagrees with PyTorch: cosine {cosine:.5f}, {MIN_COSINE} is needed.")
     partial.replace(out)
@@ -137,7 +137,14 @@ def _trace(encoder: Encoder, image_size: int) -> onnx.ModelProto:
             external_data=False,
             verbose=False,
         )
-        return onnx.load(str(file))
+        return _without_traces(onnx.load(str(file)))
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the exporter's notes: stack traces with the folders of the machine it ran on."""
+    for annotated in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del annotated.metadata_props[:]
+    return model
 
 
 def _without_paths(tree: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def fit(config: Config, *, quiet: bool = False) -> Path:
     if checkpoint.exists():
         _resume(state, checkpoint, config)
     (out / "config.yaml").write_text(yaml.safe_dump(dump_config(config), sort_keys=False))
+    _cut_log(out / "log.csv", state.step)
     with _progress(quiet) as progress, (out / "log.csv").open("a", newline="") as log:
         task = progress.add_task(
             f"{len(textures)} textures, {len(held_out)} held out",
@@ -164,6 +166,7 @@ def _resume(state: State, path: Path, config: Config) -> None:
     content = _read_checkpoint(path)
     theirs, ours = content["config"], dump_config(config)
     different = [k for k in ("method", "model", "data", "optim") if theirs[k] != ours[k]]
+    different += ["run.seed"] if theirs["run"]["seed"] != ours["run"]["seed"] else []
     if different:
         raise TrainingError(
             f"{path} was made with other settings under {', '.join(different)}: choose another run.out."
@@ -174,11 +177,20 @@ def _resume(state: State, path: Path, config: Config) -> None:
     state.step = content["step"]
 
 
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the rows after the checkpoint's step: they are about to be written again."""
+    rows = path.read_text().splitlines(keepends=True) if path.exists() else []
+    path.write_text("".join(row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step))
+
+
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        raise TrainingError(f"{path} is no readable checkpoint: {error}") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        # torch's own text would advise to load the file unsafely
+        raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error
+    if not isinstance(content, dict) or not {"config", "step", "encoder", "method", "optimizer"} <= content.keys():
+        raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.")
     return content
 
 

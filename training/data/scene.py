@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-import rasterio.transform
 import rasterio.warp
 import torch
 from numpy.typing import NDArray
@@ -138,7 +137,7 @@ def _warp(
 ) -> NDArray[np.float32]:
     """Resample a raster into the local frame, centred on ``origin``: ``[bands (+ alpha), rows, cols]``."""
     step_n = gsd_n or gsd_e
-    transform = rasterio.transform.from_origin(-cols * gsd_e / 2, rows * step_n / 2, gsd_e, step_n)
+    transform = rasterio.Affine(gsd_e, 0, -cols * gsd_e / 2, 0, -step_n, rows * step_n / 2)
     with WarpedVRT(
         source,
         crs=_local_crs(*origin),

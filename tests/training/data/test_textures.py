@@ -1,0 +1,77 @@
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.config import DataConfig
+from training.data.textures import load_textures
+from training.errors import TrainingError
+
+
+def data(root, *globs, **settings):
+    return DataConfig(root=root, textures=globs, **settings)
+
+
+def names(textures):
+    return {t.name for t in textures}
+
+
+def test_every_picture_is_in_one_part(picture_folder):
+    train, held_out = load_textures(data(picture_folder, "a/*.png", "b/*.png", held_out_share=0.3))
+    everything = {p.relative_to(picture_folder).as_posix() for p in picture_folder.rglob("*.png")}
+    assert names(train) | names(held_out) == everything
+    assert not names(train) & names(held_out)
+    assert {t.group for t in train} == {"a", "b"}
+    for name in everything:
+        share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+        assert (name in names(held_out)) == (share < 0.3)
+
+
+def test_the_split_stays_when_textures_are_added(picture_folder, tmp_path):
+    shutil.copytree(picture_folder / "a", tmp_path / "a")
+    before = load_textures(data(tmp_path, "*/*.png", held_out_share=0.3))
+    shutil.copytree(picture_folder / "b", tmp_path / "b")
+    after = load_textures(data(tmp_path, "*/*.png", held_out_share=0.3))
+    for old, new in zip(before, after, strict=True):
+        assert names(old) <= names(new)
+
+
+def test_nothing_is_held_out_when_not_asked(picture_folder):
+    train, held_out = load_textures(data(picture_folder, "a/*.png", held_out_share=0.0))
+    assert (len(train), len(held_out)) == (12, 0)
+
+
+def test_pixels_are_as_in_the_file(picture_folder):
+    train, _ = load_textures(data(picture_folder, "a/00.png", held_out_share=0.0))
+    with Image.open(picture_folder / "a/00.png") as image:
+        np.testing.assert_array_equal(train[0].image.permute(1, 2, 0), np.array(image))
+
+
+def test_geotiffs_are_read_north_up(tmp_path, write_tiff):
+    pixels = np.zeros((3, 60, 80), np.uint8)
+    pixels[0, :30] = 200
+    write_tiff(tmp_path / "map.tif", pixels, "EPSG:32651", 500_000, 2_680_000, 1.0)
+    (texture,), _ = load_textures(data(tmp_path, "*.tif", held_out_share=0.0))
+    assert texture.image.shape[1:] == pytest.approx((60, 80), abs=1)
+    assert texture.image[0, 5:25, 5:-5].float().mean() == pytest.approx(200, abs=1)
+    assert texture.image[0, 35:55, 5:-5].max() == 0
+
+
+def test_no_glob_and_no_match_name_the_fix(tmp_path):
+    with pytest.raises(TrainingError, match=r"data\.textures is empty"):
+        load_textures(data(tmp_path))
+    with pytest.raises(TrainingError, match=r"No file matches 'maps/\*\.tif'.*data\.root"):
+        load_textures(data(tmp_path, "maps/*.tif"))
+
+
+def test_another_file_is_no_picture(tmp_path):
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(TrainingError, match=r"notes\.jpg is not a readable picture"):
+        load_textures(data(tmp_path, "*.jpg"))
+
+
+def test_all_held_out_names_the_fix(picture_folder):
+    with pytest.raises(TrainingError, match="held_out_share=0"):
+        load_textures(data(picture_folder, "a/00.png", held_out_share=0.999))

@@ -1,0 +1,86 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from training.cli import app
+
+
+@pytest.fixture(scope="module")
+def run():
+    runner = CliRunner()
+
+    def invoke(*arguments):
+        return runner.invoke(app, [str(a) for a in arguments])
+
+    return invoke
+
+
+def test_simulate_writes_photos_and_truth(run, tmp_path, write_tiff):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 80), dtype=np.uint8)
+    path = write_tiff(tmp_path / "map.tif", pixels, "EPSG:32651", 500_000, 2_680_000, 2.0)
+    out = tmp_path / "[flight]"  # brackets are no markup
+    result = run("simulate", "--map", path, "--out", out, "--count", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"1 photos and truth.json in {out}\n"
+    assert len(json.loads((out / "truth.json").read_text())) == 1
+
+
+def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
+    settings = {
+        "model.backbone": "test_efficientnet",
+        "model.weights": "none",
+        "model.embedding_dim": 16,
+        "model.image_size": 32,
+        "model.frozen_stages": 0,
+        "data.root": picture_folder,
+        "data.textures": "[a/*.png]",
+        "data.tile_side_m": 20,
+        "optim.batch_pairs": 2,
+        "optim.steps": 1,
+        "run.out": tmp_path / "run",
+        "run.device": "cpu",
+    }
+    result = run("fit", *(f"{k}={v}" for k, v in settings.items()))
+    assert result.exit_code == 0, result.output
+    assert f"checkpoint: {tmp_path / 'run/checkpoint.pt'}" in result.stdout
+    model = tmp_path / "m.onnx"
+    result = run("export", "--checkpoint", tmp_path / "run/checkpoint.pt", "--out", model, "--no-calibrate")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"ONNX against PyTorch: cosine ≥ 0\.9999", result.stdout)
+    assert model.is_file()
+    result = run("export", "--checkpoint", tmp_path / "run/checkpoint.pt", "--out", model)
+    assert result.exit_code == 1
+    assert "too few to calibrate on" in result.stderr
+    assert "--no-calibrate" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--config", "[absent].yaml"], "Cannot read the config [absent].yaml"),
+        (["fit", "optim.lr"], "Overrides look like optim.lr=1e-4"),
+        (["fit", "optim.lr=-1"], "optim.lr: Input should be greater than 0"),
+        (["fit"], "data.textures is empty: give globs of aerial pictures, such as maps/*.tif."),
+        (["fit", "data.textures=[none/*.jpg]"], "Set data.root to the folder it counts from."),
+        (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "[absent].pt is no readable checkpoint"),
+        (["simulate", "--map", "absent.tif", "--out", "out"], "Is it a raster that GDAL knows?"),
+    ],
+)
+def test_errors_are_one_sentence_that_names_the_fix(run, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["simulate"], ["export"], ["simulate", "--map", "m.tif", "--out", "o", "--count", "0"]]
+)
+def test_usage_errors_exit_with_2(run, arguments):
+    assert run(*arguments).exit_code == 2

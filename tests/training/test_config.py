@@ -1,0 +1,87 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from training.config import Config, dump_config, load_config, parse_config
+from training.errors import TrainingError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_defaults_hold():
+    assert load_config(None) == Config()
+
+
+def test_yaml_and_overrides_are_merged(tmp_path):
+    path = write(tmp_path, "name: mine\noptim:\n  steps: 10\n  lr: 1e-3\n")
+    config = load_config(path, ["optim.steps=20", "model.embedding_dim=null", "data.pitch_deg=[60, 80]"])
+    assert (config.name, config.optim.steps, config.optim.lr) == ("mine", 20, 1e-3)
+    assert config.model.embedding_dim is None
+    assert config.data.pitch_deg == (60, 80)
+    assert config.optim.batch_pairs == Config().optim.batch_pairs
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    assert load_config(write(tmp_path, ""), ["name=x"]).name == "x"
+
+
+def test_dump_is_the_inverse_of_parse_through_json():
+    config = load_config(None, ["data.textures=[a/*.tif, b/*.jpg]", "data.root=somewhere", "optim.lr=3e-4"])
+    assert parse_config(json.loads(json.dumps(dump_config(config)))) == config
+
+
+def test_the_shipped_configs_are_valid():
+    files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert load_config(file).data.textures
+
+
+def test_configs_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().optim.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.learning_rate=1", "optim.learning_rate: Unexpected keyword argument"),
+        ("optim.lr=0", "optim.lr: Input should be greater than 0"),
+        ("optim.lr=fast", "optim.lr: Input should be a valid number"),
+        ("model.weights=magic", "model.weights: Input should be 'package', 'timm' or 'none'"),
+        ("method=magic", "method: Input should be 'infonce'"),
+        ("run.device=tpu", "run.device"),
+        ("optim.batch_pairs=1", "optim.batch_pairs"),
+        ("data.tile_share=[0, 0.5]", "data.tile_share.0: Input should be greater than 0"),
+        ("data.pitch_deg=[10, 90]", "data.pitch_deg.0: Input should be greater than or equal to 20"),
+        ("data.window_px=[700, 360]", "data.window_px: Value error, give the smaller number first"),
+        ("data.hfov_deg=[40, 150]", "data.hfov_deg.1: Input should be less than 150"),
+        ("optim=3", "optim"),
+        ("optim.lr", "Overrides look like optim.lr=1e-4, not 'optim.lr'"),
+        ("name.first=x", "Overrides look like optim.lr=1e-4, not 'name.first=x'"),
+        ("name=[", "quote it"),
+    ],
+)
+def test_errors_name_the_key_and_the_fix(tmp_path, override, message):
+    with pytest.raises(TrainingError) as caught:
+        load_config(write(tmp_path, "name: mine\n"), [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\x00", b"- a\n- b\n", b"just words"])
+def test_another_file_is_no_config(tmp_path, content):
+    (tmp_path / "run.yaml").write_bytes(content)
+    for overrides in ([], ["optim.lr=1"]):
+        with pytest.raises(TrainingError):
+            load_config(tmp_path / "run.yaml", overrides)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"Cannot read the config .*absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
