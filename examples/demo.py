@@ -66,7 +66,9 @@ def main() -> int:
 def localize_photos(url: str) -> bool:
     """Localize every demo photo and print answer, truth and error; true when all lie within reach."""
     truths = json.loads((HERE / "truth.json").read_text())
-    console.print("\nPositions are lat, lon of the ground point at the image centre; ± holds the truth with 68 %.", soft_wrap=True)
+    console.print(
+        "\nPositions are lat, lon of the ground point at the image centre; ± holds the truth with 68 %.", soft_wrap=True
+    )
     good = True
     for truth in truths:
         photo = HERE / "photos" / truth["file"]

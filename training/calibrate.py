@@ -3,8 +3,8 @@
 The service turns a search into two features, and so does this module:
 
 * ``score``: cosine of the best tile;
-* ``margin``: that score minus the best score among tiles whose centres lie more than one tile side from the best
-  tile's, and at least ``rival_floor``.
+* ``margin``: that score minus the best score among tiles whose centres lie more than ``NEAR_SIDES`` tile sides from the
+  best tile's, and at least ``rival_floor``.
 
 Two logistic curves over them give P(the answer is right) and P(the place is in the gallery); a Rayleigh scale gives the
 error of right answers. All constants and the choice of features are our reconstruction of what a user needs (a
@@ -30,6 +30,9 @@ from training.models.encoder import Encoder
 
 #: An answer is right when it lies within half a tile side of the truth.
 RIGHT_WITHIN_SIDES = 0.5
+#: Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
+#: exactly, and rounding must not decide. ``service/localization/refine.py`` has the same number.
+NEAR_SIDES = 1.1
 #: Photos of places outside the map, as a share of all: the odds that confidence assumes.
 OUTSIDE_SHARE = 0.25
 #: Of photos of other places, at most this share may be called located.
@@ -139,14 +142,14 @@ def features(answers: Answers, rival_floor: float) -> tuple[Floats, Floats, NDAr
 
 def _rival_scores(answers: Answers, best: NDArray[np.int64]) -> Floats:
     gaps = np.linalg.norm(answers.centres[None] - answers.centres[best][:, None], axis=-1)
-    rivals: Floats = np.where(gaps > 1.0, answers.scores, -np.inf).max(1)
+    rivals: Floats = np.where(gaps > NEAR_SIDES, answers.scores, -np.inf).max(1)
     return rivals
 
 
 def refined_errors(answers: Answers, best: NDArray[np.int64], temperature: float) -> Floats:
     """``[M]`` distance in tile sides from the truth to the softmax-weighted centre of the tiles near the best one."""
     gaps = np.linalg.norm(answers.centres[None] - answers.centres[best][:, None], axis=-1)
-    logits = np.where(gaps <= 1.0, answers.scores, -np.inf) / temperature
+    logits = np.where(gaps <= NEAR_SIDES, answers.scores, -np.inf) / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
     position = weights @ answers.centres / weights.sum(1, keepdims=True)
     errors: Floats = np.linalg.norm(position - answers.truth, axis=1)

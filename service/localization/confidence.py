@@ -1,8 +1,8 @@
 """How sure an answer is, and how far off it may be.
 
 Two numbers describe a search: the best ``score`` (cosine) and its ``margin`` over the best *rival*, a candidate of
-another place: one whose centre lies more than one tile side away. A rival counts with at least ``rival_floor``. The
-model file carries logistic functions of both, fitted on held-out photos.
+another place: one whose centre lies more than ``refine.NEAR_SIDES`` tile sides away. A rival counts with at least
+``rival_floor``. The model file carries logistic functions of both, fitted on held-out photos.
 """
 
 import math

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from service.gallery.gallery import Hit
 from service.geo import haversine_m, offset, offset_m
 
+# Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
+# exactly, and rounding must not decide. The calibration is fitted with the same number (training/calibrate.py).
+NEAR_SIDES = 1.1
+
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:
-    """Similarity-weighted centroid of the best tile's centre and those within one of its sides.
+    """Similarity-weighted centroid of the best tile's centre and those of its neighbours (``same_place``).
 
     weight_i = exp(score_i / temperature) / Σ_j exp(score_j / temperature)
 
@@ -35,12 +39,12 @@ def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float
 
 
 def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
-    """Which hits name the same place: entry ``[i, j]`` says whether j's centre lies within one tile side of i's.
+    """Which hits name the same place: entry ``[i, j]`` says whether j's centre lies within ``NEAR_SIDES`` sides of i's.
 
     Returns:
         bool ``[N, N]``; the diagonal is true.
     """
     lat, lon = np.array([hit.tile.footprint.centre for hit in hits]).T
     side_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    near: NDArray[np.bool_] = haversine_m(lat[:, None], lon[:, None], lat, lon) <= side_m[:, None]
+    near: NDArray[np.bool_] = haversine_m(lat[:, None], lon[:, None], lat, lon) <= NEAR_SIDES * side_m[:, None]
     return near

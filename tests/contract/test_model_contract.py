@@ -126,10 +126,10 @@ def as_answers(search, truth=(0.0, 0.0)):
 
 
 def clear(search):
-    """No ties, and no centre within 1 % of a tile side from the border of another's place: the Earth is not a plane."""
+    """No ties, and no centre within 1.5 % of a side from the border of another's place: the Earth is not a plane."""
     scores = [score for *_, score in search]
     gaps = [math.dist(a[:2], b[:2]) for i, a in enumerate(search) for b in search[:i]]
-    return len(set(scores)) == len(scores) and all(abs(gap - 1) > 0.01 for gap in gaps)
+    return len(set(scores)) == len(scores) and all(abs(gap - calibrate.NEAR_SIDES) > 0.015 for gap in gaps)
 
 
 @settings(max_examples=200, deadline=None)
