@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -138,3 +139,13 @@ def encode_image():
         return out.getvalue()
 
     return encode
+
+
+@pytest.fixture(autouse=True)
+def logging_left_as_found():
+    """Undo what a command under test did to the process's logging: its handlers write to that test's stderr."""
+    root, access = logging.getLogger(), logging.getLogger("uvicorn.access")
+    handlers, level, disabled = root.handlers[:], root.level, access.disabled
+    yield
+    root.handlers[:], access.disabled = handlers, disabled
+    root.setLevel(level)
