@@ -24,7 +24,8 @@ from training.config import Config, dump_config, parse_config
 from training.data.pairs import PairSimulator
 from training.data.textures import load_textures
 from training.errors import TrainingError
-from training.methods.base import InfoNCE, make_method
+from training.methods.base import ModelShape
+from training.methods.sample4geo import Sample4Geo, Sample4GeoConfig
 from training.models.encoder import Encoder
 
 
