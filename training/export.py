@@ -25,7 +25,7 @@ from training.config import Config, DataConfig, dump_config
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
-from training.train import load_encoder
+from training.checkpoint import load_encoder
 
 CONTRACT = "1"
 #: 18 is the contract's floor, and what the exporter writes without conversion.
@@ -71,7 +71,7 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
     metadata = {
         "contract": CONTRACT,
         "model_id": f"{config.name}-{digest[:8]}",
-        "method": config.method,
+        "method": config.method_name,
         "backbone": config.model.backbone,
         "image_size": config.model.image_size,
         "resize": config.model.resize,
