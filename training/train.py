@@ -118,7 +118,12 @@ def _batches(state: State, pairs: PairData, config: Config, world: World, steps:
             state.neighbours = _neighbours(state, pairs, config, world)
         dice = Generator().manual_seed(_seed(config) + state.epoch)
         plan = epoch_batches(
-            pairs.place, config.optim.batch_pairs, dice, sampling=config.sampling, neighbours=state.neighbours
+            pairs.place,
+            config.optim.batch_pairs,
+            dice,
+            sampling=config.sampling,
+            neighbours=state.neighbours,
+            also_shows=pairs.also_shows,
         )
         todo = plan[state.epoch_step :][: steps - state.step]
         specs = [(state.step + i, shard(indices, world.rank, world.size)) for i, indices in enumerate(todo)]
@@ -153,7 +158,7 @@ def _look_at_places(encoder: Encoder, pairs: PairData, config: Config, world: Wo
     seen = torch.zeros(2, pairs.places, encoder.embedding_dim, device=world.device)
     mine = [int(i) for i in first[world.rank :: world.size].tolist()]
     specs = list(enumerate(mine[i : i + config.optim.batch_pairs] for i in range(0, len(mine), config.optim.batch_pairs)))
-    for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config)):
+    for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config), clean=True):
         for side, images in enumerate((batch.photo, batch.tile)):
             pixels = images.to(world.device).mul(255).permute(0, 2, 3, 1)
             seen[side, batch.place.to(world.device)] = encoder(pixels)
