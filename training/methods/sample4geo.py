@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from training.batch import Batch, Features
 from training.methods.base import Method, ModelShape
 from training.methods.losses import info_nce
-from training.schema import STRICT
+from training.schema import STRICT, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -26,6 +26,8 @@ class Sample4GeoConfig:
 
     name: Literal["sample4geo"] = "sample4geo"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the paper's value
+    # k: smooth each pair by 1 - sigmoid(k · overlap) instead, the weighted InfoNCE of GTA-UAV, where k is 5
+    overlap_k: Positive | None = None
 
 
 class Sample4Geo(Method):
@@ -37,7 +39,8 @@ class Sample4Geo(Method):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss``: see ``info_nce``."""
+        """``loss`` (see ``info_nce``) and ``scale``, the inverse temperature."""
         query, reference = features["photo"].embedding, features["tile"].embedding
-        loss = info_nce(query, reference, self.log_scale.exp(), label_smoothing=self.config.label_smoothing)
-        return {"loss": loss}
+        scale, k = self.log_scale.exp(), self.config.overlap_k
+        smoothing = self.config.label_smoothing if k is None else 1 - torch.sigmoid(k * batch.overlap)
+        return {"loss": info_nce(query, reference, scale, label_smoothing=smoothing), "scale": scale}
