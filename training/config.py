@@ -143,6 +143,17 @@ def _merge(under: Any, over: Any) -> Any:
     return under | {key: _merge(under.get(key), value) for key, value in over.items()}
 
 
+def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig:
+    """The section ``data`` alone: a plain tree, with overrides such as ``height_m=200``.
+
+    Raises:
+        TrainingError: a key is unknown or a value is out of its range.
+    """
+    for option in options or []:
+        _override(tree, option)
+    return parse_config({"data": tree}).data
+
+
 def _override(tree: Any, override: str) -> None:
     key, equals, value = override.partition("=")
     *parents, leaf = key.split(".")

@@ -12,7 +12,7 @@ from training.evaluation.protocol import Subset
 from training.models.encoder import Encoder
 
 #: What goes into ``metrics.jsonl``, where the task has it; ``aerofix-train evaluate`` prints everything.
-METRICS = ("recall_at_1", "recall_at_5", "ap", "median_m")
+METRICS = ("recall@1", "recall@5", "ap", "within_25m", "error_median_m")
 
 
 class Validation:
