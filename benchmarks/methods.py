@@ -82,7 +82,7 @@ def run(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> No
 def show(results: dict[str, list[dict[str, Any]]]) -> None:
     """Mean ± standard deviation over seeds."""
     table = Table(title="held-back places, drone → satellite; survey: real photos, heading unknown")
-    columns = ("seeds", "R@1", "AP", "median error", "steps to 90 %", "survey < 43 m", "survey median")
+    columns = ("seeds", "R@1", "AP", "< 25 m", "steps to 90 %", "survey < 43 m", "survey median")
     for column in ("method", *columns):
         table.add_column(column)
     for name, found in results.items():
@@ -93,7 +93,7 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
             str(len(found)),
             spread(100 * m["drone_to_satellite/recall@1"] for m in last),
             spread(100 * m["drone_to_satellite/ap"] for m in last),
-            spread((m["drone_to_satellite/error_median_m"] for m in last), " m"),
+            spread(100 * m["drone_to_satellite/within_25m"] for m in last),
             spread((steps_to_90_percent(r["curve"]) for r in found), digits=0),
             spread(100 * s["recall@1"] for s in surveys),
             spread((s["error_median_m"] for s in surveys), " m"),

