@@ -32,8 +32,8 @@ from training.schema import STRICT, NotNegative, Positive
 
 #: Temperature of the attention that collapses a photo's map: that of the matching loss, cosines both.
 COLLAPSE_TEMPERATURE = 0.1
-#: Cosines that re-ranking holds at once: 64 MB in float32.
-_COSINES_AT_ONCE = 2**24
+#: Cosines that re-ranking holds at once: 16 MB in float32.
+_COSINES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, config=STRICT)
