@@ -82,7 +82,9 @@ def backward(
     state.scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
     gradients = _own_gradients(by_view, len(batch), world)
     for i, parts in enumerate(zip(*(g.split(len(chunks[0])) for g in gradients), strict=True)):
-        torch.autograd.backward((encode(i) if cached else encoded[i]).tensors(), list(parts))
+        outputs = (encode(i) if cached else encoded[i]).tensors()
+        moving = [(out, part) for out, part in zip(outputs, parts, strict=True) if out.requires_grad]  # not frozen
+        torch.autograd.backward(*(list(side) for side in zip(*moving, strict=True)))
     return losses, by_view
 
 

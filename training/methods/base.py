@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
@@ -28,7 +29,7 @@ class ModelShape:
     image_size: int
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """An objective. Its parameters are trained with the encoder's and saved in checkpoints, never exported.
 
     Progress signals and other memory live in buffers, so that checkpoints hold them. ``forward`` runs once a step, over
@@ -48,6 +49,7 @@ class Method(nn.Module):
         """
         return {"photo": batch.photo, "tile": batch.tile}
 
+    @abstractmethod
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
         """Losses, each ``[]``: ``loss`` is the one to descend, the others are its parts, for the log.
 
@@ -55,4 +57,3 @@ class Method(nn.Module):
             features: of every view, by its name; row i shows place ``batch.place[i]``.
             batch: the pairs; methods read places, offsets and overlaps here, not pixels.
         """
-        raise NotImplementedError
