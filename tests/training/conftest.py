@@ -156,7 +156,6 @@ def tiny_config(picture_folder, tmp_path):
                 "held_out_share": 0.0,
                 "tile_side_m": 30.0,
                 "window_px": [100, 130],
-                "same_group_share": 0.0,
             },
             "optim": {"batch_pairs": 6, "steps": 4, "warmup_steps": 1},
             "run": {"out": str(tmp_path / "run"), "device": "cpu"},
