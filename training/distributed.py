@@ -86,7 +86,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
         return
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in owners])
     sum_over_processes(flat, world)
-    for owner, total in zip(owners, flat.split([p.numel() for p in owners]), strict=True):
+    for owner, total in zip(owners, torch.split(flat, [p.numel() for p in owners]), strict=True):
         owner.grad = total.view_as(owner).clone()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.calibrate import calibrate, held_out_answers, untrained_calibration
-from training.config import Config, DataConfig, dump_config
+from training.checkpoint import load_encoder
+from training.config import Config, dump_config
+from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
-from training.checkpoint import load_encoder
 
 CONTRACT = "1"
 #: 18 is the contract's floor, and what the exporter writes without conversion.
@@ -51,7 +53,11 @@ def export_checkpoint(
     report = []
     calibration: dict[str, Any] = untrained_calibration()
     if calibrated:
-        data = config.data if data_root is None else DataConfig(**{**config.data.__dict__, "root": data_root})
+        if not isinstance(config.data, SimulatedConfig):
+            raise TrainingError(
+                f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
+            )
+        data = config.data if data_root is None else replace(config.data, root=data_root)
         _, held_out = load_textures(data)
         answers = held_out_answers(encoder, held_out, data, seed=config.run.seed)
         calibration, lines = calibrate(answers)

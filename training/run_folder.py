@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]  # missing from the module's __all__
+from torch.utils.tensorboard import SummaryWriter
 
 from training.config import Config, dump_config
 from training.distributed import World
@@ -40,7 +40,7 @@ class RunFolder:
         _cut_lines(path / "metrics.jsonl", step)
         self._log = (path / "log.csv").open("a", newline="")
         self._metrics = (path / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(str(path), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(path), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One step's losses and rates: a row of ``log.csv``, and its scalars."""
@@ -49,14 +49,14 @@ class RunFolder:
         csv.writer(self._log).writerow([step, *(f"{value:.6g}" for value in values.values())])
         self._log.flush()
         for name, value in values.items():
-            self._events.add_scalar(f"train/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._events.add_scalar(f"train/{name}", value, step)
 
     def measured(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One evaluation: a line of ``metrics.jsonl``, and its numbers as scalars."""
         self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
         self._metrics.flush()
         for name, value in metrics.items():
-            self._events.add_scalar(f"evaluation/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._events.add_scalar(f"evaluation/{name}", value, step)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -66,7 +66,7 @@ class RunFolder:
     ) -> None:
         self._log.close()
         self._metrics.close()
-        self._events.close()  # type: ignore[no-untyped-call]
+        self._events.close()
 
 
 def _environment(world: World) -> dict[str, Any]:

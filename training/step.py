@@ -60,7 +60,7 @@ def backward(
     """Fill the gradients of one batch; returns the losses and the features of all processes' images, by view."""
     views = state.method.views(batch, progress, generator)
     images = torch.cat(list(views.values()))
-    chunks = images.split(optim.chunk_images or len(images))
+    chunks = torch.split(images, optim.chunk_images or len(images))
     seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in chunks]
 
     def encode(i: int) -> Features:
@@ -76,15 +76,17 @@ def backward(
     rows = [torch.cat(parts) for parts in zip(*(f.tensors() for f in encoded), strict=True)]
     by_view = {
         name: encoded[0].with_tensors([_leaf(gather_rows(t, world)) for t in tensors])
-        for name, tensors in zip(views, zip(*(row.detach().chunk(len(views)) for row in rows), strict=True), strict=True)
+        for name, tensors in zip(
+            views, zip(*(row.detach().chunk(len(views)) for row in rows), strict=True), strict=True
+        )
     }
     losses = state.method(by_view, _everywhere(batch, world))
-    state.scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
+    state.scaler.scale(losses["loss"]).backward()
     gradients = _own_gradients(by_view, len(batch), world)
-    for i, parts in enumerate(zip(*(g.split(len(chunks[0])) for g in gradients), strict=True)):
-        outputs = (encode(i) if cached else encoded[i]).tensors()
-        moving = [(out, part) for out, part in zip(outputs, parts, strict=True) if out.requires_grad]  # not frozen
-        torch.autograd.backward(*(list(side) for side in zip(*moving, strict=True)))
+    for n, parts in enumerate(zip(*(torch.split(g, len(chunks[0])) for g in gradients), strict=True)):
+        outputs = (encode(n) if cached else encoded[n]).tensors()
+        moving = [i for i, output in enumerate(outputs) if output.requires_grad]  # those of frozen stages stay
+        torch.autograd.backward([outputs[i] for i in moving], [parts[i] for i in moving])
     return losses, by_view
 
 

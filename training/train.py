@@ -157,7 +157,9 @@ def _look_at_places(encoder: Encoder, pairs: PairData, config: Config, world: Wo
     encoder.eval()
     seen = torch.zeros(2, pairs.places, encoder.embedding_dim, device=world.device)
     mine = [int(i) for i in first[world.rank :: world.size].tolist()]
-    specs = list(enumerate(mine[i : i + config.optim.batch_pairs] for i in range(0, len(mine), config.optim.batch_pairs)))
+    specs = list(
+        enumerate(mine[i : i + config.optim.batch_pairs] for i in range(0, len(mine), config.optim.batch_pairs))
+    )
     for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config), clean=True):
         for side, images in enumerate((batch.photo, batch.tile)):
             pixels = images.to(world.device).mul(255).permute(0, 2, 3, 1)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from training.config import Config
-from training.data.base import Dataset, Task
+from training.data.base import Dataset, Images, Task
 from training.evaluate import evaluate
 from training.evaluation.embed import TorchEmbedder
 from training.evaluation.protocol import Subset
@@ -13,6 +18,10 @@ from training.models.encoder import Encoder
 
 #: What goes into ``metrics.jsonl``, where the task has it; ``aerofix-train evaluate`` prints everything.
 METRICS = ("recall@1", "recall@5", "ap", "within_25m", "error_median_m")
+
+
+#: Images of a task that stay in memory between evaluations, as bytes: rendering or decoding them takes longest.
+KEEP_BYTES = 2**29
 
 
 class Validation:
@@ -28,7 +37,7 @@ class Validation:
         self.config, self.steps = config, steps
         self.every = config.run.evaluate_every
         queries = config.run.evaluate_queries
-        self.tasks = [_some(task, queries) for task in dataset.tasks()] if self.every else []
+        self.tasks = [_kept(_some(task, queries)) for task in dataset.tasks()] if self.every else []
 
     def due(self, step: int) -> bool:
         """Whether this step ends with an evaluation."""
@@ -54,3 +63,29 @@ def _some(task: Task, count: int | None) -> Task:
     rows = np.linspace(0, len(task.queries) - 1, count).round().astype(np.int64)
     semis = None if task.semi_positives is None else [task.semi_positives[i] for i in rows]
     return Task(task.name, Subset(task.queries, rows), task.gallery, [task.positives[i] for i in rows], semis)
+
+
+def _kept(task: Task) -> Task:
+    return replace(task, queries=_Kept(task.queries), gallery=_Kept(task.gallery))
+
+
+class _Kept:
+    """Images that are loaded once, as long as they fit ``KEEP_BYTES``."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.name, self.place, self.position = images.name, images.place, images.position
+        self._bytes: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def load(self, index: Sequence[int]) -> Tensor:
+        """Images ``[n, 3, S, S]``, 0 to 1, in steps of 1/255."""
+        missing = [i for i in index if i not in self._bytes]
+        if missing:
+            loaded = self.images.load(missing).mul(255).round().byte()
+            if loaded[0].numel() * len(self) > KEEP_BYTES:
+                return self.images.load(index)
+            self._bytes.update(zip(missing, loaded, strict=True))
+        return torch.stack([self._bytes[i] for i in index]).float() / 255

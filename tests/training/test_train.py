@@ -193,7 +193,9 @@ def test_epochs_see_every_pair_once(tiny_config, monkeypatch):
     seen = []
     real = train.train_step
     monkeypatch.setattr(
-        train, "train_step", lambda state, batch, *a, **k: seen.append(batch.place.tolist()) or real(state, batch, *a, **k)
+        train,
+        "train_step",
+        lambda state, batch, *a, **k: seen.append(batch.place.tolist()) or real(state, batch, *a, **k),
     )
     fit(config, quiet=True)
     assert len(seen) == 6
@@ -209,7 +211,9 @@ def test_similar_places_meet_in_a_batch(tiny_config, monkeypatch):
     given = []
     real = train.epoch_batches
     monkeypatch.setattr(
-        train, "epoch_batches", lambda *a, neighbours, **k: given.append(neighbours) or real(*a, neighbours=neighbours, **k)
+        train,
+        "epoch_batches",
+        lambda *a, neighbours, **k: given.append(neighbours) or real(*a, neighbours=neighbours, **k),
     )
     fit(config, quiet=True)
     assert given[0] is None

@@ -25,5 +25,5 @@ def make_method(config: MethodConfig, dphr: DPHRConfig | None, shape: ModelShape
     Raises:
         TrainingError: the model lacks what the method needs; the message names the setting.
     """
-    host = _METHODS[type(config)](config, shape)  # type: ignore[call-arg]
+    host = _METHODS[type(config)](config, shape)
     return host if dphr is None else DPHR(dphr, host)
