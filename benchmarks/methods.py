@@ -28,16 +28,16 @@ from training.evaluation.embed import load_embedder
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What a variant changes of the common config.
+#: What a variant changes of the common config. Windows of progress signals are cut to these short runs.
+_DPHR = "window: 10"
 VARIANTS: dict[str, list[str]] = {
     "Sample4Geo (host)": ["method={name: sample4geo}"],
-    "host + DPHR": ["method={name: sample4geo}", "dphr={}"],
-    "host + RDA only": ["method={name: sample4geo}", "dphr={progressive: false}"],
-    "host + PALW only": ["method={name: sample4geo}", "dphr={weights: [1, 1]}"],
-    "CSP-HD": ["method={name: csp_hd}"],
+    "host + DPHR": ["method={name: sample4geo}", f"dphr={{{_DPHR}}}"],
+    "host + RDA only": ["method={name: sample4geo}", f"dphr={{{_DPHR}, progressive: false}}"],
+    "host + PALW only": ["method={name: sample4geo}", f"dphr={{{_DPHR}, weights: [1, 1]}}"],
+    "CSP-HD": ["method={name: csp_hd, window: 10, beta: 0.9}"],
     "SinGeo": ["method={name: singeo}", "sampling={then: dss, refresh_epochs: 1}"],
     "UnifyGeo": ["method={name: unifygeo}", "model.local_dim=32", "model.local_stride=16"],
-    "UnifyGeo + DPHR": ["method={name: unifygeo}", "model.local_dim=32", "model.local_stride=16", "dphr={}"],
 }
 
 

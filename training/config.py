@@ -99,7 +99,7 @@ class Config:
 
     @property
     def method_name(self) -> str:
-        """As it stands in the model file: ``sample4geo``, ``unifygeo+dphr`` …"""
+        """As it stands in the model file, such as ``unifygeo+dphr``."""
         return self.method.name + ("" if self.dphr is None else "+dphr")
 
 

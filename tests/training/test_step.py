@@ -137,8 +137,10 @@ def test_two_processes_have_the_gradient_of_one(tiny_config, pairs, method, tmp_
 
     torch.save({"config": dump_config(config), "batch": vars(batch)}, tmp_path / "work.pt")
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(Path(__file__).with_name("two_processes.py")), str(tmp_path)],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(str(Path(__file__).with_name("two_processes.py")), str(tmp_path)),
+        ],
         check=True,
         capture_output=True,
         timeout=240,
