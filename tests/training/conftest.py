@@ -161,7 +161,7 @@ def tiny_config(picture_folder, tmp_path):
             "run": {"out": str(tmp_path / "run"), "device": "cpu"},
         }
         for name, section in sections.items():
-            tree[name] = tree[name] | section if isinstance(section, dict) else section
+            tree[name] = tree.get(name, {}) | section if isinstance(section, dict) else section
         return parse_config(tree)
 
     return make
