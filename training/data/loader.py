@@ -44,21 +44,20 @@ def load_batches(
         generator=Generator(),  # leaves torch's global state alone
     )
     batches = iter(loader)
-    while True:
-        try:
-            loaded = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                "A process that loads data was killed, most often for want of memory: "
-                "lower run.workers or optim.batch_pairs."
-            ) from error
-        if isinstance(loaded, TrainingError):
-            raise loaded
-        yield loaded
+    try:
+        while (loaded := next(batches, None)) is not None:
+            if isinstance(loaded, TrainingError):
+                raise loaded
+            yield loaded
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):  # a bug, raised in a worker
+            raise
+        raise TrainingError(
+            "A process that loads data was killed, most often for want of memory: "
+            "lower run.workers or optim.batch_pairs."
+        ) from error
+    finally:
+        del batches  # ends the workers now; the garbage collector would wait for each of them
 
 
 class _Loads(Dataset[Batch | TrainingError]):

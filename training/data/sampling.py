@@ -80,8 +80,9 @@ def epoch_batches(
     queue = deque(torch.randperm(len(place), generator=generator).tolist())
     draft = _Draft(place.tolist(), None if also_shows is None else [shown.tolist() for shown in also_shows])
     waiting = _by_place(draft.place, queue)
-    batches, clashes = [], 0
-    while queue and clashes < min(GIVE_UP, len(queue)):
+    batches: list[list[int]] = []
+    clashes = 0  # in a row
+    while queue and clashes < (min(GIVE_UP, len(queue)) if batches else len(queue)):
         pair = queue.popleft()
         if pair in draft.used:  # came along with a neighbour
             continue
