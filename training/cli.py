@@ -65,6 +65,7 @@ def evaluate(
     gallery: Annotated[Gallery, typer.Option(help="all images, those of asked places, or both")] = Gallery.both,
     flip: Annotated[bool, typer.Option(help="add the embeddings of mirror images")] = False,
     robustness: Annotated[bool, typer.Option(help="also R@1 of turned and cropped queries")] = False,
+    consistency: Annotated[bool, typer.Option(help="also how alike Grad-CAM maps stay (checkpoints only)")] = False,
     json: Annotated[Path | None, typer.Option(help="write the results to this file")] = None,
     report: Annotated[Path | None, typer.Option(help="write the worst failures to this folder, as a page")] = None,
 ) -> None:
@@ -87,6 +88,12 @@ def evaluate(
         json_path=json,
         report_dir=report,
     )
+    if consistency:
+        from training.consistency import consistency_of
+
+        for task in tasks:
+            scores = consistency_of(model, task)
+            _show(f"{task.name}: OC {scores.orientation:.3f} over rotations, FC {scores.coverage:.3f} over crops")
 
 
 @app.command()

@@ -179,8 +179,14 @@ def parse_config(tree: Any) -> Config:
     try:
         return _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_key(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise TrainingError("The config has errors:\n" + "\n".join(lines)) from error
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The key as it stands in the file: pydantic puts the kind of a data set or method between section and key."""
+    parts = [str(part) for part in place]
+    return ".".join(parts[:1] + parts[2:] if parts[:1] in (["data"], ["method"]) else parts)
 
 
 def dump_config(config: Config) -> dict[str, Any]:

@@ -14,12 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from training.methods.singeo import turn_and_crop
+from training.checkpoint import load_encoder
+from training.data.base import Task
+from training.errors import TrainingError
 from training.models.encoder import Encoder
 
 #: SSIM's constants for values of 0 to 1 (Wang et al., 2004, section III.C).
@@ -147,3 +151,25 @@ def _inner(maps: Tensor) -> Tensor:
 def _bytes_last(images: Tensor) -> Tensor:
     """``[N, 3, S, S]``, 0 to 1 → what the encoder takes: ``[N, S, S, 3]``, 0 to 255."""
     return images.mul(255).permute(0, 2, 3, 1)
+
+
+def consistency_of(checkpoint: Path, task: Task, *, pairs: int = 64) -> Consistency:
+    """OC and FC of a task's queries, each paired with its first positive.
+
+    Args:
+        checkpoint: of a run; a model file has no gradients to look at.
+        task: queries and gallery at the model's size.
+        pairs: queries to look at, evenly drawn.
+
+    Raises:
+        TrainingError: the file is no checkpoint, or no query has a positive.
+    """
+    if checkpoint.suffix == ".onnx":
+        raise TrainingError("Consistency needs gradients: give the checkpoint.pt of a run, not an .onnx file.")
+    rows = [row for row, own in enumerate(task.positives) if len(own)]
+    if not rows:
+        raise TrainingError(f"No query of {task.name} has a positive to be paired with.")
+    chosen = [rows[i * len(rows) // min(pairs, len(rows))] for i in range(min(pairs, len(rows)))]
+    encoder, _ = load_encoder(checkpoint)
+    tiles = task.gallery.load([int(task.positives[row][0]) for row in chosen])
+    return consistency(encoder, task.queries.load(chosen), tiles)

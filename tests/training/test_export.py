@@ -14,7 +14,8 @@ from training.config import Config, parse_config
 from training.errors import TrainingError
 from training.export import export_checkpoint, weights_sha256, write_onnx
 from training.models.encoder import Encoder
-from training.train import fit, load_encoder
+from training.checkpoint import load_encoder
+from training.train import fit
 
 KEYS = {
     "contract",
@@ -50,7 +51,7 @@ def exported(tmp_path_factory, picture_folder):
         "data": {
             "root": str(picture_folder),
             "textures": ["*/*.png"],
-            "held_out_share": 0.9,
+            "held_out_share": 0.6,
             "tile_side_m": 30.0,
             "window_px": [100, 130],
         },

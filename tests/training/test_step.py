@@ -127,7 +127,9 @@ def test_cached_gradients_are_the_whole_batchs(tiny_config, pairs, method, awake
     state = awake()
     cached, _ = backward(state, batch, replace(config.optim, chunk_images=chunk), ALONE, dice(), progress=0.3)
     assert (gradients(state) - expected).norm() <= 1e-5 * expected.norm()
-    assert {k: float(v.detach()) for k, v in cached.items()} == pytest.approx({k: float(v.detach()) for k, v in whole.items()}, rel=1e-4, abs=1e-5)
+    assert {k: float(v.detach()) for k, v in cached.items()} == pytest.approx(
+        {k: float(v.detach()) for k, v in whole.items()}, rel=1e-4, abs=1e-5
+    )
 
 
 def test_cached_gradients_drop_the_same_paths_twice(tiny_config, pairs, monkeypatch):

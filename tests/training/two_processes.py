@@ -28,5 +28,7 @@ losses, _ = backward(state, share, config.optim, world, torch.Generator().manual
 sum_gradients(state.encoder.parameters(), world)
 weights = [*state.encoder.parameters(), *state.method.parameters()]
 flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in weights])
-torch.save({"gradient": flat, "losses": {k: float(v.detach()) for k, v in losses.items()}}, folder / f"rank{world.rank}.pt")
+torch.save(
+    {"gradient": flat, "losses": {k: float(v.detach()) for k, v in losses.items()}}, folder / f"rank{world.rank}.pt"
+)
 leave_world(world)

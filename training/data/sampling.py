@@ -72,6 +72,8 @@ def epoch_batches(
         TrainingError: there are too few places for a batch.
     """
     places = len(np.unique(place))
+    if places < 2:
+        raise TrainingError(f"Training tells places apart, and there are {places}: give at least two.")
     if places < batch_pairs:
         raise TrainingError(
             f"A batch holds each place once, and there are {places} places: set optim.batch_pairs to {places} or less."

@@ -76,9 +76,12 @@ def test_an_epoch_ends_after_clashes_in_a_row_but_not_without_a_batch(monkeypatc
     assert len(epoch_batches(place, 5, generator())) == 1
 
 
-@pytest.mark.parametrize("counts", [(50,), (3, 3, 3)])
-def test_too_few_places_name_the_setting(counts):
-    with pytest.raises(TrainingError, match=rf"there are {len(counts)} places: set optim.batch_pairs to {len(counts)}"):
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [((50,), "there are 1: give at least two"), ((3, 3, 3), "there are 3 places: set optim.batch_pairs to 3")],
+)
+def test_too_few_places_name_the_fix(counts, message):
+    with pytest.raises(TrainingError, match=message):
         epoch_batches(places(*counts), 4, generator())
 
 
