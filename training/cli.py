@@ -132,3 +132,7 @@ def simulate(
 def _show(line: str) -> None:
     """Print a line as it is: paths may hold brackets, and are copied from the screen."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":  # torchrun starts modules
+    app()

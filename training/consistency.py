@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from training.methods.singeo import turn_and_crop
 from training.checkpoint import load_encoder
 from training.data.base import Task
 from training.errors import TrainingError
+from training.methods.singeo import turn_and_crop
 from training.models.encoder import Encoder
 
 #: SSIM's constants for values of 0 to 1 (Wang et al., 2004, section III.C).

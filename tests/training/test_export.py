@@ -10,11 +10,11 @@ from onnx import numpy_helper
 
 from training import export
 from training.calibrate import untrained_calibration
+from training.checkpoint import load_encoder
 from training.config import Config, parse_config
 from training.errors import TrainingError
 from training.export import export_checkpoint, weights_sha256, write_onnx
 from training.models.encoder import Encoder
-from training.checkpoint import load_encoder
 from training.train import fit
 
 KEYS = {
