@@ -48,5 +48,5 @@ clean:  ## remove the virtual environment and everything made
 
 .venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
-	@$(PIP) --editable '.[cpu,train,dev]'
+	@$(PIP) --editable '.[cpu,otel,train,dev]'
 	@touch $@ .venv/cpu.done

@@ -26,6 +26,8 @@ from service.doctor import examine
 from service.errors import AerofixError
 from service.gallery.sources import open_source
 from service.report import merge, table
+from service.security import for_listening
+from service.server import DrainingServer
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -91,7 +93,9 @@ def make_settings(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r}).")
+        name = ".".join(map(str, first["loc"]))
+        got = "" if name.endswith("_keys") else f" (got {first['input']!r})"  # keys belong on no terminal
+        fail(f"{name}: {first['msg']}{got}.")
 
 
 def reach(
@@ -107,24 +111,29 @@ def reach(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, default 127.0.0.1; 0.0.0.0 lets other machines in.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="Gallery file; made if missing.")] = None,
     model: Annotated[Path | None, typer.Option(help="ONNX model file.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
 ) -> None:
     """Run the HTTP service."""
-    settings = make_settings(gallery=gallery, model=model, device=device)
+    settings = make_settings(host=host, port=port, gallery=gallery, model=model, device=device)
     configure_logging(settings.log_level)
     try:
+        settings = for_listening(settings)
         service = load_app(settings)
     except AerofixError as error:
         fail(error.detail)
-    config = uvicorn.Config(service, host=host, port=port, log_config=None, access_log=False)
+    config = uvicorn.Config(service, host=settings.host, port=settings.port, log_config=None, access_log=False)
     socket = config.bind_socket()
     socket.listen(config.backlog)  # from here on clients may connect; they are served as soon as the loop runs
-    out.print(f"aerofix on http://{host}:{socket.getsockname()[1]} · try it at /docs", highlight=False, soft_wrap=True)
-    uvicorn.Server(config).run([socket])
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{address}:{socket.getsockname()[1]}"
+    out.print(f"aerofix on {url} · try it at /docs", highlight=False, soft_wrap=True)
+    DrainingServer(config, service.state.door, settings.drain_s).run([socket])
 
 
 @command(gallery_app, "add")

@@ -16,6 +16,7 @@ from service.gallery.gallery import NewTile
 from service.gallery.tile import Footprint, Tile, stable_id
 from service.imaging.decode import decode
 from service.settings import Settings
+from service.telemetry import step
 
 THUMBNAIL_PX = 256  # as large as a candidate is shown, and about 15 kB
 THUMBNAIL_QUALITY = 80
@@ -41,9 +42,11 @@ class TileMaker:
         """
         if not isinstance(entry, dict):
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
-        tile, image = await asyncio.to_thread(self._read, data, entry)
+        with step("decode"):
+            tile, image = await asyncio.to_thread(self._read, data, entry)
         encoded = await self.batcher.encode(preprocess(image, self.contract), self.settings.deadline_s)
-        return NewTile(tile, encoded.embedding, await asyncio.to_thread(_thumbnail, image))
+        with step("thumbnail"):
+            return NewTile(tile, encoded.embedding, await asyncio.to_thread(_thumbnail, image))
 
     def _read(self, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, Image.Image]:
         photo = decode(data, self.settings.max_image_pixels, self.contract.image_size)

@@ -27,6 +27,9 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
+    errors.BodyTooSlow: ("body-too-slow", "The request did not arrive in time", 408),
+    errors.Unauthorized: ("unauthorized", "A key is needed", 401),
+    errors.Forbidden: ("forbidden", "This is not allowed", 403),
     errors.InvalidFootprint: ("invalid-footprint", "The footprint is not a place on Earth", 422),
     errors.InvalidParameter: ("invalid-parameter", "A parameter is invalid", 422),
     errors.MissingParameter: ("missing-parameter", "A parameter is missing", 422),
@@ -120,7 +123,19 @@ def _respond(problem: Problem) -> JSONResponse:
     answer = JSONResponse(problem.model_dump(exclude_none=True), problem.status, media_type=MEDIA_TYPE)
     if (seconds := (problem.model_extra or {}).get("retry_after_s")) is not None:
         answer.headers["Retry-After"] = str(seconds)
+    if (challenge := _challenge(problem)) is not None:
+        answer.headers["WWW-Authenticate"] = challenge
     return answer
+
+
+def _challenge(problem: Problem) -> str | None:
+    """What tells a client that a key would help (RFC 6750, section 3)."""
+    extra = problem.model_extra or {}
+    if problem.status == 401:
+        return 'Bearer realm="aerofix"' + (f', error="{extra["error"]}"' if "error" in extra else "")
+    if problem.status == 403 and "scope" in extra:
+        return f'Bearer realm="aerofix", error="insufficient_scope", scope="{extra["scope"]}"'
+    return None
 
 
 def _as_domain_error(error: RequestValidationError) -> AerofixError:
