@@ -116,7 +116,8 @@ holds the truth with 68 % probability. Errors are problem documents (RFC 9457).
 
 def index_device(settings: Settings) -> str:
     """Where to search: as asked for, but no GPU for the index when the model may not use one and nothing was said."""
-    return "cpu" if settings.index_device == "auto" and settings.device == "cpu" else settings.index_device
+    kind = "cpu" if settings.index_device == "auto" and settings.device == "cpu" else settings.index_device
+    return kind if kind == "cpu" else f"{kind}:{settings.cuda_device}"
 
 
 def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:

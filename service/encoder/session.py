@@ -71,8 +71,8 @@ class Encoder:
             if device != "auto":
                 raise DeviceUnavailable(
                     f"device {device} was asked for but {fallback}. Run `nvidia-smi`: it must list GPU "
-                    f"{cuda_device} and CUDA 13 or newer (driver 580), in a container too (`docker run --gpus all`). The "
-                    "CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
+                    f"{cuda_device} and CUDA 13 or newer (driver 580), in a container too (`docker run --gpus all`). "
+                    "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                 )
             log.warning("%s; name --device cuda to insist on the GPU", fallback)
         self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
