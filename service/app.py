@@ -26,7 +26,7 @@ from service.telemetry import RequestRecord
 from service.tracing import otlp
 
 # Seconds to give up what is left in the encoder's queue when the server has already waited for every request.
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -7,7 +7,7 @@ import uvicorn
 
 from service.routes.access import Door
 
-FLUSH_S = 5  # seconds for the last answers to reach slow clients
+FLUSH_S = 3  # seconds for the last answers to reach slow clients
 
 
 class DrainingServer(uvicorn.Server):
