@@ -97,6 +97,7 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # access_log says it with the request id and duration
     for chatty in ("httpx", "faiss.loader"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for every damaged body, which is answered
 
 
 class Stopwatch:
