@@ -59,6 +59,10 @@ class Forbidden(AerofixError):
     """The request may not do this: its key only reads, or it comes from a place that is not trusted."""
 
 
+class BodyMalformed(AerofixError):
+    """The request body is not what its Content-Type says."""
+
+
 class BodyTooSlow(AerofixError):
     """The request body did not arrive in time."""
 

@@ -47,6 +47,6 @@ def _add_door(path: str, verb: str, operation: dict[str, Any]) -> None:
     if path not in ALWAYS:
         kinds += [errors.Overloaded, errors.NotReady]
     if verb != "get":
-        kinds += [errors.BodyTooLarge, errors.BodyTooSlow]
+        kinds += [errors.BodyMalformed, errors.BodyTooLarge, errors.BodyTooSlow]
     for status, response in documented(*kinds).items():
         operation["responses"].setdefault(str(status), response)

@@ -27,6 +27,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
+    errors.BodyMalformed: ("bad-request", "The request is malformed", 400),
     errors.BodyTooSlow: ("body-too-slow", "The request did not arrive in time", 408),
     errors.Unauthorized: ("unauthorized", "A key is needed", 401),
     errors.Forbidden: ("forbidden", "This is not allowed", 403),
@@ -43,7 +44,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
 }
 _INTERNAL = ("internal-error", "Something failed inside the service", 500)
 # what the framework itself answers
-_HTTP = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+_HTTP = {404: "not-found", 405: "method-not-allowed"}
 
 
 class Problem(BaseModel):
@@ -86,6 +87,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
         slug = _HTTP.get(error.status_code, "http-error")
         answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, str(error.detail)))
         answer.headers.update(error.headers or {})
