@@ -125,6 +125,7 @@ def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple
     info = gallery.info()
     return {
         "aerofix_in_flight_requests": ("Requests inside now.", door.inside),
+        "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
         "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
         "aerofix_encoder_failing_seconds": (
             "How long the encoder has been dead or stuck; 0: it works.",

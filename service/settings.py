@@ -49,8 +49,8 @@ class Settings(BaseSettings):
         64,
         ge=1,
         le=100_000,
-        description="Requests inside at a time; one more is told to come back before its body is read. Four batches: "
-        "enough to fill the next one while photos are decoded, few enough to answer each within the deadline.",
+        description="Requests inside at a time, at the most; one more is told to come back before its body is read. "
+        "Four batches fill the next one while photos are decoded; fewer come in while deadlines are missed.",
     )
     deadline_s: float = Field(
         10.0, gt=0, le=600, description="Seconds from reading an image to its answer; later, a drone has moved on."

@@ -140,6 +140,52 @@ async def test_a_full_door_and_a_closed_one():
             assert (await http.get(path)).status_code == 200
 
 
+def test_the_limit_falls_by_a_factor_once_a_wave_and_rises_by_one_a_round(monkeypatch):
+    now = iter([100.0, 200.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    door = Door(100)
+    for entered_at in (1.0, 2.0, 99.0):  # one wave: all were inside when the first was late
+        door.learn(504, entered_at)
+    assert door.limit == pytest.approx(70)
+    door.learn(504, 101.0)
+    assert door.limit == pytest.approx(49)
+    door.inside = 49
+    for _ in range(49):
+        door.learn(200, 201.0)
+    assert door.limit == pytest.approx(50, abs=0.02)
+    for status in (422, 429, 503, 0):
+        door.learn(status, 300.0)
+    assert door.limit == pytest.approx(50, abs=0.02)
+
+
+def test_the_limit_stays_where_it_is_when_nobody_comes_and_within_its_bounds(monkeypatch):
+    ticks = iter(range(1, 1000))
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
+    door = Door(4)
+    for wave in range(20):
+        door.learn(504, wave + 0.5)
+    assert door.limit == 1
+    door.learn(200, 0.0)
+    assert door.limit == 1
+    door.inside = 4
+    for _ in range(100):
+        door.learn(200, 0.0)
+    assert door.limit == 4
+
+
+async def test_a_late_answer_lowers_the_limit():
+    door = Door(10)
+
+    async def late(scope, receive, send):
+        await send({"type": "http.response.start", "status": 504, "headers": []})
+
+    async def sent(message):
+        pass
+
+    await Admission(late, door)({"type": "http", "path": "/localize"}, None, sent)
+    assert (door.inside, door.limit) == (0, pytest.approx(7))
+
+
 async def test_who_fails_inside_has_left():
     door = Door(1)
 
