@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes
     )
     contract = encoder.contract
-    gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, index_device(settings))
+    gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
     devices = {"provider": encoder.provider, "index_device": str(gallery.info().index["device"])}
     door = Door(settings.max_in_flight)
     metrics = Metrics(
@@ -112,12 +112,6 @@ _DESCRIPTION = """
 Positions are WGS84 and name the ground point at the photo's centre, not the aircraft. `accuracy_m` is the radius that
 holds the truth with 68 % probability. Errors are problem documents (RFC 9457).
 """
-
-
-def index_device(settings: Settings) -> str:
-    """Where to search: as asked for, but no GPU for the index when the model may not use one and nothing was said."""
-    kind = "cpu" if settings.index_device == "auto" and settings.device == "cpu" else settings.index_device
-    return kind if kind == "cpu" else f"{kind}:{settings.cuda_device}"
 
 
 def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:

@@ -114,3 +114,9 @@ class Settings(BaseSettings):
     @classmethod
     def _hash(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return digests(value)  # from here on no key is in memory, in a log or in an error
+
+    @property
+    def search_device(self) -> str:
+        """Where to search, with the GPU's number; without a word on it, no GPU where the model may not use one."""
+        kind = "cpu" if self.index_device == "auto" and self.device == "cpu" else self.index_device
+        return kind if kind == "cpu" else f"{kind}:{self.cuda_device}"
