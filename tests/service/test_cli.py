@@ -275,5 +275,9 @@ def test_doctor_names_conflicts_and_absences(monkeypatch):
         assert doctor.one_of("faiss", doctor.INDEXES).text == "faiss-cpu 1.15"
     with installed(monkeypatch, {}):
         findings = doctor.examine(doctor.Settings(model=Path("m"), gallery=Path("g")))
-        assert [finding.good for finding in findings] == [False, False]
+        assert {finding.subject: finding.good for finding in findings} == {
+            "onnxruntime": False,
+            "faiss": False,
+            "listening": True,
+        }
         assert "pip install aerofix[cpu]" in findings[0].text
