@@ -65,7 +65,7 @@ def test_upsert_of_a_known_id_updates_it(gallery, new_tile):
     assert gallery.count() == 3
     (hits,) = gallery.search(new_tile("b", seed=3).embedding[None], 1)
     assert (hits[0].tile.id, hits[0].tile.footprint.centre[0]) == ("b", pytest.approx(-10))
-    assert gallery.thumbnail("b") == b"jpeg of b 3"
+    assert gallery.image("b") == b"jpeg of b 3"
 
 
 def test_of_one_id_twice_in_a_call_the_last_stays(gallery, new_tile):
@@ -89,7 +89,7 @@ def test_deleted_tiles_are_gone(gallery, new_tile):
     gallery.upsert([new_tile("a", seed=1), new_tile("b", seed=2)])
     assert gallery.delete(["a", "unknown", "a"]) == 1
     assert found(gallery.search(new_tile("a", seed=1).embedding[None], 5)[0]) == ["b"]
-    assert (gallery.tile("a"), gallery.thumbnail("a")) == (None, None)
+    assert (gallery.tile("a"), gallery.image("a")) == (None, None)
     assert gallery.tile("b").id == "b"
 
 
@@ -149,8 +149,8 @@ def test_without_faiss_the_fix_is_named(path, monkeypatch):
 def test_a_full_disk_changes_nothing(gallery, new_tile):
     gallery.upsert([new_tile("a", seed=1)])
     before = gallery.info()
-    pages = gallery._store._db.execute("PRAGMA page_count").fetchone()[0]
-    gallery._store._db.execute(f"PRAGMA max_page_count = {pages + 1}")
+    pages = gallery._store.file.db.execute("PRAGMA page_count").fetchone()[0]
+    gallery._store.file.db.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(StorageFull):
         gallery.upsert([new_tile(f"t{n}", seed=n) for n in range(500)])
     assert gallery.info() == before
