@@ -228,8 +228,8 @@ class Gallery:
                 half = _half([row.embedding for row in batch], self._dim)
             except ValueError as error:
                 raise GalleryUnusable(
-                    f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery restore FILE), "
-                    "or move the file away and import the maps again."
+                    f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery "
+                    "restore FILE), or move the file away and import the maps again."
                 ) from error
             self._put([row.number for row in batch], [row.tile for row in batch], half)
 

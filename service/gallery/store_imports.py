@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,12 +155,15 @@ class Imports:
 
     def _select(self, condition: str, *values: object) -> list[Import]:
         rows = self._file.rows(f"SELECT {_COLUMNS} FROM imports {condition}", values)  # noqa: S608 - constants
-        return [
-            Import(
-                *row[:3], json.loads(row[3]), *row[4:11], [Trouble(**trouble) for trouble in json.loads(row[11])]
-            )
-            for row in rows
-        ]
+        names = _COLUMNS.split(", ")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        for each in found:
+            each["options"] = json.loads(each["options"])
+            each["troubles"] = [Trouble(**trouble) for trouble in json.loads(each["troubles"])]
+        return [Import(**each) for each in found]
+
+
+IMPORT_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def new_import_id() -> str:

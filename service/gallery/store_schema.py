@@ -36,7 +36,7 @@ CREATE TABLE tiles (
 -- What only one tile at a time is asked for lies apart, so that a start does not read through it.
 CREATE TABLE details (
     number INTEGER PRIMARY KEY REFERENCES tiles,
-    image BLOB NOT NULL,        -- JPEG or WebP, what the embedding was made from
+    image BLOB NOT NULL,        -- JPEG or WebP; another model can embed it
     local BLOB,                 -- int8 descriptors of the model's `local` head, if it has one
     checksum INTEGER NOT NULL DEFAULT 0  -- CRC-32 of the image
 );
