@@ -241,8 +241,6 @@ class Importer:
             return open_upload(path, cut, name)
         except FileNotFoundError as error:
             raise SourceUnreadable(f"the upload of {name} is gone from the imports folder; send it again.") from error
-        except SourceUnreadable as error:
-            raise SourceUnreadable(error.detail.replace(path.name, name), **error.numbers) from error
 
 
 def _read(source: TileSource, start: int) -> Sequence[SourceTile | AerofixError | None]:

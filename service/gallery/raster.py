@@ -51,6 +51,9 @@ MAX_CORNER_MISFIT = 0.05
 MAX_BLOCK_BYTES = 256 * 2**20
 """A block is read whole, however small a window of it is asked for."""
 
+OVERVIEW_SLACK = 1.05
+"""An overview that is so little too coarse will do: what is lost is less than the warper's own blur."""
+
 MAX_DECIMATED_PX = 2**26
 """Larger maps without overviews are sampled, not read through, for their stretch."""
 
@@ -60,7 +63,7 @@ HOW_TO_GIVE_CORNERS = (
 )
 
 
-def open_map(path: Path, corners: Path | None = None, driver: str | None = None) -> Map:
+def open_map(path: Path, corners: Path | None = None, driver: str | None = None, name: str | None = None) -> Map:
     """Open a georeferenced raster of any projection, or an ordinary image with a JSON file of its corners.
 
     Args:
@@ -69,12 +72,14 @@ def open_map(path: Path, corners: Path | None = None, driver: str | None = None)
             up in ``<name>.json`` and ``corners.json`` beside it. Forms: ``{"corners": [[lat, lon] × 4]}`` clockwise
             from top-left, ``{"bounds": [w, s, e, n]}``, ``{"corners_lonlat": {"TL": [lon, lat], "TR", "BR", "BL"}}``.
         driver: the only GDAL driver that may read the file: for files from strangers, as some formats name others.
+        name: what to call the file in errors; its own name by default.
 
     Raises:
         SourceUnreadable: not a raster, not georeferenced, or of a kind that cannot be resampled.
         InvalidFootprint: the corners are not in order or not on Earth.
     """
-    with _gdal(path), warnings.catch_warnings():
+    name = name or path.name
+    with _gdal(path, name), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whether it is follows below
         dataset = rasterio.open(path, driver=driver)
     try:
@@ -83,13 +88,13 @@ def open_map(path: Path, corners: Path | None = None, driver: str | None = None)
             corners = next((candidate for candidate in beside if candidate.is_file()), None)
             if corners is None:
                 how = HOW_TO_GIVE_CORNERS.format(stem=path.stem)
-                raise SourceUnreadable(f"{path.name} does not say where it lies. {how}")
+                raise SourceUnreadable(f"{name} does not say where it lies. {how}")
         if corners is not None:
-            return Map(path, dataset, WGS84, _transform_of(corners, dataset.width, dataset.height))
+            return Map(path, name, dataset, WGS84, _transform_of(corners, dataset.width, dataset.height))
         if dataset.crs is None:
             gcps, crs = dataset.gcps
-            return Map(path, dataset, crs, from_gcps(gcps))
-        return Map(path, dataset, dataset.crs, dataset.transform)
+            return Map(path, name, dataset, crs, from_gcps(gcps))
+        return Map(path, name, dataset, dataset.crs, dataset.transform)
     except BaseException:
         dataset.close()
         raise
@@ -103,17 +108,17 @@ class Map:
     first three.
     """
 
-    def __init__(self, path: Path, dataset: Any, crs: CRS, transform: Affine) -> None:
-        self.path, self._dataset = path, dataset
+    def __init__(self, path: Path, name: str, dataset: Any, crs: CRS, transform: Affine) -> None:
+        self.path, self.name, self._dataset = path, name, dataset
         self._crs, self._transform = _in_one_piece(crs, transform, dataset.width)
         if ColorInterp.palette in dataset.colorinterp:
             raise SourceUnreadable(
-                f"{path.name} has a colour palette, which cannot be resampled; first run: "
-                f"gdal_translate -expand rgb {path.name} rgb.tif"
+                f"{name} has a colour palette, which cannot be resampled; first run: "
+                f"gdal_translate -expand rgb {name} rgb.tif"
             )
-        _check_blocks(path, dataset)
+        _check_blocks(name, dataset)
         self._bands = _visible_bands(dataset)
-        with _gdal(path):
+        with _gdal(path, name):
             centre = xy(self._transform, [dataset.height / 2], [dataset.width / 2], offset="ul")
             (lon,), (lat,) = reproject(self._crs, WGS84, *centre)
             self._local = CRS.from_proj4(f"+proj=tmerc +lat_0={lat:.9f} +lon_0={lon:.9f} +datum=WGS84 +units=m")
@@ -132,7 +137,7 @@ class Map:
 
         ``stack`` closes it; rasterio's own contexts would have to be left by the thread that entered them.
         """
-        with _gdal(self.path):
+        with _gdal(self.path, self.name):
             dataset = self._overview(pixel_m)
             if dataset is not self._dataset:
                 stack.callback(dataset.close)
@@ -159,7 +164,7 @@ class Map:
             SourceUnreadable: the file is damaged.
         """
         window = Window(left, top, side_px, side_px)
-        with _gdal(self.path):
+        with _gdal(self.path, self.name):
             valid = warped.dataset_mask(window=window) > 0
             if valid.mean() < MIN_VALID_SHARE:
                 return None
@@ -189,19 +194,20 @@ class Map:
         area_m2 = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # shoelace formula
         gsd_m = float(np.sqrt(area_m2 / (width * height)))
         if not (np.isfinite([x, y]).all() and gsd_m > 0):
-            raise SourceUnreadable(f"{self.path.name} does not lie on Earth in its projection; check its georeference.")
+            raise SourceUnreadable(f"{self.name} does not lie on Earth in its projection; check its georeference.")
         back = reproject(self._local, self._crs, x, y)
         pixel = np.hypot(self._transform.a, self._transform.d)
         if np.abs(np.subtract(back, edge)).max() > pixel:  # the warper would not find these pixels
             raise SourceUnreadable(
-                f"{self.path.name} is not in one piece in its projection, as when it crosses the antimeridian; export "
+                f"{self.name} is not in one piece in its projection, as when it crosses the antimeridian; export "
                 "it again in its UTM zone, or in degrees (EPSG:4326)."
             )
         return float(x.min()), float(y.min()), float(x.max()), float(y.max()), gsd_m
 
     def _overview(self, pixel_m: float) -> Any:
         """The coarsest overview that is as fine as ``pixel_m``, or the map itself: the warper does not look for one."""
-        coarser = [i for i, factor in enumerate(self._dataset.overviews(1)) if factor * self._gsd_m <= pixel_m]
+        wanted = pixel_m / self._gsd_m * OVERVIEW_SLACK
+        coarser = [i for i, factor in enumerate(self._dataset.overviews(1)) if factor <= wanted]
         if not coarser:
             return self._dataset
         return rasterio.open(self.path, driver=self._dataset.driver, overview_level=coarser[-1])
@@ -217,7 +223,7 @@ class Map:
     def _samples(self) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """Pieces of the map and which of their pixels are valid, without reading all of it."""
         width, height = self._dataset.width, self._dataset.height
-        with _gdal(self.path):
+        with _gdal(self.path, self.name):
             if self._dataset.overviews(1) or width * height <= MAX_DECIMATED_PX:
                 shape = (min(512, height), min(512, width))
                 bands = self._dataset.read(self._bands, out_shape=(len(self._bands), *shape))
@@ -229,7 +235,7 @@ class Map:
 
 
 @contextmanager
-def _gdal(path: Path) -> Iterator[None]:
+def _gdal(path: Path, name: str) -> Iterator[None]:
     """Call GDAL so that it writes nothing beside the map, and its errors become ours."""
     try:
         # A truncated JPEG is an error, not a grey map.
@@ -237,13 +243,8 @@ def _gdal(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CRSError, CPLE_BaseError) as error:
         raise SourceUnreadable(
-            f"{path.name} cannot be read as a map: {_without(path, error)}. Give a GeoTIFF, or an image."
+            f"{name} cannot be read as a map: {str(error).replace(str(path), name)}. Give a GeoTIFF, or an image."
         ) from error
-
-
-def _without(path: Path, error: Exception) -> str:
-    """What GDAL says, without the folder of the file."""
-    return str(error).replace(str(path), path.name)
 
 
 def _is_georeferenced(dataset: Any) -> bool:
@@ -251,15 +252,15 @@ def _is_georeferenced(dataset: Any) -> bool:
     return (dataset.crs is not None and not dataset.transform.is_identity) or (len(gcps) >= 3 and gcp_crs is not None)
 
 
-def _check_blocks(path: Path, dataset: Any) -> None:
+def _check_blocks(name: str, dataset: Any) -> None:
     """Refuse a file that can only be read in pieces that fill the memory."""
     together = dataset.count if str(dataset.profile.get("interleave")).lower() == "pixel" else 1
     for (rows, columns), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True):
         size = rows * columns * np.dtype(kind).itemsize * together
         if size > MAX_BLOCK_BYTES:
             raise SourceUnreadable(
-                f"{path.name} is stored in blocks of {columns} x {rows} pixels, {size} bytes; the limit is "
-                f"{MAX_BLOCK_BYTES}. First run: gdal_translate -co TILED=YES {path.name} tiled.tif",
+                f"{name} is stored in blocks of {columns} x {rows} pixels, {size} bytes; the limit is "
+                f"{MAX_BLOCK_BYTES}. First run: gdal_translate -co TILED=YES {name} tiled.tif",
                 limit=MAX_BLOCK_BYTES,
                 actual=size,
             )

@@ -53,7 +53,7 @@ def open_upload(path: Path, cut: Cut, name: str) -> TileSource:
     if start == b"PK":
         return open_zip(path, prefix)
     if start in (b"II", b"MM"):
-        return MapTiles(open_map(path, driver="GTiff"), cut, prefix)
+        return MapTiles(open_map(path, driver="GTiff", name=name), cut, prefix)
     raise UnsupportedMediaType(
         "the file is neither a GeoTIFF nor a zip; convert the map with gdal_translate, or zip it."
     )

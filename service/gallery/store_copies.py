@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from service.errors import GalleryInUse, GalleryUnusable, disk_error
@@ -122,7 +122,7 @@ def _replace(target: Path, part: Path) -> Path | None:
         raise
     except GalleryUnusable:  # damaged or of a newer schema: kept as it is
         os.link(target, replaced)
-        if _wal(target).exists():
+        with suppress(FileNotFoundError):
             os.replace(_wal(target), _wal(replaced))
         os.replace(part, target)
     return replaced

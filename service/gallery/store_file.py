@@ -6,6 +6,7 @@ power cut. SQLite's exclusive locking mode keeps other processes out for as long
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ class GalleryFile:
         self.path = str(path)
         self.name = Path(self.path).name  # errors may be told to strangers: they name the file, not its folder
         self.lock = threading.RLock()
+        if Path(self.path).exists() and not os.access(self.path, os.W_OK):
+            self._read_only()
         with self.errors():
             self.db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -93,10 +96,7 @@ class GalleryFile:
                     f"The gallery {self.name} is in use by another process; stop that one, or talk to it with --url."
                 ) from error
             if code == sqlite3.SQLITE_READONLY:
-                raise GalleryUnusable(
-                    f"The gallery {self.name} is read-only; give this user the right to write it, or mount its disk "
-                    "for writing."
-                ) from error
+                self._read_only(error)
             if code in NO_ACCESS:
                 raise GalleryUnusable(
                     f"The gallery {self.name} cannot be opened for writing ({error}); check that its folder exists, "
@@ -113,6 +113,12 @@ class GalleryFile:
         raise GalleryUnusable(
             f"The gallery file {self.name} is damaged ({why}). Restore a snapshot (aerofix gallery restore FILE), or "
             "move the file away and import the maps again."
+        ) from error
+
+    def _read_only(self, error: Exception | None = None) -> NoReturn:
+        raise GalleryUnusable(
+            f"The gallery {self.name} is read-only; give this user the right to write it, or mount its disk "
+            "for writing."
         ) from error
 
     def _prepare(self) -> None:

@@ -43,7 +43,7 @@ CREATE TABLE details (
 CREATE VIRTUAL TABLE centres USING rtree (number, south, north, west, east);
 """.strip()
 
-IMPORTS_AND_REEMBEDDING = """
+IMPORTS = """
 CREATE TABLE imports (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -58,14 +58,16 @@ CREATE TABLE imports (
     failed INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0,
     troubles TEXT NOT NULL DEFAULT '[]'  -- JSON, the first things that went wrong
-);
+)"""
+REEMBEDDED = """
 -- Embeddings of another model, until there is one for every tile.
-CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL);
-INSERT INTO meta VALUES ('reembedding', NULL);
-"""
+CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL)"""
+REEMBEDDING = "INSERT INTO meta VALUES ('reembedding', NULL)"
 
 NEW_FILE = f"""{SCHEMA}
-{IMPORTS_AND_REEMBEDDING}
+{IMPORTS};
+{REEMBEDDED};
+{REEMBEDDING};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -101,9 +103,8 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE details ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE tiles SET checksum = tile_checksum(id, corners, gsd_m, properties, embedding)")
     db.execute("UPDATE details SET checksum = crc32(image)")
-    for statement in IMPORTS_AND_REEMBEDDING.split(";"):
-        if statement.strip():
-            db.execute(statement)
+    for statement in (IMPORTS, REEMBEDDED, REEMBEDDING):
+        db.execute(statement)
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2}
