@@ -1,6 +1,7 @@
 """The service is killed without warning, over and over: nothing acknowledged is lost, and it always starts again."""
 
 import io
+import json
 import os
 import random
 import signal
@@ -41,10 +42,10 @@ def test_what_was_acknowledged_survives_kills_during_ingest(serve, settings, til
     def work(url, client, first):
         with httpx.Client(base_url=url) as http:
             for column in range(first, first + 10_000, 2):
-                names = {f"map/{client}-{column}", f"map/{client}-{column + 1}"}
+                names = [f"map/{client}-{column}", f"map/{client}-{column + 1}"]
                 form = tile_request(1, 2)
-                form["data"]["tiles"] = form["data"]["tiles"].replace("map/1", f"map/{client}-{column}")
-                form["data"]["tiles"] = form["data"]["tiles"].replace("map/2", f"map/{client}-{column + 1}")
+                entries = json.loads(form["data"]["tiles"])
+                form["data"]["tiles"] = json.dumps([e | {"id": n} for e, n in zip(entries, names, strict=True)])
                 try:
                     unsure.update(names)
                     assert http.post("/gallery", **form).json()["added"] == 2

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.errors import AerofixError, GalleryUnusable, ModelMismatch, StorageFull
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.gallery.tile import Footprint, Tile
 
 
@@ -136,6 +137,7 @@ def test_a_second_process_is_refused(store, path):
     code = """
 import sys
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.errors import GalleryUnusable
 try:
     Store(sys.argv[1])
@@ -160,6 +162,7 @@ def test_acknowledged_tiles_survive_kill_9(path):
 import os, signal, sys
 import numpy as np
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.gallery.tile import Footprint, Tile
 store = Store(sys.argv[1])
 for batch in range(3):
@@ -257,3 +260,38 @@ def test_a_closed_store_says_so(store):
     store.close()
     with pytest.raises(AerofixError, match="closed"):
         store.upsert([row("a")])
+
+
+HISTORY = st.lists(
+    st.one_of(
+        st.tuples(st.just("upsert"), st.integers(0, 12), CENTRES),
+        st.tuples(st.just("delete"), st.integers(0, 12), st.none()),
+        st.tuples(st.just("delete in"), CENTRES, CENTRES),
+    ),
+    max_size=20,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(HISTORY)
+def test_the_spatial_index_is_right_after_every_history(steps):
+    """Also where an id comes back in another place, and after deletions by area, over the antimeridian included."""
+    store, places = Store(":memory:"), {}
+    for kind, one, other in steps:
+        if kind == "upsert":
+            store.upsert([row(str(one), *other)])
+            places[str(one)] = row(str(one), *other)[0].footprint.centre
+        elif kind == "delete":
+            store.delete([str(one)])
+            places.pop(str(one), None)
+        else:
+            (south, north), (west, east) = sorted((one[0], other[0])), (one[1], other[1])
+            store.delete_in((west, south, east, north))
+            places = {
+                name: (lat, lon)
+                for name, (lat, lon) in places.items()
+                if not (south <= lat <= north and (west <= lon <= east if west <= east else not east < lon < west))
+            }
+        assert verify(store) == len(places)
+    assert {each.tile.id: each.tile.footprint.centre for each in store.load()} == places
+    store.close()
