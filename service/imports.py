@@ -7,9 +7,11 @@ with the tiles that it counts, so a crash at any moment neither loses tiles nor 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from service.errors import (
@@ -31,8 +33,11 @@ from service.ingest import TileMaker
 
 log = logging.getLogger(__name__)
 
-PLACES_PER_STEP = 32
-"""Two batches of the encoder at its default: one is read while the other is embedded."""
+PLACES_PER_STEP = 16
+"""One batch of the encoder at its default; what a crash may make the import do again."""
+
+STEPS_AT_ONCE = 3
+"""One is read, one embedded, one stored; more would only fill the queue that photos wait in, too."""
 
 PATIENCE_S = 0.5
 """Before a tile is tried again that the encoder had no time for: photos go first."""
@@ -184,27 +189,34 @@ class Importer:
         return None
 
     async def _steps(self, import_id: str, source: TileSource, first: int) -> None:
-        """Read, embed and store the places from ``first`` on; the next are read while these are embedded."""
-        ahead = asyncio.create_task(asyncio.to_thread(_read, source, first))
+        """Read, embed and store the places from ``first`` on: a step is read while others are embedded and stored."""
+        reading = asyncio.Lock()  # one thread at a time, in order
+
+        async def prepare(start: int) -> list[NewTile | AerofixError | None]:
+            async with reading:
+                read = await asyncio.to_thread(_read, source, start)
+            return await asyncio.gather(*map(self._make, read))
+
+        starts = iter(range(first, len(source), PLACES_PER_STEP))
+        ahead = deque(asyncio.create_task(prepare(start)) for start in islice(starts, STEPS_AT_ONCE))
+        done = first
         try:
-            for start in range(first, len(source), PLACES_PER_STEP):
-                if self._closing:
-                    return
-                read = await ahead
-                done = min(start + PLACES_PER_STEP, len(source))
-                ahead = asyncio.create_task(asyncio.to_thread(_read, source, done))
-                made = await asyncio.gather(*map(self._make, read))
+            while ahead and not self._closing:
+                made = await ahead.popleft()
+                if (start := next(starts, None)) is not None:
+                    ahead.append(asyncio.create_task(prepare(start)))
+                labels = (source.label(done + i) for i in range(len(made)))
                 troubles = [
-                    Trouble.of(each, source.label(start + i))
-                    for i, each in enumerate(made)
+                    Trouble.of(each, label)
+                    for each, label in zip(made, labels, strict=True)
                     if isinstance(each, AerofixError)
                 ]
                 tiles = [each for each in made if isinstance(each, NewTile)]
-                step = Step(import_id, done, made.count(None), troubles)
-                await asyncio.to_thread(self._gallery.upsert, tiles, step)
+                done += len(made)
+                await asyncio.to_thread(self._gallery.upsert, tiles, Step(import_id, done, made.count(None), troubles))
                 self._waits_for.pop(import_id, None)
         finally:
-            await asyncio.wait([ahead])  # the source is closed next
+            await asyncio.gather(*ahead, return_exceptions=True)  # they read the source, which is closed next
 
     async def _make(self, read: SourceTile | AerofixError | None) -> NewTile | AerofixError | None:
         """A tile, or what is wrong with it; waits for as long as photos need the encoder."""
