@@ -10,10 +10,12 @@ from service import __version__
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
+from service.gallery.snapshots import Snapshots
+from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
 from service.routes import gallery as gallery_routes
-from service.routes import localize, system
+from service.routes import imports, localize, snapshots, system, tiles
 from service.routes.middleware import BodyLimit, RequestContext
 from service.routes.problems import Problem, add_problem_handlers
 from service.settings import Settings
@@ -34,13 +36,17 @@ def create_app(settings: Settings) -> FastAPI:
     index_device = "cpu" if settings.device == "cpu" else "auto"
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, index_device)
     batcher = Batcher(encoder.encode, settings.max_batch, settings.max_queue)
+    tile_maker = TileMaker(contract, batcher, settings)
+    importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
+        importer.start()
         try:
             yield
         finally:
+            await importer.close()
             await batcher.close()
             gallery.close()
 
@@ -48,15 +54,19 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.encoder = encoder
     app.state.batcher = batcher
     app.state.gallery = gallery
-    app.state.tile_maker = TileMaker(contract, batcher, settings)
+    app.state.tile_maker = tile_maker
+    app.state.importer = importer
+    app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
     app.state.localizer = Localizer(contract, batcher, gallery, settings)
 
     # HTTP: routes, errors, and from the outside in what every request passes
     app.include_router(localize.router)
-    app.include_router(gallery_routes.router)
+    for room in (gallery_routes, tiles, imports, snapshots):
+        app.include_router(room.router)
     app.include_router(system.router)
     add_problem_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    uploads = {imports.PATH: (settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES")}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, other=uploads)
     app.add_middleware(RequestContext)  # added last, so it is outermost
     _document_problems(app)
     return app

@@ -4,6 +4,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,20 +63,25 @@ class BodyLimit:
 
     Args:
         max_bytes: the largest body that is read.
+        other: path → limit and the setting that raises it, where another one holds.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, other: Mapping[str, tuple[int, str]] = MappingProxyType({})
+    ) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.usual = (max_bytes, "AEROFIX_MAX_BODY_BYTES")
+        self.other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests are touched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit, setting = self.other.get(scope["path"], self.usual)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            await problem_response(self._error(int(announced)))(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await problem_response(_too_large(limit, setting, int(announced)))(scope, receive, send)
             return
         seen = 0
 
@@ -82,25 +89,25 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                raise self._error(seen)
+            if seen > limit:
+                raise _too_large(limit, setting, seen)
             return message
 
         async def send_unless_exceeded(message: Message) -> None:
-            if seen <= self.max_bytes:  # the framework answers an error while reading the body with a bare 400
+            if seen <= limit:  # the framework answers an error while reading the body with a bare 400
                 await send(message)
 
         try:
             await self.app(scope, counting_receive, send_unless_exceeded)
         except BodyTooLarge:
             log.debug("body over the limit")
-        if seen > self.max_bytes:
-            await problem_response(self._error(seen))(scope, receive, send)
+        if seen > limit:
+            await problem_response(_too_large(limit, setting, seen))(scope, receive, send)
 
-    def _error(self, actual: int) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the request has more than {self.max_bytes} bytes; send fewer or smaller images, or raise "
-            "AEROFIX_MAX_BODY_BYTES.",
-            limit=self.max_bytes,
-            actual=actual,
-        )
+
+def _too_large(limit: int, setting: str, actual: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the request has more than {limit} bytes; send fewer or smaller files, or raise {setting}.",
+        limit=limit,
+        actual=actual,
+    )
