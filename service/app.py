@@ -10,11 +10,13 @@ from service import __version__
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
+from service.gallery.snapshots import Snapshots
 from service.health import Health
+from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
 from service.metrics import Metrics, Timings
-from service.routes import docs, localize, system
+from service.routes import docs, imports, localize, snapshots, system, tiles
 from service.routes import gallery as gallery_routes
 from service.routes.access import Admission, Door, Guard, SecurityHeaders
 from service.routes.middleware import HEADER, BodyLimit, RequestContext
@@ -62,13 +64,17 @@ def create_app(settings: Settings) -> FastAPI:
         stuck_after_s=settings.deadline_s,  # by then all who waited for that batch have been answered
         on_batch=metrics.on_batch,
     )
+    tile_maker = TileMaker(contract, batcher, settings)
+    importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
+        importer.start()
         try:
             yield
         finally:
+            await importer.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
             if tracer is not None:
@@ -92,12 +98,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.health = Health(encoder, batcher, gallery)
     app.state.metrics = metrics
     app.state.timings = timings
-    app.state.tile_maker = TileMaker(contract, batcher, settings)
+    app.state.tile_maker = tile_maker
+    app.state.importer = importer
+    app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
     app.state.localizer = Localizer(contract, batcher, gallery, settings)
 
     # HTTP: routes, errors, and what every request passes
     app.include_router(localize.router)
-    app.include_router(gallery_routes.router)
+    for room in (gallery_routes, tiles, imports, snapshots):
+        app.include_router(room.router)
     app.include_router(system.router)
     docs.add_pages(app)
     add_problem_handlers(app)
@@ -134,7 +143,8 @@ def _add_middleware(
     app: FastAPI, settings: Settings, door: Door, keys: Keys, observers: Sequence[Callable[[RequestRecord], None]]
 ) -> None:
     """From the inside out: each one added goes round those before it."""
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    uploads = {imports.PATH: (settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES")}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, uploads=uploads)
     app.add_middleware(Admission, door=door)
     app.add_middleware(Guard, keys=keys, hosts=settings.allowed_hosts, origins=settings.cors_origins)
     if settings.cors_origins:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from fastapi import FastAPI
@@ -69,6 +70,40 @@ class Client:
     async def gallery(self) -> dict[str, Any]:
         """Describe the gallery."""
         return await self._call("GET", "/gallery")
+
+    async def tiles(self, limit: int, cursor: str, bbox: str | None = None) -> dict[str, Any]:
+        """One page of the tiles; the answer is that of ``GET /gallery/tiles``."""
+        params = {"limit": str(limit), "cursor": cursor} | ({"bbox": bbox} if bbox else {})
+        return await self._call("GET", "/gallery/tiles", params=params)
+
+    async def delete_tile(self, tile_id: str) -> dict[str, Any]:
+        """Delete a tile."""
+        return await self._call("DELETE", f"/gallery/tiles/{quote(tile_id)}")
+
+    async def delete_area(self, bbox: str) -> dict[str, Any]:
+        """Delete the tiles whose centre lies in ``w,s,e,n``."""
+        return await self._call("DELETE", "/gallery/tiles", params={"bbox": bbox})
+
+    async def snapshot(self, target: Path) -> None:
+        """Have a snapshot made, download it, and remove it from the service's folder.
+
+        Raises:
+            ServiceError: the service cannot make it, or ``target`` cannot be written.
+        """
+        made = await self._call("POST", "/gallery/snapshots")
+        path = f"/gallery/snapshots/{made['name']}"
+        try:
+            async with self._http.stream("GET", path) as response:
+                with target.open("xb") as file:
+                    async for chunk in response.aiter_bytes():
+                        file.write(chunk)
+                    size = file.tell()
+            if size != made["bytes"]:
+                raise ServiceError(f"the snapshot {made['name']} arrived incomplete; try again.")
+        except (OSError, httpx.HTTPError) as error:
+            raise ServiceError(f"{target} cannot be written: {error}.") from error
+        finally:
+            await self._http.delete(path)
 
     async def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:

@@ -71,6 +71,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."
     )
+    max_import_bytes: int = Field(
+        64 * 2**30, ge=1024, description="Bytes of an import's upload; the orthophoto of a large city."
+    )
+    imports: Path | None = Field(
+        None, description="Folder of uploads until they are imported; default: the gallery's name with -imports."
+    )
+    snapshots: Path | None = Field(
+        None, description="Folder of snapshots; default: the gallery's name with -snapshots."
+    )
     max_image_pixels: int = Field(
         100_000_000, ge=256, description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry."
     )
@@ -120,3 +129,7 @@ class Settings(BaseSettings):
         """Where to search, with the GPU's number; without a word on it, no GPU where the model may not use one."""
         kind = "cpu" if self.index_device == "auto" and self.device == "cpu" else self.index_device
         return kind if kind == "cpu" else f"{kind}:{self.cuda_device}"
+
+    def beside_gallery(self, what: str) -> Path:
+        """The default folder for things of the gallery: ``aerofix.gallery-imports`` and so on."""
+        return self.gallery.with_name(f"{self.gallery.name}-{what}")

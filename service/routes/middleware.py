@@ -8,7 +8,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -93,39 +94,50 @@ class BodyLimit:
     Args:
         max_bytes: the largest body that is read.
         timeout_s: seconds for a whole body to arrive.
+        uploads: path → limit and the setting that raises it, for large files; they may take as long as it takes, but
+            not longer than ``timeout_s`` between two pieces.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        timeout_s: float,
+        uploads: Mapping[str, tuple[int, str]] = MappingProxyType({}),
+    ) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.usual = (max_bytes, "AEROFIX_MAX_BODY_BYTES")
         self.timeout_s = timeout_s
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests are touched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        is_upload = scope["path"] in self.uploads
+        limit, setting = self.uploads.get(scope["path"], self.usual)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            await problem_response(self._too_large(int(announced)))(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await problem_response(_too_large(limit, setting, int(announced)))(scope, receive, send)
             return
         seen, complete, refusal = 0, False, None
-        started = time.perf_counter()
-        until = asyncio.get_running_loop().time() + self.timeout_s
+        now, started = asyncio.get_running_loop().time, time.perf_counter()
+        until = now() + self.timeout_s
 
         async def limited_receive() -> Message:
             nonlocal seen, complete, refusal
             if complete:  # what comes now is only the news that the client has gone
                 return await receive()
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(now() + self.timeout_s if is_upload else until):
                     message = await receive()
             except TimeoutError:
-                refusal = self._too_slow(seen)
+                refusal = _too_slow(self.timeout_s, seen)
                 raise refusal from None
             seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                refusal = self._too_large(seen)
+            if seen > limit:
+                refusal = _too_large(limit, setting, seen)
                 raise refusal
             if not message.get("more_body", False):
                 complete = True
@@ -143,18 +155,19 @@ class BodyLimit:
         if refusal is not None:
             await problem_response(refusal)(scope, receive, send)
 
-    def _too_large(self, actual: int) -> AerofixError:
-        return BodyTooLarge(
-            f"the request has more than {self.max_bytes} bytes; send fewer or smaller images, or raise "
-            "AEROFIX_MAX_BODY_BYTES.",
-            limit=self.max_bytes,
-            actual=actual,
-        )
 
-    def _too_slow(self, seen: int) -> AerofixError:
-        return BodyTooSlow(
-            f"only {seen} bytes of the request came in {self.timeout_s:g} seconds; send smaller images, or raise "
-            "AEROFIX_BODY_TIMEOUT_S.",
-            limit=self.timeout_s,
-            actual=seen,
-        )
+def _too_large(limit: int, setting: str, actual: int) -> AerofixError:
+    return BodyTooLarge(
+        f"the request has more than {limit} bytes; send fewer or smaller files, or raise {setting}.",
+        limit=limit,
+        actual=actual,
+    )
+
+
+def _too_slow(timeout_s: float, seen: int) -> AerofixError:
+    return BodyTooSlow(
+        f"{seen} bytes of the request came, and then none in time; send smaller files, or raise "
+        "AEROFIX_BODY_TIMEOUT_S.",
+        limit=timeout_s,
+        actual=seen,
+    )

@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 
 import httpx
-import pytest
 
 LONG = 60  # seconds; no test waits that long
 
@@ -27,27 +26,6 @@ def wait(self, images):
 Encoder.encode = wait
 app()
 """
-
-
-@pytest.fixture
-def serve(settings):
-    """``serve()`` starts ``aerofix serve`` on a free port and gives the process and its base URL."""
-    processes = []
-
-    def start(program=("-m", "service.cli")):
-        chosen = settings()
-        command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu"]
-        command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        processes.append(process)
-        words = process.stdout.readline().split()
-        return process, next(word for word in words if word.startswith("http://"))
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_an_acknowledged_tile_survives_kill_9(serve, tile_request, photo):

@@ -93,3 +93,20 @@ async def test_the_client_shows_its_key(start, tile_request, monkeypatch):
 async def test_a_file_that_one_may_open_needs_no_key(settings):
     async with connect("", settings(read_keys=(READER,), allowed_hosts=("map.local",))) as client:
         assert (await client.gallery())["count"] == 0
+
+
+async def test_no_answer_names_a_folder_of_the_server(http, tile_request, photo, tmp_path):
+    """Also not when the gallery cannot be read any more, whose errors name the file."""
+    await http.post("/gallery", **tile_request(1))
+    gets = ["/model", "/readyz", "/gallery", "/gallery/tiles", "/gallery/imports", "/gallery/snapshots", "/metrics"]
+    answers = [await http.get(path) for path in gets]
+    answers.append(await http.post("/gallery/snapshots"))
+    http.app.state.gallery.close()
+    answers += [await http.get(path) for path in gets]
+    answers.append(await http.post("/gallery", **tile_request(2)))
+    answers.append(await http.post("/gallery/snapshots"))
+    answers.append(await http.post("/localize", files={"image": ("p.jpg", photo(1))}))
+    assert 503 in {answer.status_code for answer in answers}
+    for answer in answers:
+        assert str(tmp_path) not in answer.text, answer.url
+        assert "/home/" not in answer.text, answer.url

@@ -10,7 +10,7 @@ from service.routes.problems import PROBLEMS, Problem, problem_of, problem_respo
 NOT_OVER_HTTP = {
     errors.ContractBroken,
     errors.DeviceUnavailable,
-    errors.SourceUnreadable,
+    errors.GalleryInUse,
     errors.ConfigurationInvalid,
 }
 
