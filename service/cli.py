@@ -26,6 +26,8 @@ from service.client import ServiceError, load_app
 from service.doctor import examine
 from service.errors import AerofixError
 from service.report import merge, table
+from service.security import for_listening
+from service.server import DrainingServer
 from service.telemetry import configure_logging
 
 NOT_LOCATED = 3  # exit code; 1 is an error, 2 a usage error
@@ -46,24 +48,29 @@ def _check_prior(prior: str | None) -> str | None:
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, default 127.0.0.1; 0.0.0.0 lets other machines in.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="Gallery file; made if missing.")] = None,
     model: Annotated[Path | None, typer.Option(help="ONNX model file.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
 ) -> None:
     """Run the HTTP service."""
-    settings = make_settings(gallery=gallery, model=model, device=device)
+    settings = make_settings(host=host, port=port, gallery=gallery, model=model, device=device)
     configure_logging(settings.log_level)
     try:
+        settings = for_listening(settings)
         service = load_app(settings)
     except AerofixError as error:
         fail(error.detail)
-    config = uvicorn.Config(service, host=host, port=port, log_config=None, access_log=False)
+    config = uvicorn.Config(service, host=settings.host, port=settings.port, log_config=None, access_log=False)
     socket = config.bind_socket()
     socket.listen(config.backlog)  # from here on clients may connect; they are served as soon as the loop runs
-    out.print(f"aerofix on http://{host}:{socket.getsockname()[1]} · try it at /docs", highlight=False, soft_wrap=True)
-    uvicorn.Server(config).run([socket])
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{address}:{socket.getsockname()[1]}"
+    out.print(f"aerofix on {url} · try it at /docs", highlight=False, soft_wrap=True)
+    DrainingServer(config, service.state.door, settings.drain_s).run([socket])
 
 
 @command(app, "localize")

@@ -62,7 +62,9 @@ def make_settings(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r}).")
+        name = ".".join(map(str, first["loc"]))
+        got = "" if name.endswith("_keys") else f" (got {first['input']!r})"  # keys belong on no terminal
+        fail(f"{name}: {first['msg']}{got}.")
 
 
 def reach(

@@ -53,6 +53,22 @@ class MissingParameter(AerofixError):
     """A required request parameter is absent."""
 
 
+class Unauthorized(AerofixError):
+    """The request carries no key, or one that is not known."""
+
+
+class Forbidden(AerofixError):
+    """The request may not do this: its key only reads, or it comes from a place that is not trusted."""
+
+
+class BodyMalformed(AerofixError):
+    """The request body is not what its Content-Type says."""
+
+
+class BodyTooSlow(AerofixError):
+    """The request body did not arrive in time."""
+
+
 class GalleryEmpty(AerofixError):
     """There is no tile to search."""
 
@@ -87,6 +103,10 @@ class ContractBroken(AerofixError):
 
 class DeviceUnavailable(AerofixError):
     """A device was asked for that this installation or machine cannot give."""
+
+
+class ConfigurationInvalid(AerofixError):
+    """Settings that do not go together, or that this installation or machine cannot follow."""
 
 
 class SourceUnreadable(AerofixError):

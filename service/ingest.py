@@ -18,6 +18,7 @@ from service.gallery.gallery import NewTile
 from service.gallery.tile import Footprint, Tile, stable_id
 from service.imaging.decode import Photo, decode
 from service.settings import Settings
+from service.telemetry import step
 
 KEPT_PX = 512
 """Shorter side of the image that is kept of a tile, or the model's input size if that is larger: another model can
@@ -54,7 +55,8 @@ class TileMaker:
         """
         if not isinstance(entry, dict):
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
-        tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
+        with step("decode"):
+            tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
         encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
         return NewTile(tile, encoded.embedding, kept)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import GalleryEmpty, GalleryUnusable
-from service.gallery.faiss_index import FaissIndex
+from service.gallery.faiss_gpu_index import make_index
 from service.gallery.index import NO_ID, VectorIndex
 from service.gallery.store import Store
 from service.gallery.store_copies import snapshot
@@ -90,7 +90,7 @@ class Gallery:
             path: the file, or ``":memory:"``.
             identity: identity stamp of the loaded model; an empty gallery adopts it.
             embedding_dim: D of the loaded model.
-            device: where to search: ``auto`` or ``cpu``.
+            device: where to search: ``auto``, ``cpu`` or ``cuda``, with the number of a GPU as in ``cuda:1``.
 
         Raises:
             GalleryUnusable: the file is corrupt, no gallery, or held by another process.
@@ -98,7 +98,7 @@ class Gallery:
             DeviceUnavailable: no such device.
             StorageFull: no space for a new file.
         """
-        index = FaissIndex(embedding_dim, device)
+        index = make_index(embedding_dim, device)
         store = Store(path)
         try:
             store.claim(identity)

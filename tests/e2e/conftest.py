@@ -50,9 +50,9 @@ def serve(settings):
     """``serve()`` starts ``aerofix serve`` on a free port and gives the process and its base URL."""
     processes = []
 
-    def start():
+    def start(program=("-m", "service.cli")):
         chosen = settings()
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--device", "cpu"]
+        command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu"]
         command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         processes.append(process)

@@ -138,8 +138,8 @@ def test_another_model_is_refused_and_the_file_is_free_again(gallery, path, new_
         assert again.count() == 1
 
 
-def test_search_on_a_gpu_is_refused_by_name(path):
-    with pytest.raises(DeviceUnavailable, match="use 'auto' or 'cpu'"):
+def test_search_on_a_gpu_that_is_not_there_is_refused(path):
+    with pytest.raises(DeviceUnavailable, match="AEROFIX_INDEX_DEVICE=cpu"):
         Gallery.open(path, "model-1", DIM, device="cuda")
 
 

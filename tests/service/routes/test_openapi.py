@@ -46,6 +46,8 @@ def test_every_route_is_described(description):
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/model", "get"),
+        ("/metrics", "get"),
+        ("/timings", "get"),
     }
     for _, _, operation in operations(description):
         assert operation["description"]
@@ -64,7 +66,20 @@ def test_every_error_is_a_problem_document_with_an_example(description):
 
 def test_localize_documents_its_form_its_errors_and_geojson(description):
     operation = description["paths"]["/localize"]["post"]
-    assert set(operation["responses"]) == {"200", "409", "413", "415", "422", "429", "503", "504"}
+    assert set(operation["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "503",
+        "504",
+    }
     assert "Retry-After" in operation["responses"]["429"]["headers"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/geo+json"}
     reference = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"]
