@@ -30,19 +30,34 @@ def test_every_route_is_described(description):
         ("/localize", "post"),
         ("/gallery", "post"),
         ("/gallery", "get"),
+        ("/gallery/tiles", "get"),
+        ("/gallery/tiles", "delete"),
+        ("/gallery/tiles/{tile_id}", "get"),
+        ("/gallery/tiles/{tile_id}", "delete"),
+        ("/gallery/tiles/{tile_id}/image", "get"),
+        ("/gallery/imports", "post"),
+        ("/gallery/imports", "get"),
+        ("/gallery/imports/{import_id}", "get"),
+        ("/gallery/imports/{import_id}", "delete"),
+        ("/gallery/snapshots", "post"),
+        ("/gallery/snapshots", "get"),
+        ("/gallery/snapshots/{name}", "get"),
+        ("/gallery/snapshots/{name}", "delete"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/model", "get"),
+        ("/metrics", "get"),
+        ("/timings", "get"),
     }
     for _, _, operation in operations(description):
         assert operation["description"]
-        assert "200" in operation["responses"]
+        assert {"200", "201", "202", "204"} & set(operation["responses"])
 
 
 def test_every_error_is_a_problem_document_with_an_example(description):
     for _, _, operation in operations(description):
         for status, response in operation["responses"].items():
-            if status != "200":
+            if status >= "400":
                 content = response["content"]["application/problem+json"]
                 assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
                 assert content["examples"]
@@ -51,7 +66,20 @@ def test_every_error_is_a_problem_document_with_an_example(description):
 
 def test_localize_documents_its_form_its_errors_and_geojson(description):
     operation = description["paths"]["/localize"]["post"]
-    assert set(operation["responses"]) == {"200", "409", "413", "415", "422", "429", "503", "504"}
+    assert set(operation["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "503",
+        "504",
+    }
     assert "Retry-After" in operation["responses"]["429"]["headers"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/geo+json"}
     reference = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"]
