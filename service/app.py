@@ -13,10 +13,12 @@ from service.gallery.gallery import Gallery
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
 from service.routes import gallery as gallery_routes
-from service.routes import localize, system
+from service.routes import localize, system, tracks
 from service.routes.middleware import BodyLimit, RequestContext
 from service.routes.problems import Problem, add_problem_handlers
 from service.settings import Settings
+from service.tracking.store import TrackStore
+from service.tracking.tracker import Tracker
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -50,9 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gallery = gallery
     app.state.tile_maker = TileMaker(contract, batcher, settings)
     app.state.localizer = Localizer(contract, batcher, gallery, settings)
+    app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and from the outside in what every request passes
     app.include_router(localize.router)
+    app.include_router(tracks.router)
     app.include_router(gallery_routes.router)
     app.include_router(system.router)
     add_problem_handlers(app)
