@@ -1,11 +1,12 @@
 """What following a flight is worth: a simulated flight over a map, localized photo by photo through the service.
 
-    python benchmarks/tracks.py [--map examples/town.tif] [--photos 90] [--interval 1.0] [--speed 10] [--seed 0]
+    python benchmarks/tracks.py [--map examples/town.tif] [--photos 170] [--interval 1.0] [--speed 10] [--seed 0]
 
-The drone flies lines to and fro at a constant speed, with half circles between them, and looks nearly straight down; the simulator of training/
-renders what it sees. Every photo goes through ``POST /tracks/{id}/localize`` of a service in this process, whose gallery
-holds the map in 86 m tiles. In the middle ten photos are lost: five are blank, five show another place. Printed are
-the errors of the single photos' positions and of the track's, on the photos that have both, and what became of the lost.
+The drone flies rounds of a square with rounded corners at a constant speed and looks nearly straight down; the
+simulator of training/ renders what it sees. Every photo goes through ``POST /tracks/{id}/localize`` of a service in
+this process, whose gallery holds the map in 86 m tiles, with the heading and height that a drone knows (none of it with
+--pixels-only). In the middle ten photos are lost: five are blank, five show another place. Printed are the errors of the
+single photos' positions and of the track's, on the photos that have both, and what became of the lost.
 """
 
 from __future__ import annotations
@@ -29,49 +30,51 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from service.app import create_app
-from service.geo import haversine_m
 from service.gallery.sources import open_source
+from service.geo import haversine_m
 from service.settings import Settings
 from training.data.scene import Scene, load_scene
 from training.data.simulator import Camera, render
 from training.data.town import make_town
 
+ROOT = Path(__file__).resolve().parents[1]
 LOST = 10
 PHOTO_PX = (640, 480)  # twice and a half the model's input: more costs time and changes nothing
 HFOV_DEG, ABOVE_ROOFS_M = 69.4, 85.0
-LINE_STEP_M = 80.0
-EDGE_SHARE = 0.36  # the flight stays within this share of the map's size around its centre
+CORNER_RADIUS_M = 40.0  # 2.5 m/s² at 10 m/s, a brisk turn of a camera drone
+TURNED_DEG = 30.0  # of the square against the raster of tiles: nobody flies along it
+EDGE_SHARE = 0.31  # half a side of the square over the map's size; its photos then stay on the map
+PITCH_DEG = (87.0, 1.0)  # mean and sway of a camera on a gimbal
+HEADING_ERROR_DEG, HEIGHT_ERROR = 2.0, 0.03  # what compass and barometer err by, from photo to photo
 TILE_M, OVERLAP = 86.0, 0.5
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A photo of the flight: when, the JPEG, and the ground point at its centre; None where the photo shows nothing."""
+    """A photo of the flight: when, the JPEG, what the drone knows of its pose, and the ground point at its centre."""
 
     time_s: float
     jpeg: bytes
+    pose: dict[str, float]
     truth: tuple[float, float]
     lost: bool
 
 
 def flight_path(half_m: float, count: int, step_m: float) -> NDArray[np.float64]:
-    """``[count, 3]`` east, north and heading every ``step_m`` along lines to and fro, joined by half circles."""
-    radius_m = LINE_STEP_M / 2
-    line_m, turn_m = 2 * (half_m - radius_m), math.pi * radius_m
+    """``[count, 3]`` east, north and heading every ``step_m`` along rounds of a turned square with rounded corners."""
+    line_m, turn_m = 2 * (half_m - CORNER_RADIUS_M), math.pi / 2 * CORNER_RADIUS_M
     poses = []
     for at_m in np.arange(count) * step_m:
-        number, along_m = divmod(at_m, line_m + turn_m)
-        up = 1 if number % 2 == 0 else -1  # flies north on even lines
-        east_m = (number * LINE_STEP_M + half_m) % (2 * half_m) - half_m
-        if along_m <= line_m:
-            poses.append((east_m, up * (along_m - line_m / 2), 90 - 90 * up))
-        else:
-            angle = (along_m - line_m) / radius_m
-            east_m, north_m = east_m + radius_m * (1 - math.cos(angle)), up * (line_m / 2 + radius_m * math.sin(angle))
-            poses.append((east_m, north_m, 90 - up * (90 - math.degrees(angle))))
+        side, along_m = divmod(at_m, line_m + turn_m)
+        turned = max(0.0, along_m - line_m) / CORNER_RADIUS_M  # radians of the corner at this side's end
+        forward = min(along_m, line_m) - line_m / 2 + CORNER_RADIUS_M * math.sin(turned)
+        sideways = -half_m + CORNER_RADIUS_M * (1 - math.cos(turned))  # of a side that leads north, in the west
+        course = math.radians(TURNED_DEG) + math.pi / 2 * (side % 4)
+        east_m = sideways * math.cos(course) + forward * math.sin(course)
+        north_m = forward * math.cos(course) - sideways * math.sin(course)
+        poses.append((east_m, north_m, math.degrees(course + turned)))
     return np.array(poses)
 
 
@@ -84,7 +87,7 @@ def fly(scene: Scene, other: Scene, options: argparse.Namespace) -> list[Shot]:
     first_lost = (options.photos - LOST) // 2
     shots = []
     for i, (east_m, north_m, heading_deg) in enumerate(path):
-        pose = (east_m, north_m, up_m, heading_deg + rng.normal(0, 3), rng.uniform(84, 90), HFOV_DEG)
+        pose = (east_m, north_m, up_m, heading_deg + rng.normal(0, 3), min(90.0, rng.normal(*PITCH_DEG)), HFOV_DEG)
         camera = Camera.single(*map(float, pose))
         views = render(scene, camera, *PHOTO_PX)
         truth = scene.latlon(float(views.centre[0, 0]), float(views.centre[0, 1]))
@@ -96,7 +99,13 @@ def fly(scene: Scene, other: Scene, options: argparse.Namespace) -> list[Shot]:
         else:
             elsewhere = Camera.single(*rng.uniform(-40, 40, 2), float(other.height_m.max()) + ABOVE_ROOFS_M, *pose[3:])
             picture = picture_of(render(other, elsewhere, *PHOTO_PX).image[0], rng)
-        shots.append(Shot(i * options.interval, jpeg(picture), truth, lost is not None))
+        height_m = up_m - float(views.centre[0, 2]) if lost is None else up_m
+        known = {
+            "heading_deg": (pose[3] + rng.normal(0, HEADING_ERROR_DEG)) % 360,
+            "altitude_m": height_m * (1 + rng.normal(0, HEIGHT_ERROR)),
+            "hfov_deg": HFOV_DEG,
+        }
+        shots.append(Shot(i * options.interval, jpeg(picture), known, truth, lost is not None))
     return shots
 
 
@@ -139,7 +148,8 @@ async def follow(map_path: Path, shots: list[Shot], options: argparse.Namespace)
             answers = []
             for shot in shots:
                 files = {"image": ("photo.jpg", shot.jpeg)}
-                answer = await http.post(f"{url}/localize", files=files, data={"timestamp": str(shot.time_s)})
+                known = {} if options.pixels_only else shot.pose
+                answer = await http.post(f"{url}/localize", files=files, data=known | {"timestamp": shot.time_s})
                 answer.raise_for_status()
                 answers.append(answer.json())
             return answers
@@ -155,10 +165,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--map", type=Path, default=ROOT / "examples" / "town.tif")
     parser.add_argument("--model", type=Path, default=Settings().model)
-    parser.add_argument("--photos", type=int, default=90)
+    parser.add_argument("--photos", type=int, default=170)
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between photos")
     parser.add_argument("--speed", type=float, default=10.0, help="metres a second")
     parser.add_argument("--acceleration", type=float, help="the track's acceleration_m_s2; default: the service's")
+    parser.add_argument("--pixels-only", action="store_true", help="do not tell heading, height and field of view")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shots = fly(load_scene(options.map), another_place(), options)
@@ -190,11 +201,15 @@ def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
     good = np.flatnonzero(track[end + 1 :] < 2 * np.nanmedian(track[~lost]))
     seen = {use: uses.count(use) for use in ("fused", "gated", "lost")}
     console.print(f"uses: {seen}; of the lost photos: {uses[end - LOST + 1 : end + 1]}")
-    console.print(f"a photo alone has a position: {np.isfinite(single[~lost]).mean():.2f}; the track: "
-                  f"{np.isfinite(track[~lost]).mean():.2f} of the photos that are not lost")
+    console.print(
+        f"a photo alone has a position: {np.isfinite(single[~lost]).mean():.2f}; the track: "
+        f"{np.isfinite(track[~lost]).mean():.2f} of the photos that are not lost"
+    )
     console.print(f"track within its accuracy_m: {np.mean(within):.2f} (0.68 is exact)")
-    console.print(f"error after {LOST} lost photos: {track[end]:.1f} m; photos until it is below twice its median: "
-                  f"{int(good[0]) + 1 if len(good) else 'never'}")
+    console.print(
+        f"error after {LOST} lost photos: {track[end]:.1f} m; photos until it is below twice its median: "
+        f"{int(good[0]) + 1 if len(good) else 'never'}"
+    )
 
 
 def rmse(errors: NDArray[np.float64]) -> float:

@@ -1,7 +1,7 @@
 """The main job: a photo in, a position out."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -47,12 +47,14 @@ class View:
         side_m: side of the square of ground that was compared.
         tile_side_m: size of the tiles that were preferred.
         tile_sizes: sizes among which it was chosen; 1 where there is no choice.
+        pixels: the compared square as the model got it, uint8 ``[S, S, 3]``.
     """
 
     photo_width_m: float | None = None
     side_m: float | None = None
     tile_side_m: float | None = None
     tile_sizes: int = 1
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class Localizer:
         tile_side_m = closest_side_m(sides_m, short_side_m)
         image = make_view(photo, known.heading_deg, width_m, tile_side_m)
         side_m = image.width * width_m / photo.image.width
-        return preprocess(image, self.contract), View(width_m, side_m, tile_side_m, max(1, len(sides_m)))
+        pixels = preprocess(image, self.contract)
+        return pixels, View(width_m, side_m, tile_side_m, max(1, len(sides_m)), pixels)
 
     def _search(
         self, embedding: NDArray[np.float32], top_k: int, known: Known, view: View, near: Circle | None

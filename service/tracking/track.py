@@ -6,7 +6,7 @@ of the gallery, or none that was listed); the motion is lost and the place begin
 against each other, on the scale of "nothing is known, and the photo tells nothing", which has the weight ``lost``:
 
     fix    w · min(L · A · N, 10)          L: odds that the place is right against that none of the places is
-    miss   w                               A: ground that the gallery covers; A · N: how much likelier here than anywhere
+    miss   w                               A: ground that the gallery covers; A · N: how much likelier than anywhere
     birth  lost · L                        w: weight of the motion
 
 So a place near the prediction needs little evidence, one far away has its full chance, and a track that has seen
@@ -29,13 +29,14 @@ from service.localization.places import Place
 from service.tracking.filter import (
     GATE,
     Array,
-    Dynamics,
     Fix,
     Motion,
+    Shift,
     gaussian_density,
     largest_sigma_m,
     squared_distance,
 )
+from service.tracking.odometry import NorthUpView, shift_between
 
 Use = Literal["fused", "gated", "lost"]
 
@@ -52,12 +53,6 @@ LEAST_NONE = 0.02
 
 SAME_MOTION = 4.0
 """Squared Mahalanobis distance (two standard deviations) within which two hypotheses are one."""
-
-CRUISE_M_S2 = 0.1
-"""Acceleration in straight flight: what wind does to a hovering autopilot, a metre in 5 s."""
-
-CRUISE_S, MANOEUVRE_S = 20.0, 3.0
-"""Mean times of straight flight and of a turn: survey lines of some hundred metres at 10 m/s, turned within a line step."""
 
 MAX_EVIDENCE = 10.0
 """Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most ten
@@ -76,19 +71,13 @@ class Options:
 
     Attributes:
         max_speed_m_s: over ground; no fix is fused that would need more.
-        acceleration_m_s2: standard deviation of its acceleration along each axis while it manoeuvres.
+        acceleration_m_s2: standard deviation of its acceleration along each axis.
         expiry_s: seconds without a photo after which the track is forgotten.
     """
 
     max_speed_m_s: float = 30.0
-    acceleration_m_s2: float = 3.0
+    acceleration_m_s2: float = 2.0
     expiry_s: float = 600.0
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """Straight flight, and manoeuvres."""
-        cruise_m_s2 = min(CRUISE_M_S2, self.acceleration_m_s2)
-        return Dynamics((cruise_m_s2, self.acceleration_m_s2), (CRUISE_S, MANOEUVRE_S))
 
 
 @dataclass(frozen=True)
@@ -139,6 +128,7 @@ class Track:
     hypotheses: list[Hypothesis] = field(default_factory=list)
     lost: float = 1.0
     timestamp_s: float | None = None
+    view: NorthUpView | None = None
     uses: dict[Use, int] = field(default_factory=lambda: {"fused": 0, "gated": 0, "lost": 0})
 
     @property
@@ -171,7 +161,14 @@ class Track:
         radius_m = math.sqrt(GATE) * math.hypot(largest_sigma_m(motion.position_covariance_m2), sigma_m)
         return Circle(motion.lat, motion.lon, min(radius_m, MAX_RADIUS_M))
 
-    def update(self, timestamp_s: float, places: list[Place], area_m2: float, sure: bool = True) -> Use:
+    def update(
+        self,
+        timestamp_s: float,
+        places: list[Place],
+        area_m2: float,
+        sure: bool = True,
+        view: NorthUpView | None = None,
+    ) -> Use:
         """Take in what a photo says.
 
         Args:
@@ -179,6 +176,7 @@ class Track:
             places: the places that it may show; none for a photo that shows no place of the gallery.
             area_m2: ground on which places were searched.
             sure: false when the photo may well show no place of the gallery: its places then count for less.
+            view: what it showed, if its heading and ground size are known; compared with the photo before.
 
         Returns:
             ``fused`` when the likeliest motion took one of the places as its fix, ``gated`` when it took none, ``lost``
@@ -191,13 +189,14 @@ class Track:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
         if dt_s > MAX_GAP_S:
             self.hypotheses, self.lost = [], 1.0
+        shift = shift_between(self.view, view) if self.view is not None and view is not None else None
         survival = math.exp(-dt_s / TRUST_S)
         lost = self.lost + (1 - survival) * sum(each.weight for each in self.hypotheses)
 
         odds = list(zip(places, _odds(places, sure), strict=True))
         branches = [self._birth(place, lost * odd) for place, odd in odds]
         for each in self.hypotheses:
-            motion = self._predicted(each, timestamp_s)
+            motion = self._predicted(each, timestamp_s, shift)
             predicted = replace(each, motion=motion, weight=each.weight * survival, place=None)
             branches.append(predicted)
             branches += [
@@ -206,7 +205,7 @@ class Track:
                 if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
             ]
         self.hypotheses, self.lost = _pruned(branches, lost)
-        self.timestamp_s = timestamp_s
+        self.timestamp_s, self.view = timestamp_s, view
         use = self._use(places)
         self.uses[use] += 1
         return use
@@ -217,12 +216,11 @@ class Track:
         return "gated" if places else "lost"
 
     def _birth(self, place: Place, weight: float) -> Hypothesis:
-        models = len(self.options.dynamics.durations_s)
-        return Hypothesis(Motion.start(_fix(place), self.options.max_speed_m_s, models), weight, place.grain_m, place)
+        return Hypothesis(Motion.start(_fix(place), self.options.max_speed_m_s), weight, place.grain_m, place)
 
-    def _predicted(self, hypothesis: Hypothesis, timestamp_s: float) -> Motion:
+    def _predicted(self, hypothesis: Hypothesis, timestamp_s: float, shift: Shift | None = None) -> Motion:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
-        return hypothesis.motion.predict(dt_s, self.options.dynamics, hypothesis.grain_m)
+        return hypothesis.motion.predict(dt_s, self.options.acceleration_m_s2, hypothesis.grain_m, shift)
 
     def _in_reach(self, motion: Motion, place: Place, dt_s: float) -> bool:
         """Whether the aircraft could have come here since the last photo, within the errors of both positions."""

@@ -10,6 +10,7 @@ from service.geo import Circle, offset_m
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.localization.places import Place, places
+from service.tracking.odometry import NorthUpView
 from service.tracking.store import TrackStore
 from service.tracking.track import Track, Use
 
@@ -57,8 +58,17 @@ class Tracker:
         answer = await self.localizer.localize(data, hints, top_k, refine, near)
         found = [] if answer.position is None else _as_answered(places(answer.pool, calibration, refine), answer)
         sure = answer.verdict.status == "located"
-        use = track.update(timestamp_s, found, searched_area_m2(info, answer.known.prior), sure)
+        area_m2 = searched_area_m2(info, answer.known.prior)
+        use = await asyncio.to_thread(track.update, timestamp_s, found, area_m2, sure, _north_up_view(answer))
         return Step(answer, use, track.hypotheses[0].place if track.hypotheses else None)
+
+
+def _north_up_view(answer: Answer) -> NorthUpView | None:
+    """What the photo showed, where its heading and ground size are known."""
+    view = answer.view
+    if view.pixels is None or view.side_m is None or answer.known.heading_deg is None:
+        return None
+    return NorthUpView.of(view.pixels, view.side_m)
 
 
 def _as_answered(found: list[Place], answer: Answer) -> list[Place]:
