@@ -5,8 +5,8 @@
 The drone flies rounds of a square with rounded corners at a constant speed and looks nearly straight down; the
 simulator of training/ renders what it sees. Every photo goes through ``POST /tracks/{id}/localize`` of a service in
 this process, whose gallery holds the map in 86 m tiles, with the heading and height that a drone knows (none of it with
---pixels-only). In the middle ten photos are lost: five are blank, five show another place. Printed are the errors of the
-single photos' positions and of the track's, on the photos that have both, and what became of the lost.
+--pixels-only). In the middle ten photos are lost: five are blank, five show another place. Printed are the errors of
+the single photos' positions and of the track's, on the photos that have both, and what became of the lost.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
     within = [t < a["position"]["accuracy_m"] for t, a in zip(track, answers, strict=True) if a["position"] is not None]
     end = int(np.flatnonzero(lost)[-1])
     good = np.flatnonzero(track[end + 1 :] < 2 * np.nanmedian(track[~lost]))
+    after = "no position" if math.isnan(track[end]) else f"{track[end]:.1f} m"
     seen = {use: uses.count(use) for use in ("fused", "gated", "lost")}
     console.print(f"uses: {seen}; of the lost photos: {uses[end - LOST + 1 : end + 1]}")
     console.print(
@@ -207,7 +208,7 @@ def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
     )
     console.print(f"track within its accuracy_m: {np.mean(within):.2f} (0.68 is exact)")
     console.print(
-        f"error after {LOST} lost photos: {track[end]:.1f} m; photos until it is below twice its median: "
+        f"error after {LOST} lost photos: {after}; photos until it is below twice its median: "
         f"{int(good[0]) + 1 if len(good) else 'never'}"
     )
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 
 from service import errors
 from service.routes import schemas
@@ -16,6 +16,7 @@ from service.tracking.track import Options, Track
 from service.tracking.tracker import Tracker
 
 router = APIRouter(prefix="/tracks", tags=["tracks"])
+TrackId = Annotated[str, Path(max_length=64, description="as `POST /tracks` answered it")]
 
 
 @dataclass
@@ -57,15 +58,15 @@ async def open_track(request: Request, response: Response, form: Annotated[Track
     return _state(opened, tracker)
 
 
-@router.get("/{track_id}", response_model=schemas.TrackState, responses=documented(errors.TrackNotFound))
-async def get_track(request: Request, track_id: str) -> schemas.TrackState:
+@router.get("/{track_id}", response_model=schemas.TrackState, responses=documented(errors.TrackNotFound, errors.InvalidParameter))
+async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
     """Where the track was at its last photo, and what became of its photos; does not prolong its life."""
     tracker: Tracker = request.app.state.tracker
     return _state(tracker.store.get(track_id), tracker)
 
 
-@router.delete("/{track_id}", status_code=204, response_model=None, responses=documented(errors.TrackNotFound))
-async def delete_track(request: Request, track_id: str) -> None:
+@router.delete("/{track_id}", status_code=204, response_model=None, responses=documented(errors.TrackNotFound, errors.InvalidParameter))
+async def delete_track(request: Request, track_id: TrackId) -> None:
     """Forget a track."""
     tracker: Tracker = request.app.state.tracker
     tracker.store.delete(track_id)
@@ -85,7 +86,7 @@ async def delete_track(request: Request, track_id: str) -> None:
 )
 async def localize_next(
     request: Request,
-    track_id: str,
+    track_id: TrackId,
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or TIFF")],
     timestamp: Annotated[
         str,
