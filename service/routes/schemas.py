@@ -53,15 +53,23 @@ class Query(BaseModel):
     width: int = Field(description="pixels, upright", examples=[4000])
     height: int = Field(description="pixels, upright", examples=[2250])
     used: dict[str, Source] = Field(description="hints that counted, and where they come from")
-    values: dict[str, float] = Field(default={}, description="the hints that counted", examples=[{"heading_deg": 151.8}])
+    values: dict[str, float] = Field(
+        default={}, description="the hints that counted", examples=[{"heading_deg": 151.8}]
+    )
     readings: dict[str, str] = Field(
-        default={}, description="for hints from EXIF or XMP, which reading it is", examples=[{"heading_deg": "gimbal yaw"}]
+        default={},
+        description="for hints from EXIF or XMP, which reading it is",
+        examples=[{"heading_deg": "gimbal yaw"}],
     )
     ground_width_m: float | None = Field(
-        default=None, description="ground that the photo's width covers, from altitude and field of view", examples=[179.5]
+        default=None,
+        description="ground that the photo's width covers, from altitude and field of view",
+        examples=[179.5],
     )
     view_side_m: float | None = Field(default=None, description="side of the square of ground that was compared")
-    tile_side_m: float | None = Field(default=None, description="of the gallery's tile sizes the one closest to the photo's")
+    tile_side_m: float | None = Field(
+        default=None, description="of the gallery's tile sizes the one closest to the photo's"
+    )
 
 
 class Timing(BaseModel):

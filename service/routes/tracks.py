@@ -58,14 +58,23 @@ async def open_track(request: Request, response: Response, form: Annotated[Track
     return _state(opened, tracker)
 
 
-@router.get("/{track_id}", response_model=schemas.TrackState, responses=documented(errors.TrackNotFound, errors.InvalidParameter))
+@router.get(
+    "/{track_id}",
+    response_model=schemas.TrackState,
+    responses=documented(errors.TrackNotFound, errors.InvalidParameter),
+)
 async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
     """Where the track was at its last photo, and what became of its photos; does not prolong its life."""
     tracker: Tracker = request.app.state.tracker
     return _state(tracker.store.get(track_id), tracker)
 
 
-@router.delete("/{track_id}", status_code=204, response_model=None, responses=documented(errors.TrackNotFound, errors.InvalidParameter))
+@router.delete(
+    "/{track_id}",
+    status_code=204,
+    response_model=None,
+    responses=documented(errors.TrackNotFound, errors.InvalidParameter),
+)
 async def delete_track(request: Request, track_id: TrackId) -> None:
     """Forget a track."""
     tracker: Tracker = request.app.state.tracker

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from service.tracking.filter import Shift
 
-MIN_AGREEMENT = 0.2
-"""Correlation of the pixels that both views show. Views of different ground stay below 0.1, blank ones have none."""
+SHARPEST = 0.15
+"""Standard deviation of the frequencies that count, in cycles a pixel: finer detail is mostly noise."""
+
+BAND_PX = (2.0, 6.0)
+"""Detail of this size (difference of two Gaussian blurs) must agree: bright and dark quarters agree by chance."""
+
+MIN_AGREEMENT = 0.16
+"""Correlation of that detail where both views show the same ground. Measured on a flight over the demo town with a
+heading that errs by 2° a photo: 90 % of right shifts lie above, 99.5 % of the shifts that are found between views of
+different ground below."""
 
 MIN_OVERLAP = 0.3
 """Share of the side, along each axis, that both views must show for their pixels to agree by more than chance."""
@@ -50,7 +59,7 @@ def shift_between(before: NorthUpView, after: NorthUpView) -> Shift | None:
     if before.grey.shape != after.grey.shape or not 1 / SAME_SCALE < before.side_m / after.side_m < SAME_SCALE:
         return None
     down_px, right_px = _content_shift_px(before.grey, after.grey)
-    if _agreement(before.grey, after.grey, round(down_px), round(right_px)) < MIN_AGREEMENT:
+    if _agreement(_detail(before.grey), _detail(after.grey), round(down_px), round(right_px)) < MIN_AGREEMENT:
         return None
     pixel_m = (before.side_m + after.side_m) / 2 / len(before.grey)
     east_m, north_m = -right_px * pixel_m, down_px * pixel_m  # a camera that flies north sees its ground go down
@@ -66,7 +75,9 @@ def _content_shift_px(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tu
     window = (1 + np.cos(np.pi * radius)) / 2  # round: the corners of a turned photo are empty
     one, other = (np.fft.rfft2(window * (grey - grey.mean())) for grey in (before, after))
     cross = other * one.conj()
-    peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=before.shape)
+    square = np.fft.fftfreq(side)[:, None] ** 2 + np.fft.rfftfreq(side) ** 2
+    smooth = np.exp(-square / (2 * SHARPEST**2))
+    peaks = np.fft.irfft2(smooth * cross / np.maximum(np.abs(cross), 1e-9), s=before.shape)
     row, column = np.unravel_index(np.argmax(peaks), peaks.shape)
     down = row + _vertex(peaks[row - 1, column], peaks[row, column], peaks[(row + 1) % side, column])
     right = column + _vertex(peaks[row, column - 1], peaks[row, column], peaks[row, (column + 1) % side])
@@ -79,13 +90,20 @@ def _vertex(left: float, middle: float, right: float) -> float:
     return 0.0 if curvature >= 0 else float(0.5 * (left - right) / curvature)
 
 
-def _agreement(before: NDArray[np.uint8], after: NDArray[np.uint8], down: int, right: int) -> float:
+def _detail(grey: NDArray[np.uint8]) -> NDArray[np.float64]:
+    image = Image.fromarray(grey)
+    fine, coarse = (np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), float) for radius in BAND_PX)
+    detail: NDArray[np.float64] = fine - coarse
+    return detail
+
+
+def _agreement(before: NDArray[np.float64], after: NDArray[np.float64], down: int, right: int) -> float:
     """Correlation (Pearson) of the pixels that both show, for a shift of the content."""
     side = len(before)
     if max(abs(down), abs(right)) > (1 - MIN_OVERLAP) * side:
         return 0.0
-    first = before[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)].astype(float)
-    second = after[max(0, down) : side - max(0, -down), max(0, right) : side - max(0, -right)].astype(float)
+    first = before[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
+    second = after[max(0, down) : side - max(0, -down), max(0, right) : side - max(0, -right)]
     first, second = first - first.mean(), second - second.mean()
     spread = math.sqrt(float((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / spread if spread > 0 else 0.0

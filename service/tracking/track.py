@@ -48,8 +48,9 @@ TRUST_S = 300.0
 MAX_GAP_S = 600.0
 """After ten minutes without a photo a drone may be anywhere in reach: the track starts anew."""
 
-LEAST_NONE = 0.02
-"""The photo shows none of its places with at least this probability: calibration is never surer than 98 %."""
+LEAST_NONE = 0.05
+"""The photo shows none of its places with at least this probability: no calibration is believed beyond 95 %, so that
+one wild photo does not outweigh a track."""
 
 SAME_MOTION = 4.0
 """Squared Mahalanobis distance (two standard deviations) within which two hypotheses are one."""
