@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format bench examples clean
+.PHONY: help demo serve test soak lint format bench examples clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: ae
 
 test: .venv/dev.done  ## all tests
 	$(BIN)/pytest
+
+soak: .venv/dev.done  ## the tests that take minutes: thousands of damaged images and bodies
+	$(BIN)/pytest -m soak
 
 lint: .venv/dev.done  ## style, types, formatting
 	$(BIN)/ruff check .
@@ -48,5 +51,5 @@ clean:  ## remove the virtual environment and everything made
 
 .venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
-	@$(PIP) --editable '.[cpu,train,dev]'
+	@$(PIP) --editable '.[cpu,otel,train,dev]'
 	@touch $@ .venv/cpu.done

@@ -13,18 +13,17 @@ status says.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from survey import Photo, map_of, read_photos
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from service.geo import haversine_m
@@ -38,15 +37,6 @@ SHIPPED = Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx"
 PICTURES = {".jpg", ".jpeg", ".png"}
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A photo and the true ``(lat, lon)`` of its centre on the ground."""
-
-    path: Path
-    truth: tuple[float, float]
-    heading_deg: float
-
-
 def main() -> None:
     """Print one row for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -57,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     photos = read_photos(options.data)
     others = [p for folder in options.other for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES]
-    map_path = next(p for name in ("map.tif", "map.jpg") if (p := options.data / name).exists())
+    map_path = map_of(options.data)
 
     table = Table(title=f"{len(photos)} photos of {options.data.name}, {len(others)} of other places")
     columns = ("model", "< 43 m", "< 25 m", "median error", "located", "right when located", "within accuracy_m")
@@ -77,20 +67,6 @@ def main() -> None:
             strangers = locate(gallery, model, [Photo(p, (0, 0), 0) for p in others]) if others else []
             table.add_row(model.stem, *summary(photos, answers), share([a["status"] == "located" for a in strangers]))
     Console(width=140).print(table)
-
-
-def read_photos(folder: Path) -> list[Photo]:
-    """The photos whose centre could be registered to the map."""
-    with (folder / "meta.csv").open() as file:
-        return [
-            Photo(
-                folder / row["file"],
-                (float(row["reg_center_lat"]), float(row["reg_center_lon"])),
-                float(row["flight_yaw_deg"]),
-            )
-            for row in csv.DictReader(file)
-            if row["reg_ok"] == "1"
-        ]
 
 
 def locate(gallery: Path, model: Path, photos: list[Photo], heading_deg: float | None = None) -> list[dict[str, Any]]:

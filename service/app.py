@@ -1,24 +1,36 @@
 """The service: everything is made and connected here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
+from service.gallery.snapshots import Snapshots
+from service.health import Health
+from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
+from service.metrics import Metrics, Timings
+from service.routes import docs, imports, localize, snapshots, system, tiles, tracks
 from service.routes import gallery as gallery_routes
-from service.routes import localize, system, tracks
-from service.routes.middleware import BodyLimit, RequestContext
-from service.routes.problems import Problem, add_problem_handlers
+from service.routes.access import Admission, Door, Guard, SecurityHeaders
+from service.routes.middleware import HEADER, BodyLimit, RequestContext
+from service.routes.openapi import describe
+from service.routes.problems import add_problem_handlers
+from service.security import Keys
 from service.settings import Settings
+from service.telemetry import RequestRecord
+from service.tracing import otlp
 from service.tracking.store import TrackStore
 from service.tracking.tracker import Tracker
+
+# Seconds to give up what is left in the encoder's queue when the server has already waited for every request.
+CLOSE_TIMEOUT_S = 2.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -29,40 +41,81 @@ def create_app(settings: Settings) -> FastAPI:
         DeviceUnavailable: the device that was asked for is not there.
         ModelMismatch: the gallery was made with another model.
         GalleryUnusable: the gallery file is corrupt or held by another process.
+        ConfigurationInvalid: settings cannot be followed, such as a file of keys that is not there.
     """
+    keys = Keys.of(settings)
+    tracer = otlp(settings.otlp_endpoint) if settings.otlp_endpoint else None
+
     # the parts, each made from the ones before
-    encoder = Encoder(settings.model, settings.device, settings.threads)
+    encoder = Encoder(
+        settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes
+    )
     contract = encoder.contract
-    index_device = "cpu" if settings.device == "cpu" else "auto"
-    gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, index_device)
-    batcher = Batcher(encoder.encode, settings.max_batch, settings.max_queue)
+    gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
+    devices = {"provider": encoder.provider, "index_device": str(gallery.info().index["device"])}
+    door = Door(settings.max_in_flight)
+    metrics = Metrics(
+        {"version": __version__, "model_id": contract.model_id, **devices},
+        lambda: gauges(batcher, door, gallery),
+    )
+    timings = Timings()
+    batcher = Batcher(
+        encoder.encode,
+        settings.max_batch,
+        settings.max_queue,
+        stuck_after_s=settings.deadline_s,  # by then all who waited for that batch have been answered
+        on_batch=metrics.on_batch,
+    )
+    tile_maker = TileMaker(contract, batcher, settings)
+    importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
+        importer.start()
         try:
             yield
         finally:
-            await batcher.close()
+            await importer.close()
+            await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
+            if tracer is not None:
+                tracer.close()
 
-    app = FastAPI(title="aerofix", summary=_SUMMARY, description=_DESCRIPTION, version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="aerofix",
+        summary=_SUMMARY,
+        description=_DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
     app.state.encoder = encoder
     app.state.batcher = batcher
     app.state.gallery = gallery
-    app.state.tile_maker = TileMaker(contract, batcher, settings)
+    app.state.devices = devices
+    app.state.door = door
+    app.state.health = Health(encoder, batcher, gallery)
+    app.state.metrics = metrics
+    app.state.timings = timings
+    app.state.tile_maker = tile_maker
+    app.state.importer = importer
+    app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
     app.state.localizer = Localizer(contract, batcher, gallery, settings)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
-    # HTTP: routes, errors, and from the outside in what every request passes
+    # HTTP: routes, errors, and what every request passes
     app.include_router(localize.router)
-    app.include_router(tracks.router)
-    app.include_router(gallery_routes.router)
+    for room in (tracks, gallery_routes, tiles, imports, snapshots):
+        app.include_router(room.router)
     app.include_router(system.router)
+    docs.add_pages(app)
     add_problem_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestContext)  # added last, so it is outermost
-    _document_problems(app)
+    observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
+    _add_middleware(app, settings, door, keys, observers)
+    describe(app, keys.needed)
     return app
 
 
@@ -73,14 +126,37 @@ holds the truth with 68 % probability. Errors are problem documents (RFC 9457).
 """
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Add the schema of problem documents, which no route names as its model, to the OpenAPI description."""
-    generate = app.openapi
+def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:
+    """What has a value now, for ``Metrics``."""
+    info = gallery.info()
+    return {
+        "aerofix_in_flight_requests": ("Requests inside now.", door.inside),
+        "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
+        "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
+        "aerofix_encoder_failing_seconds": (
+            "How long the encoder has been dead or stuck; 0: it works.",
+            batcher.failing_s,
+        ),
+        "aerofix_index_tiles": ("Tiles in the index.", info.count),
+        "aerofix_gallery_generation": ("Grows with every change of the gallery.", info.generation),
+    }
 
-    def openapi() -> dict[str, Any]:
-        description = generate()
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        description["components"]["schemas"].setdefault("Problem", schema)
-        return description
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+def _add_middleware(
+    app: FastAPI, settings: Settings, door: Door, keys: Keys, observers: Sequence[Callable[[RequestRecord], None]]
+) -> None:
+    """From the inside out: each one added goes round those before it."""
+    uploads = {imports.PATH: (settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES")}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, uploads=uploads)
+    app.add_middleware(Admission, door=door)
+    app.add_middleware(Guard, keys=keys, hosts=settings.allowed_hosts, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", HEADER],
+            expose_headers=[HEADER, "Location", "Retry-After"],
+        )
+    app.add_middleware(RequestContext, observers=observers)
+    app.add_middleware(SecurityHeaders)

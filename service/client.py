@@ -1,10 +1,12 @@
 """The command line's way to a service: over the network, or inside this process when none runs."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from fastapi import FastAPI
@@ -14,6 +16,10 @@ from service.settings import Settings
 
 # Seconds. A batch of tiles on a small CPU may take a while; connecting to a service that is there does not.
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+
+
+# What protects a service from others, or tells others of it, has no place when it answers one command.
+_ALONE = {"read_keys": (), "write_keys": (), "keys_file": None, "allowed_hosts": (), "otlp_endpoint": None}
 
 
 class ServiceError(AerofixError):
@@ -65,6 +71,40 @@ class Client:
         """Describe the gallery."""
         return await self._call("GET", "/gallery")
 
+    async def tiles(self, limit: int, cursor: str, bbox: str | None = None) -> dict[str, Any]:
+        """One page of the tiles; the answer is that of ``GET /gallery/tiles``."""
+        params = {"limit": str(limit), "cursor": cursor} | ({"bbox": bbox} if bbox else {})
+        return await self._call("GET", "/gallery/tiles", params=params)
+
+    async def delete_tile(self, tile_id: str) -> dict[str, Any]:
+        """Delete a tile."""
+        return await self._call("DELETE", f"/gallery/tiles/{quote(tile_id)}")
+
+    async def delete_area(self, bbox: str) -> dict[str, Any]:
+        """Delete the tiles whose centre lies in ``w,s,e,n``."""
+        return await self._call("DELETE", "/gallery/tiles", params={"bbox": bbox})
+
+    async def snapshot(self, target: Path) -> None:
+        """Have a snapshot made, download it, and remove it from the service's folder.
+
+        Raises:
+            ServiceError: the service cannot make it, or ``target`` cannot be written.
+        """
+        made = await self._call("POST", "/gallery/snapshots")
+        path = f"/gallery/snapshots/{made['name']}"
+        try:
+            async with self._http.stream("GET", path) as response:
+                with target.open("xb") as file:
+                    async for chunk in response.aiter_bytes():
+                        file.write(chunk)
+                    size = file.tell()
+            if size != made["bytes"]:
+                raise ServiceError(f"the snapshot {made['name']} arrived incomplete; try again.")
+        except (OSError, httpx.HTTPError) as error:
+            raise ServiceError(f"{target} cannot be written: {error}.") from error
+        finally:
+            await self._http.delete(path)
+
     async def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
             response = await self._http.request(method, path, **kwargs)
@@ -91,9 +131,12 @@ class Client:
 async def connect(url: str, settings: Settings | None = None) -> AsyncIterator[Client]:
     """Open a client.
 
+    A running service is shown the key in ``AEROFIX_KEY``, if there is one.
+
     Args:
         url: base URL of a running service.
-        settings: when given, no service is asked: the same application runs in this process with these settings.
+        settings: when given, no service is asked: the same application runs in this process with these settings, and
+            who may open the file needs no key.
 
     Raises:
         AerofixError: the application in this process cannot start; see ``create_app``.
@@ -102,10 +145,12 @@ async def connect(url: str, settings: Settings | None = None) -> AsyncIterator[C
     if settings is None:
         if httpx.URL(url).scheme not in ("http", "https"):
             raise ServiceError(f"{url!r} is not the URL of a service; give one such as http://127.0.0.1:8000.")
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as http:
+        key = os.environ.get("AEROFIX_KEY", "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, headers=headers) as http:
             yield Client(http)
         return
-    app = load_app(settings)
+    app = load_app(settings.model_copy(update=_ALONE))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aerofix", timeout=TIMEOUT) as http,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from service.errors import AerofixError
+from service.security import Keys, for_listening
 from service.settings import Settings
 
 # Distributions that install the same module: one of each group must be there, and two overwrite each other's files.
@@ -26,7 +27,8 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [one_of("onnxruntime", RUNTIMES), one_of("faiss", INDEXES)]
     if all(finding.good for finding in findings):
         findings += [_try("providers", _providers), *_model_and_gallery(settings)]
-    return findings
+        findings.append(_try("search", lambda: _search(settings)))
+    return [*findings, _try("listening", lambda: _listening(settings))]
 
 
 def one_of(module: str, distributions: tuple[str, ...]) -> Finding:
@@ -68,6 +70,19 @@ def _providers() -> str:
     return ", ".join(onnxruntime.get_available_providers())
 
 
+def _search(settings: Settings) -> str:
+    from service.gallery.faiss_gpu_index import make_index
+
+    return f"runs on {make_index(1, settings.search_device).describe()['device']}"
+
+
+def _listening(settings: Settings) -> str:
+    for_listening(settings)
+    keys = Keys.of(settings)
+    who = f"{len(keys.read)} read and {len(keys.write)} write keys" if keys.needed else "no keys"
+    return f"on {settings.host}:{settings.port} with {who}"
+
+
 def _model_and_gallery(settings: Settings) -> list[Finding]:
     from service.encoder.session import Encoder
     from service.gallery.gallery import Gallery
@@ -76,7 +91,9 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
 
     def model() -> str:
         nonlocal encoder
-        encoder = Encoder(settings.model, settings.device, settings.threads)  # checks the contract, embeds a probe
+        encoder = Encoder(  # checks the contract, embeds a probe
+            settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes
+        )
         contract = encoder.contract
         return f"{contract.model_id} keeps the contract and embeds a probe image on {encoder.provider}"
 

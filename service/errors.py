@@ -4,6 +4,8 @@ Every error carries a sentence that names the fix, and the numbers behind it whe
 HTTP; ``service/routes/problems.py`` maps each class to a status, and the command line prints the sentence.
 """
 
+import errno
+
 
 class AerofixError(Exception):
     """Base of all errors a user can meet.
@@ -51,6 +53,22 @@ class MissingParameter(AerofixError):
     """A required request parameter is absent."""
 
 
+class Unauthorized(AerofixError):
+    """The request carries no key, or one that is not known."""
+
+
+class Forbidden(AerofixError):
+    """The request may not do this: its key only reads, or it comes from a place that is not trusted."""
+
+
+class BodyMalformed(AerofixError):
+    """The request body is not what its Content-Type says."""
+
+
+class BodyTooSlow(AerofixError):
+    """The request body did not arrive in time."""
+
+
 class GalleryEmpty(AerofixError):
     """There is no tile to search."""
 
@@ -61,6 +79,22 @@ class TrackNotFound(AerofixError):
 
 class GalleryUnusable(AerofixError):
     """The gallery file is corrupt, of another schema, or held by another process."""
+
+
+class GalleryInUse(GalleryUnusable):
+    """Another process has the gallery file open."""
+
+
+class TileNotFound(AerofixError):
+    """There is no tile with this id."""
+
+
+class ImportNotFound(AerofixError):
+    """There is no import with this id."""
+
+
+class SnapshotNotFound(AerofixError):
+    """There is no snapshot with this name."""
 
 
 class ModelMismatch(AerofixError):
@@ -75,8 +109,16 @@ class DeviceUnavailable(AerofixError):
     """A device was asked for that this installation or machine cannot give."""
 
 
+class ConfigurationInvalid(AerofixError):
+    """Settings that do not go together, or that this installation or machine cannot follow."""
+
+
 class SourceUnreadable(AerofixError):
     """A map source (GeoTIFF, image with corners) cannot be read or is not georeferenced."""
+
+
+class ArchiveRefused(AerofixError):
+    """A zip file is damaged, too large when unpacked, or holds what no archive of images should."""
 
 
 class EmbeddingError(AerofixError):
@@ -97,3 +139,15 @@ class NotReady(AerofixError):
 
 class StorageFull(AerofixError):
     """The gallery's disk is full; nothing of this write was kept."""
+
+
+def disk_error(error: OSError, what: str) -> StorageFull | GalleryUnusable:
+    """Name the fix of an error of the disk.
+
+    Args:
+        error: what the operating system says.
+        what: what could not be done, in words that name no folder.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"No space left: {what}. Free space on the disk of the gallery, then try again.")
+    return GalleryUnusable(f"{what} ({error.strerror}); check that the folder exists and this user may write to it.")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.encoder.batcher import Batcher
@@ -14,16 +16,28 @@ from service.encoder.preprocess import preprocess
 from service.errors import InvalidParameter
 from service.gallery.gallery import NewTile
 from service.gallery.tile import Footprint, Tile, stable_id
-from service.imaging.decode import decode
+from service.imaging.decode import Photo, decode
 from service.settings import Settings
+from service.telemetry import step
 
-THUMBNAIL_PX = 256  # as large as a candidate is shown, and about 15 kB
-THUMBNAIL_QUALITY = 80
+KEPT_PX = 512
+"""Shorter side of the image that is kept of a tile, or the model's input size if that is larger: another model can
+embed the gallery again without the map."""
+
+KEPT_BYTES = 256 * 2**10
+"""A JPEG of 512 x 512 pixels at quality 95 takes about 200 kB; larger files are encoded anew."""
+
+KEPT_QUALITY = 92
+"""JPEG; its noise is far below the differences that an encoder looks at."""
 
 
 @dataclass(frozen=True)
 class TileMaker:
-    """Makes tiles; holds what all requests share."""
+    """Makes tiles; holds what all requests share.
+
+    The embedding is that of the image as it was sent. A JPEG or WebP of moderate size is kept as it is, so embedding
+    the gallery again with its own model gives the same; of other images a JPEG is kept, which comes close.
+    """
 
     contract: ModelContract
     batcher: Batcher
@@ -41,25 +55,48 @@ class TileMaker:
         """
         if not isinstance(entry, dict):
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
-        tile, image = await asyncio.to_thread(self._read, data, entry)
-        encoded = await self.batcher.encode(preprocess(image, self.contract), self.settings.deadline_s)
-        return NewTile(tile, encoded.embedding, await asyncio.to_thread(_thumbnail, image))
+        with step("decode"):
+            tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
+        encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
+        return NewTile(tile, encoded.embedding, kept)
 
-    def _read(self, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, Image.Image]:
-        photo = decode(data, self.settings.max_image_pixels, self.contract.image_size)
+    def _read(self, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, bytes, NDArray[np.uint8]]:
+        """The tile, the image to keep, and the model's input."""
+        max_pixels, side_px = self.settings.max_image_pixels, kept_side_px(self.contract)
+        photo = decode(data, max_pixels, side_px)
         footprint = Footprint.parse(entry, photo.width, photo.height)
         tile_id = entry.get("id")
         properties = entry.get("properties")
         if not isinstance(properties, dict | None):
             raise InvalidParameter("properties must be a JSON object.")
-        return Tile(
-            stable_id(data, footprint) if tile_id is None else tile_id, footprint, properties or {}
-        ), photo.image
+        tile = Tile(stable_id(data, footprint) if tile_id is None else tile_id, footprint, properties or {})
+        kept = data if _can_be_kept(data, photo, side_px) else _smaller(photo.image, side_px)
+        return tile, kept, preprocess(photo.image, self.contract)
 
 
-def _thumbnail(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+def kept_side_px(contract: ModelContract) -> int:
+    """Shorter side in pixels that images are kept at, for galleries of this model."""
+    return max(KEPT_PX, contract.image_size)
+
+
+def model_input(kept: bytes, contract: ModelContract, max_pixels: int) -> NDArray[np.uint8]:
+    """The model's input, uint8 ``[S, S, 3]``, from a tile's kept image.
+
+    Raises:
+        AerofixError: it cannot be decoded.
+    """
+    return preprocess(decode(kept, max_pixels, kept_side_px(contract)).image, contract)
+
+
+def _can_be_kept(data: bytes, photo: Photo, side_px: int) -> bool:
+    is_compact = data.startswith(b"\xff\xd8\xff") or data[8:12] == b"WEBP"
+    return is_compact and len(data) <= KEPT_BYTES and min(photo.width, photo.height) <= side_px
+
+
+def _smaller(image: Image.Image, side_px: int) -> bytes:
+    """A JPEG of the image, shrunk until its shorter side is ``side_px``."""
+    scale = min(1.0, side_px / min(image.size))
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=THUMBNAIL_QUALITY)
+    size = (round(image.width * scale), round(image.height * scale))
+    image.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=KEPT_QUALITY, subsampling="4:4:4")
     return out.getvalue()

@@ -1,10 +1,15 @@
 """Everything that can be configured, from the environment (prefix ``AEROFIX_``) or the command line."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.security import digests
+
+# A list in the environment is written with commas or spaces.
+Words = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -17,23 +22,63 @@ class Settings(BaseSettings):
         description="ONNX file that keeps the model contract; the default is the one shipped beside the package.",
     )
     gallery: Path = Field(Path("aerofix.gallery"), description="Gallery file; made on first use.")
+
+    # devices
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto takes CUDA when it is there."
+    )
+    index_device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where tiles are searched; auto takes CUDA when FAISS has it and the model may use it."
+    )
+    cuda_device: int = Field(0, ge=0, le=63, description="Number of the GPU, as nvidia-smi lists them.")
+    cuda_memory_bytes: int = Field(
+        0, ge=0, description="Bytes of GPU memory that the model's arena may take; 0 leaves it the whole GPU."
     )
     threads: int = Field(
         0, ge=0, le=256, description="CPU threads of one inference; 0 lets onnxruntime take one per physical core."
     )
+
+    # load
     max_batch: int = Field(
         16, ge=1, le=1024, description="Images; past 16 a CPU gains no throughput, a large GPU gains up to 64 or so."
     )
     max_queue: int = Field(
         128, ge=1, le=100_000, description="Images; 8 batches is about a second on a CPU, as long as a client waits."
     )
+    max_in_flight: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests inside at a time, at the most; one more is told to come back before its body is read. "
+        "Four batches fill the next one while photos are decoded; fewer come in while deadlines are missed.",
+    )
     deadline_s: float = Field(
-        10.0, gt=0, le=600, description="Seconds from reading an image to its embedding; later, a drone has moved on."
+        10.0, gt=0, le=600, description="Seconds from reading an image to its answer; later, a drone has moved on."
+    )
+    body_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Seconds for a body to arrive; a 7 MB photo over a link of 1 Mbit/s."
+    )
+    drain_s: float = Field(
+        25.0, ge=0, le=3600, description="Seconds to finish accepted requests after SIGTERM; Kubernetes kills after 30."
+    )
+    restart_after_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that the encoder may be dead or stuck before /livez fails and the process is restarted; "
+        "/readyz fails at once. Long enough to see it in the log and the metrics.",
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."
+    )
+    max_import_bytes: int = Field(
+        64 * 2**30, ge=1024, description="Bytes of an import's upload; the orthophoto of a large city."
+    )
+    imports: Path | None = Field(
+        None, description="Folder of uploads until they are imported; default: the gallery's name with -imports."
+    )
+    snapshots: Path | None = Field(
+        None, description="Folder of snapshots; default: the gallery's name with -snapshots."
     )
     max_image_pixels: int = Field(
         100_000_000, ge=256, description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry."
@@ -43,6 +88,49 @@ class Settings(BaseSettings):
         500.0, gt=0, le=50_000, description="Metres round the EXIF position to search when it is used as the prior."
     )
     max_tracks: int = Field(1000, ge=1, le=100_000, description="Tracks open at once; one takes about 60 kB of memory.")
+
+    # who may ask
+    host: str = Field("127.0.0.1", description="Address to listen on; any but a loopback address needs keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    read_keys: Words = Field(
+        (), description="Keys that may localize and look; each the key itself or sha256: and its hash in hexadecimal."
+    )
+    write_keys: Words = Field((), description="Keys that may also change the gallery; written like the others.")
+    keys_file: Path | None = Field(
+        None, description="File with a line `read KEY` or `write KEY` for each, for what mounts secrets as files."
+    )
+    insecure: bool = Field(False, description="Listen on other addresses without keys; whoever gets there may write.")
+    allowed_hosts: Words = Field(
+        (), description="Names that a request may address; empty takes any, or on a loopback address its names."
+    )
+    cors_origins: Words = Field(
+        (), description="Origins whose web pages may call, such as https://map.example; empty allows none."
+    )
+
+    # watching
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line that is written."
     )
+    otlp_endpoint: str | None = Field(
+        None, description="URL of an OpenTelemetry collector, such as http://127.0.0.1:4318/v1/traces; unset: none."
+    )
+
+    @field_validator("read_keys", "write_keys", "allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("read_keys", "write_keys")
+    @classmethod
+    def _hash(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return digests(value)  # from here on no key is in memory, in a log or in an error
+
+    @property
+    def search_device(self) -> str:
+        """Where to search, with the GPU's number; without a word on it, no GPU where the model may not use one."""
+        kind = "cpu" if self.index_device == "auto" and self.device == "cpu" else self.index_device
+        return kind if kind == "cpu" else f"{kind}:{self.cuda_device}"
+
+    def beside_gallery(self, what: str) -> Path:
+        """The default folder for things of the gallery: ``aerofix.gallery-imports`` and so on."""
+        return self.gallery.with_name(f"{self.gallery.name}-{what}")

@@ -1,15 +1,71 @@
-"""Logs as JSON lines on stderr, each with the id of the request that it belongs to."""
+"""What is going on: logs as JSON lines on stderr, and the steps of the request that is being served."""
 
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the current task serves; set by the request middleware."""
 
 access_log = logging.getLogger("service.access")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named part of a request, between two readings of ``time.perf_counter()`` in seconds."""
+
+    name: str
+    started: float
+    ended: float
+
+
+@dataclass
+class RequestRecord:
+    """A request as those who watch see it: what was asked, what came of it, when, and its steps.
+
+    Attributes:
+        route: path template such as ``/gallery/tiles/{tile_id}``, or ``(none)``; never the path itself, which has
+            no bound on its number of values.
+        status: HTTP status, 0 when the client left before the answer began.
+        started: ``time.perf_counter()`` in seconds; ``ended`` likewise.
+        parent: the caller's ``traceparent`` header, if any.
+    """
+
+    id: str
+    method: str
+    started: float
+    parent: str = ""
+    route: str = "(none)"
+    status: int = 0
+    ended: float = 0.0
+    steps: list[Step] = field(default_factory=list)
+    open: bool = True
+
+
+current_request: ContextVar[RequestRecord | None] = ContextVar("current_request", default=None)
+"""The request that the current task, or thread started for it, serves."""
+
+
+def record_step(name: str, started: float, ended: float) -> None:
+    """Note a step of the current request; outside a request, or after its end, this does nothing."""
+    record = current_request.get()
+    if record is not None and record.open:  # a job that a request started outlives it
+        record.steps.append(Step(name, started, ended))
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Note what happens inside as a step of the current request."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        record_step(name, started, time.perf_counter())
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,10 +97,11 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # access_log says it with the request id and duration
     for chatty in ("httpx", "faiss.loader"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for every damaged body, which is answered
 
 
 class Stopwatch:
-    """Milliseconds of named steps that follow each other, and their total."""
+    """Milliseconds of named steps that follow each other, and their total; each is a step of the request, too."""
 
     def __init__(self) -> None:
         self._started = self._last = time.perf_counter()
@@ -54,7 +111,12 @@ class Stopwatch:
         """End a step: what passed since the last one counts for it."""
         now = time.perf_counter()
         self.ms[step] = (now - self._last) * 1e3
+        record_step(step, self._last, now)
         self._last = now
+
+    def skip(self) -> None:
+        """Let what passed since the last step count for none here; another part of the service notes it."""
+        self._last = time.perf_counter()
 
     def total_ms(self) -> float:
         """Milliseconds since the start."""

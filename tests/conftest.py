@@ -141,6 +141,59 @@ def encode_image():
     return encode
 
 
+def _damage(rng, data, other):
+    """Change a file in one of the ways in which files go wrong, or are made to."""
+    data = bytearray(data)
+    at, length = int(rng.integers(len(data))), int(rng.integers(1, 64))
+    match int(rng.integers(8)):
+        case 0:  # bits fall over
+            for i in rng.integers(len(data), size=int(rng.integers(1, 20))):
+                data[i] ^= 1 << int(rng.integers(8))
+        case 1:  # the end is missing
+            del data[at:]
+        case 2:  # a piece is missing
+            del data[at : at + length]
+        case 3:  # a piece comes twice
+            data[at:at] = data[at : at + length]
+        case 4:  # noise in between
+            data[at:at] = rng.bytes(length)
+        case 5:  # a number near the start is as large as it can be
+            data[at % 64 : at % 64 + 4] = b"\xff\xff\xff\xff"
+        case 6:  # half of this, half of something else
+            data[at:] = other[int(rng.integers(len(other))) :]
+        case 7:  # all zero from here
+            data[at:] = bytes(len(data) - at)
+    return bytes(data)
+
+
+@pytest.fixture(scope="session")
+def damage():
+    """``damage(rng, data, other)`` gives a file that went wrong; ``other`` is what it may be mixed up with."""
+    return _damage
+
+
+@pytest.fixture(scope="session")
+def image_files(ground, encode_image):
+    """Small sound files of every kind that the service reads."""
+    image = ground(1, 48, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = [
+        ("JPEG", {"quality": 80}),
+        ("JPEG", {"progressive": True, "exif": exif}),
+        ("PNG", {}),
+        ("PNG", {"exif": exif}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 50}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", {"compression": "jpeg"}),
+    ]
+    files = [encode_image(image, kind, **chosen) for kind, chosen in options]
+    return [*files, encode_image(image.convert("P"), "PNG"), encode_image(image.convert("L"), "TIFF")]
+
+
 @pytest.fixture(autouse=True)
 def logging_left_as_found():
     """Undo what a command under test did to the process's logging: its handlers write to that test's stderr."""

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.config import DataConfig
 from training.data.pairs import PairSimulator, cut_tiles
+from training.data.simulated import SimulatedConfig
 from training.data.textures import Texture
 from training.data.transforms import augment
 from training.errors import TrainingError
@@ -67,7 +67,7 @@ class Answers:
         return ~np.isnan(self.truth[:, 0])
 
 
-def held_out_answers(encoder: Encoder, textures: list[Texture], data: DataConfig, *, seed: int) -> Answers:
+def held_out_answers(encoder: Encoder, textures: list[Texture], data: SimulatedConfig, *, seed: int) -> Answers:
     """Search simulated photos of held-out textures in galleries of 5 to all of the scenes, a quarter without their own.
 
     Raises:

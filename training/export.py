@@ -1,8 +1,9 @@
 """Checkpoint → the ONNX file of the model contract, checked against PyTorch, with its calibration inside.
 
-The file holds uint8 in, normalisation, backbone, pooling, projection and unit length; heads and branches that only
-training needs never reach it. ``weights_sha256`` is SHA-256 over the graph's initializers sorted by name, each as its
-UTF-8 name, a zero byte and its raw little-endian values: it survives another serialisation of the same weights.
+The file holds uint8 in, normalisation, backbone, pooling, projection and unit length, and dense descriptors if the
+model has them; heads and branches that only training needs never reach it. ``weights_sha256`` is SHA-256 over the
+graph's initializers sorted by name, each as its UTF-8 name, a zero byte and its raw little-endian values: it survives
+another serialisation of the same weights.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from training.calibrate import calibrate, held_out_answers, untrained_calibration
-from training.config import Config, DataConfig, dump_config
+from training.checkpoint import load_encoder
+from training.config import Config, dump_config
+from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
-from training.train import load_encoder
 
 CONTRACT = "1"
 #: 18 is the contract's floor, and what the exporter writes without conversion.
@@ -49,7 +53,11 @@ def export_checkpoint(
     report = []
     calibration: dict[str, Any] = untrained_calibration()
     if calibrated:
-        data = config.data if data_root is None else DataConfig(**{**config.data.__dict__, "root": data_root})
+        if not isinstance(config.data, SimulatedConfig):
+            raise TrainingError(
+                f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
+            )
+        data = config.data if data_root is None else replace(config.data, root=data_root)
         _, held_out = load_textures(data)
         answers = held_out_answers(encoder, held_out, data, seed=config.run.seed)
         calibration, lines = calibrate(answers)
@@ -63,7 +71,7 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
     """Write the file with its metadata; returns the smallest cosine of the parity check.
 
     Raises:
-        TrainingError: the file's embeddings differ from PyTorch's by more than ``MIN_COSINE`` allows.
+        TrainingError: what the file answers differs from PyTorch's by more than ``MIN_COSINE`` allows.
     """
     encoder = encoder.eval().cpu()
     model = _trace(encoder, config.model.image_size)
@@ -71,12 +79,12 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
     metadata = {
         "contract": CONTRACT,
         "model_id": f"{config.name}-{digest[:8]}",
-        "method": config.method,
+        "method": config.method_name,
         "backbone": config.model.backbone,
         "image_size": config.model.image_size,
         "resize": config.model.resize,
         "embedding_dim": encoder.embedding_dim,
-        "local_shape": "",
+        "local_shape": _local_shape(model),
         "weights_sha256": digest,
         "training_config": json.dumps(_without_paths(dump_config(config))),
         "calibration": json.dumps(calibration),
@@ -97,17 +105,23 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
 
 
 def parity(encoder: Encoder, path: Path, image_size: int) -> float:
-    """Smallest cosine between PyTorch's and onnxruntime's (CPU) embeddings, over noise and structured pictures."""
+    """Smallest cosine between PyTorch's and onnxruntime's (CPU) vectors, over noise and structured pictures.
+
+    Every embedding counts, and every position of the dense descriptors.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, image_size, image_size, 3), dtype=np.uint8)
     ramp = np.linspace(0, 255, image_size).astype(np.uint8)
     images[1], images[2] = ramp[None, :, None], ramp[:, None, None]
     images[3, : image_size // 2], images[4] = 0, 255
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    theirs: NDArray[np.float32] = session.run(["embedding"], {"image": images})[0]
+    graph, names = _graph(encoder)
+    theirs: list[NDArray[np.float32]] = session.run(names, {"image": images})
     with torch.no_grad():
-        ours = encoder(torch.from_numpy(images)).numpy()
-    return float((ours * theirs).sum(1).min())
+        answer = graph(torch.from_numpy(images))
+    ours: list[Tensor] = [answer] if isinstance(answer, Tensor) else list(answer)
+    cosines = [(a.numpy() * b).sum(1).min() for a, b in zip(ours, theirs, strict=True)]
+    return float(np.min(cosines))  # NaN stays NaN
 
 
 def weights_sha256(model: onnx.ModelProto) -> str:
@@ -121,16 +135,44 @@ def weights_sha256(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
+class _WithLocal(nn.Module):
+    """The graph of a model with dense descriptors: image → embedding, local."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.encoder.features(image)
+        return features.embedding, features.local
+
+
+def _graph(encoder: Encoder) -> tuple[nn.Module, list[str]]:
+    """What to export, and the names of its outputs."""
+    if encoder.local_dim is None:
+        return encoder, ["embedding"]
+    return _WithLocal(encoder).eval(), ["embedding", "local"]
+
+
+def _local_shape(model: onnx.ModelProto) -> str:
+    """``[C, h, w]`` of the output ``local`` as JSON; empty when there is none."""
+    for output in model.graph.output:
+        if output.name == "local":
+            return json.dumps([d.dim_value for d in output.type.tensor_type.shape.dim[1:]])
+    return ""
+
+
 def _trace(encoder: Encoder, image_size: int) -> onnx.ModelProto:
+    graph, names = _graph(encoder)
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
-            encoder,
+            graph,
             (example,),
             str(file),
             input_names=["image"],
-            output_names=["embedding"],
+            output_names=names,
             dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=4096)}},
             opset_version=OPSET,
             dynamo=True,

@@ -1,41 +1,36 @@
-"""The training loop: one device, resumable, every step a function of the seed and its number.
+"""The training loop: CPU, one GPU, or several under ``torchrun``; resumable; every step a function of seed and number.
 
-A run folder holds ``config.yaml``, ``log.csv`` (step, loss, R@1 of the batch, learning rate, pairs/s) and
-``checkpoint.pt``. Run the same command again and it goes on from the checkpoint, with the same losses as if it had
-never stopped.
+Run the same command again and it goes on from the checkpoint, with the losses of a run that never stopped. What the run
+folder holds: ``training/run_folder.py``.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-import pickle
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Generator, Tensor
 
-from training.config import Config, dump_config, parse_config
-from training.data.pairs import PairSimulator
-from training.data.textures import load_textures
+from training.batch import Batch
+from training.checkpoint import State, resume, save_checkpoint
+from training.config import Config, OptimConfig
+from training.data.base import PairData
+from training.data.datasets import open_dataset
+from training.data.loader import load_batches
+from training.data.sampling import epoch_batches, gps_neighbours, shard, similarity_neighbours
+from training.distributed import World, join_world, leave_world, same_everywhere, sum_over_processes
 from training.errors import TrainingError
-from training.methods.base import InfoNCE, make_method
+from training.methods import make_method
+from training.methods.base import ModelShape
 from training.models.encoder import Encoder
-
-
-@dataclass
-class State:
-    """Everything a checkpoint holds, live."""
-
-    encoder: Encoder
-    method: InfoNCE
-    optimizer: torch.optim.AdamW
-    step: int = 0
+from training.run_folder import RunFolder
+from training.step import train_step
+from training.validate import Validation
 
 
 def fit(config: Config, *, quiet: bool = False) -> Path:
@@ -45,153 +40,143 @@ def fit(config: Config, *, quiet: bool = False) -> Path:
         TrainingError: the data or device is missing, the checkpoint is of another config, or the loss became NaN (the
             batch is then saved beside the checkpoint).
     """
-    device = pick_device(config.run.device)
+    world = join_world(config.run.device)
+    try:
+        return _fit(config, world, quiet=quiet)
+    finally:
+        leave_world(world)
+
+
+def _fit(config: Config, world: World, *, quiet: bool) -> Path:
     torch.manual_seed(config.run.seed)
-    textures, held_out = load_textures(config.data)
-    pairs = PairSimulator(textures, config.data, config.model.image_size, seed=config.run.seed)
-    state = make_state(config, device)
-    out = config.run.out
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
+    dataset = open_dataset(config.data, config.model, seed=config.run.seed)
+    pairs = dataset.train()
+    state = make_state(config, pairs.places, world)
+    checkpoint = config.run.out / "checkpoint.pt"
     if checkpoint.exists():
-        _resume(state, checkpoint, config)
-    (out / "config.yaml").write_text(yaml.safe_dump(dump_config(config), sort_keys=False))
-    _cut_log(out / "log.csv", state.step)
-    with _progress(quiet) as progress, (out / "log.csv").open("a", newline="") as log:
-        task = progress.add_task(
-            f"{len(textures)} textures, {len(held_out)} held out",
-            total=config.optim.steps,
-            completed=state.step,
-            note="",
-        )
-        writer = csv.writer(log)
-        while state.step < config.optim.steps:
+        resume(state, checkpoint, config)
+    steps = total_steps(config.optim, len(pairs.place))
+    validation = Validation(dataset, config, steps)
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(config, world, state.step)) if world.leads else None
+        progress = stack.enter_context(_progress(quiet or folder is None))
+        task = progress.add_task(config.name, total=steps, completed=state.step, note=f"{len(pairs.place)} pairs")
+        began = time.perf_counter()
+        for batch in _batches(state, pairs, config, world, steps):
+            lr = learning_rate(state.step, config.optim, steps)
+            dice = Generator().manual_seed(_seed(config, world) + state.step)
+            report = train_step(state, batch, config.optim, world, dice, progress=state.step / steps, lr=lr)
+            if not math.isfinite(report["loss"]):
+                _stop(batch, report["loss"], state.step, config.run.out, world)
+            rate = len(batch) * world.size / (time.perf_counter() - began)
+            note = f"loss {report['loss']:.3f}  R@1 {report['recall_at_1']:.2f}  {rate:.1f} pairs/s"
+            progress.update(task, completed=state.step, note=note)
+            if folder is not None:
+                folder.log(state.step, {**report, "lr": lr, "pairs_per_s": rate})
+                if validation.due(state.step):
+                    folder.measured(state.step, validation.measure(state.encoder))
+                if state.step % config.run.checkpoint_every == 0 or state.step == steps:
+                    save_checkpoint(state, checkpoint, config)
             began = time.perf_counter()
-            batch = pairs.batch(config.optim.batch_pairs, step_generator(config.run.seed, state.step))
-            loss, recall = train_step(state, batch.photo.to(device), batch.tile.to(device), config)
-            if not math.isfinite(loss):
-                torch.save(batch, out / "nan_batch.pt")
-                raise TrainingError(
-                    f"The loss became {loss} at step {state.step}; the batch is in {out / 'nan_batch.pt'}."
-                )
-            rate = len(batch.place) / (time.perf_counter() - began)
-            lr = state.optimizer.param_groups[0]["lr"]
-            writer.writerow([state.step, f"{loss:.6f}", f"{recall:.3f}", f"{lr:.2e}", f"{rate:.1f}"])
-            log.flush()
-            progress.update(task, completed=state.step, note=f"loss {loss:.3f}  R@1 {recall:.2f}  {rate:.1f} pairs/s")
-            if state.step % config.run.checkpoint_every == 0 or state.step == config.optim.steps:
-                save_checkpoint(state, checkpoint, config)
     return checkpoint
 
 
-def make_state(config: Config, device: torch.device) -> State:
-    """A fresh encoder, method and optimiser on a device."""
-    encoder = Encoder(config.model).to(device).to(memory_format=torch.channels_last)  # a third faster on CPUs
-    method = make_method(config).to(device)
-    weights = [p for p in encoder.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": config.optim.weight_decay},
+def make_state(config: Config, places: int, world: World) -> State:
+    """A fresh encoder, method and optimiser, the same in all processes."""
+    encoder = Encoder(config.model).to(world.device).to(memory_format=torch.channels_last)  # a third faster on CPUs
+    shape = ModelShape(
+        encoder.embedding_dim, encoder.stage_channels, config.model.local_dim, places, config.model.image_size
+    )
+    method = make_method(config.method, config.dphr, shape).to(world.device)
+    same_everywhere(encoder, world)
+    same_everywhere(method, world)
+    groups = [
+        {"params": [p for p in encoder.parameters() if p.requires_grad], "weight_decay": config.optim.weight_decay},
         {"params": list(method.parameters()), "weight_decay": 0.0},
     ]
-    return State(encoder, method, torch.optim.AdamW(groups, lr=config.optim.lr))
+    scaler = torch.amp.GradScaler(world.device.type, enabled=config.optim.precision == "fp16")
+    return State(encoder, method, torch.optim.AdamW(groups, lr=config.optim.lr), scaler)
 
 
-def train_step(state: State, photo: Tensor, tile: Tensor, config: Config) -> tuple[float, float]:
-    """One update on a batch of pairs ``[B, 3, S, S]`` (0 to 1); returns the loss and the batch's photo → tile R@1."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, config)
-    state.encoder.train()
-    images = torch.cat((photo, tile)).mul(255).permute(0, 2, 3, 1)
-    query, reference = state.encoder(images).chunk(2)
-    loss: Tensor = state.method(query, reference)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.encoder.parameters(), config.optim.clip_norm)
-    state.optimizer.step()
-    state.step += 1
-    hits = (query @ reference.T).argmax(1) == torch.arange(len(query), device=query.device)
-    return loss.item(), hits.float().mean().item()
+def total_steps(optim: OptimConfig, pairs: int) -> int:
+    """``optim.steps``, or ``optim.epochs`` times the full batches that the pairs make."""
+    return optim.steps or max(1, round((optim.epochs or 1) * (pairs // optim.batch_pairs)))
 
 
-def learning_rate(step: int, config: Config) -> float:
+def learning_rate(step: int, optim: OptimConfig, steps: int) -> float:
     """Linear warm-up, then half a cosine down to zero."""
-    optim = config.optim
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
-    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
+    done = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
     return optim.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The randomness of one step: a function of seed and step alone, so that resuming needs no saved RNG state."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` takes the GPU when there is one.
-
-    Raises:
-        TrainingError: ``cuda`` was asked for and is missing.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.device=cuda, but torch sees no CUDA device. Check nvidia-smi, or set run.device=cpu.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def save_checkpoint(state: State, path: Path, config: Config) -> None:
-    """Write a checkpoint beside the old one and swap: a kill leaves one or the other, never half of one."""
-    content = {
-        "config": dump_config(config),
-        "step": state.step,
-        "encoder": state.encoder.state_dict(),
-        "method": state.method.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
-
-
-def load_encoder(path: Path) -> tuple[Encoder, Config]:
-    """The encoder of a checkpoint, in evaluation mode, and the config that made it."""
-    content = _read_checkpoint(path)
-    config = parse_config(content["config"])
-    settings = parse_config({**content["config"], "model": {**content["config"]["model"], "weights": "none"}}).model
-    encoder = Encoder(settings)
-    encoder.load_state_dict(content["encoder"])
-    return encoder.eval(), config
-
-
-def _resume(state: State, path: Path, config: Config) -> None:
-    content = _read_checkpoint(path)
-    theirs, ours = content["config"], dump_config(config)
-    different = [k for k in ("method", "model", "data", "optim") if theirs[k] != ours[k]]
-    different += ["run.seed"] if theirs["run"]["seed"] != ours["run"]["seed"] else []
-    if different:
-        raise TrainingError(
-            f"{path} was made with other settings under {', '.join(different)}: choose another run.out."
+def _batches(state: State, pairs: PairData, config: Config, world: World, steps: int) -> Iterator[Batch]:
+    """This process's share of every batch from the state's step to the last; keeps the state's epoch up to date."""
+    while state.step < steps:
+        if state.epoch_step == 0:
+            state.neighbours = _neighbours(state, pairs, config, world)
+        dice = Generator().manual_seed(_seed(config) + state.epoch)
+        plan = epoch_batches(
+            pairs.place,
+            config.optim.batch_pairs,
+            dice,
+            sampling=config.sampling,
+            neighbours=state.neighbours,
+            also_shows=pairs.also_shows,
         )
-    state.encoder.load_state_dict(content["encoder"])
-    state.method.load_state_dict(content["method"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.step = content["step"]
+        todo = plan[state.epoch_step :][: steps - state.step]
+        specs = [(state.step + i, shard(indices, world.rank, world.size)) for i, indices in enumerate(todo)]
+        for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config, world)):
+            state.epoch_step += 1
+            yield batch.to(world.device)
+        state.epoch, state.epoch_step = state.epoch + 1, 0
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the rows after the checkpoint's step: they are about to be written again."""
-    rows = path.read_text().splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step))
+def _neighbours(state: State, pairs: PairData, config: Config, world: World) -> Tensor | None:
+    """The places most alike for this epoch: by GPS, by the encoder's own eyes (DSS), or none."""
+    sampling = config.sampling
+    if state.epoch == 0 and sampling.first == "gps":
+        if pairs.position is None:
+            raise TrainingError("sampling.first=gps, but this data set has no positions: set sampling.first=random.")
+        return torch.from_numpy(gps_neighbours(pairs.position, sampling.neighbours))
+    if state.epoch == 0 or sampling.then == "random":
+        return None
+    if (state.epoch - 1) % sampling.refresh_epochs:
+        return state.neighbours
+    photos, tiles = _look_at_places(state.encoder, pairs, config, world)
+    return torch.from_numpy(similarity_neighbours(photos.numpy(), tiles.numpy(), sampling.neighbours))
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        # torch's own text would advise to load the file unsafely
-        raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error
-    if not isinstance(content, dict) or not {"config", "step", "encoder", "method", "optimizer"} <= content.keys():
-        raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.")
-    return content
+@torch.no_grad()
+def _look_at_places(encoder: Encoder, pairs: PairData, config: Config, world: World) -> tuple[Tensor, Tensor]:
+    """Embeddings ``[places, D]`` of one photo and one tile of each place; every process does its share."""
+    first = torch.full((pairs.places,), -1)
+    for pair in range(len(pairs.place) - 1, -1, -1):
+        first[pairs.place[pair]] = pair
+    encoder.eval()
+    seen = torch.zeros(2, pairs.places, encoder.embedding_dim, device=world.device)
+    mine = [int(i) for i in first[world.rank :: world.size].tolist()]
+    specs = list(
+        enumerate(mine[i : i + config.optim.batch_pairs] for i in range(0, len(mine), config.optim.batch_pairs))
+    )
+    for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config), clean=True):
+        for side, images in enumerate((batch.photo, batch.tile)):
+            pixels = images.to(world.device).mul(255).permute(0, 2, 3, 1)
+            seen[side, batch.place.to(world.device)] = encoder(pixels)
+    photos, tiles = sum_over_processes(seen, world).cpu()
+    return photos, tiles
+
+
+def _seed(config: Config, world: World | None = None) -> int:
+    """Far apart for every run seed and process, so that adding a step or an epoch never meets another's."""
+    return (config.run.seed * 1009 + (0 if world is None else world.rank + 1)) * 1_000_003
+
+
+def _stop(batch: Batch, loss: float, step: int, out: Path, world: World) -> None:
+    path = out / f"nan_batch_{world.rank}.pt"
+    torch.save(vars(batch), path)
+    raise TrainingError(f"The loss became {loss} at step {step}; the batch is in {path}. Try a lower optim.lr.")
 
 
 def _progress(quiet: bool) -> Progress:

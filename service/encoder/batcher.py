@@ -2,25 +2,34 @@
 
 While the encoder is idle an image starts at once; while it works, images queue up and the next batch takes all of
 them, up to ``max_batch``. So there is no delay to tune: the batch grows with the load by itself.
+
+One thread owns the encoder and takes its next batch itself, so that it never waits for the event loop between two.
 """
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.encoder.session import Embeddings, Images
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
+from service.telemetry import record_step
 
 log = logging.getLogger(__name__)
 
 UNIT_TOLERANCE = 1e-2  # reduced precision leaves a unit vector within 1e-3; a failed image gives 0 or NaN
+
+Reason = Literal["idle", "gathered", "full", "alone"]
+"""Why a batch was released: the encoder was idle; it had been busy and this is all that waited; all that fits in;
+an image by itself, after the batch that it was in had failed."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,23 @@ class Encoded:
     encode_ms: float
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was encoded, for those who watch: how many images, why it was released and how long it took."""
+
+    size: int
+    reason: Reason
+    seconds: float
+
+
 @dataclass(eq=False)
 class _Item:
     image: NDArray[np.uint8]
-    deadline_at: float  # time.monotonic(), seconds
+    deadline_at: float  # time.perf_counter(), seconds
     queued_at: float
     answer: "asyncio.Future[Encoded]"
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
 
 class Batcher:
@@ -47,23 +67,46 @@ class Batcher:
         encode: maps uint8 ``[N, S, S, 3]`` to float32 ``[N, D]``; called in a thread of its own, one batch at a time.
         max_batch: largest N.
         max_queue: images that may wait; one more is refused.
+        stuck_after_s: seconds that one batch may take before the encoder counts as stuck.
+        on_batch: told of every batch, in the encoder's thread.
     """
 
-    def __init__(self, encode: Callable[[Images], Embeddings], max_batch: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        encode: Callable[[Images], Embeddings],
+        max_batch: int,
+        max_queue: int,
+        stuck_after_s: float = 60.0,
+        on_batch: Callable[[Batch], None] = lambda batch: None,
+    ) -> None:
         self._encode = encode
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._stuck_after_s = stuck_after_s
+        self._on_batch = on_batch
         self._waiting: deque[_Item] = deque()
         self._running: list[_Item] = []
-        self._wake = asyncio.Event()
+        self._changed = threading.Condition()  # guards what the loop and the thread share
         self._accepting = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
-        self._worker: asyncio.Task[None] | None = None
+        self._busy_since: float | None = None
+        self._died_at: float | None = None
+        # A daemon: a call that hangs inside a driver must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
+        self._ended = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def healthy(self) -> bool:
-        """Whether images are accepted and the worker that encodes them is alive."""
-        return self._accepting and self._worker is not None and not self._worker.done()
+        """Whether images are accepted and the thread that encodes them is alive and not stuck."""
+        return self._accepting and self.failing_s == 0
+
+    @property
+    def failing_s(self) -> float:
+        """Seconds since the encoder's thread has died or got stuck; 0 while it works."""
+        now, busy_since = time.perf_counter(), self._busy_since
+        if self._died_at is not None:
+            return now - self._died_at
+        return 0.0 if busy_since is None else max(0.0, now - busy_since - self._stuck_after_s)
 
     @property
     def queued(self) -> int:
@@ -71,18 +114,21 @@ class Batcher:
         return len(self._waiting)
 
     def start(self) -> None:
-        """Start the worker in the running event loop."""
+        """Start the thread; answers are given in the running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._accepting = True
-        self._worker = asyncio.create_task(self._work(), name="batcher")
-        self._worker.add_done_callback(self._on_worker_end)
+        self._thread.start()
 
-    async def close(self) -> None:
-        """Refuse new images, finish those that wait, and stop."""
-        self._accepting = False
-        self._wake.set()
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
-        self._thread.shutdown()
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Refuse new images, finish those that wait, and stop; after ``timeout_s`` give up those that are left."""
+        with self._changed:
+            self._accepting = False
+            self._changed.notify()
+        if self._loop is None:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
+        _refuse((*self._running, *self._waiting), "the service stopped before this image's turn; ask again.")
 
     async def encode(self, image: NDArray[np.uint8], deadline_s: float) -> Encoded:
         """Embed one image.
@@ -94,86 +140,114 @@ class Batcher:
         Raises:
             Overloaded: the queue is full.
             DeadlineExceeded: no answer within ``deadline_s``; an image still waiting is dropped.
-            NotReady: the service drains or its worker has died.
+            NotReady: the service drains, or its encoder has died or is stuck.
             EmbeddingError: the model gives no finite embedding for this image.
         """
-        if not self.healthy:
-            raise NotReady("the encoder is not running; the service is draining or must be restarted.")
-        if len(self._waiting) >= self._max_queue:
-            raise Overloaded(
-                f"{self._max_queue} images wait already; ask again in a second.",
-                limit=self._max_queue,
-                retry_after_s=1,
-            )
-        now = time.monotonic()
+        now = time.perf_counter()
         item = _Item(image, now + deadline_s, now, asyncio.get_running_loop().create_future())
-        self._waiting.append(item)
-        self._wake.set()
+        with self._changed:
+            if not self.healthy:
+                raise NotReady("the encoder is not running; the service is draining or must be restarted.")
+            if len(self._waiting) >= self._max_queue:
+                raise Overloaded(
+                    f"{self._max_queue} images wait already; ask again in a second.",
+                    limit=self._max_queue,
+                    retry_after_s=1,
+                )
+            self._waiting.append(item)
+            self._changed.notify()
         try:
             async with asyncio.timeout(deadline_s):
-                return await item.answer
+                answer = await item.answer
         except TimeoutError:
             raise _too_late() from None
+        record_step("queue", item.queued_at, item.started_at)
+        record_step("encode", item.started_at, item.ended_at)
+        return answer
 
-    async def _work(self) -> None:
-        while self._accepting or self._waiting:
-            self._wake.clear()
-            batch = self._next_batch()
-            if batch:
-                await self._run(batch)
-            elif self._accepting:
-                await self._wake.wait()
+    # the encoder's thread
 
-    def _next_batch(self) -> list[_Item]:
-        """Take the oldest images that somebody still waits for; cancelled and expired ones are dropped."""
-        batch: list[_Item] = []
-        while self._waiting and len(batch) < self._max_batch:
-            item = self._waiting.popleft()
-            if item.answer.done():
-                continue
-            if item.deadline_at <= time.monotonic():
-                item.answer.set_exception(_too_late())
-                continue
-            batch.append(item)
-        return batch
-
-    async def _run(self, batch: list[_Item]) -> None:
-        """Encode a batch; when it fails, encode its images one by one so that a bad image fails alone."""
-        started = time.monotonic()
-        self._running = batch
+    def _work(self) -> None:
         try:
-            images = np.stack([item.image for item in batch])
-            embeddings = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, images)
+            while (taken := self._next_batch()) is not None:
+                self._run(*taken)
+        except BaseException as error:  # whatever it is, those who wait must hear of it
+            log.critical("the encoder's thread died", exc_info=error)
+            with self._changed:
+                self._died_at = time.perf_counter()
+                left = (*self._running, *self._waiting)
+                self._waiting.clear()
+            self._tell(_refuse, left, "the encoder has died; restart the service.")
+        finally:
+            self._tell(self._ended.set)
+
+    def _next_batch(self) -> tuple[list[_Item], Reason] | None:
+        """Take the oldest images that somebody still waits for, None at the end; cancelled and expired ones go."""
+        with self._changed:
+            reason: Reason = "gathered"
+            batch: list[_Item] = []
+            while not batch:
+                while not self._waiting:
+                    if not self._accepting:
+                        return None
+                    reason = "idle"
+                    self._changed.wait()
+                while self._waiting and len(batch) < self._max_batch:
+                    item = self._waiting.popleft()
+                    # an image that is late is dropped here; its caller has a timer of its own
+                    if not item.answer.done() and item.deadline_at > time.perf_counter():
+                        batch.append(item)
+            self._running = batch
+        return batch, "full" if len(batch) == self._max_batch > 1 else reason
+
+    def _run(self, batch: list[_Item], reason: Reason) -> None:
+        """Encode a batch; when it fails, encode its images one by one so that a bad image fails alone."""
+        started = self._busy_since = time.perf_counter()
+        try:
+            embeddings = self._encode(np.stack([item.image for item in batch]))
         except Exception as error:
             if len(batch) == 1:
-                _answer(batch[0], error)
+                self._tell(_answer, [(batch[0], error)])
                 return
             log.warning("a batch of %d images failed, encoding them one by one", len(batch), exc_info=True)
             for item in batch:
-                await self._run([item])
+                self._run([item], "alone")
             return
-        encode_ms = (time.monotonic() - started) * 1e3
-        for item, embedding in zip(batch, embeddings, strict=True):
-            if abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE:  # false for NaN
-                _answer(item, Encoded(embedding, (started - item.queued_at) * 1e3, encode_ms))
-            else:
-                _answer(item, EmbeddingError("the model gives no finite embedding for this image; send another."))
+        finally:
+            self._busy_since = None
+        ended = time.perf_counter()
+        for item in batch:
+            item.started_at, item.ended_at = started, ended
+        answers = [(item, _encoded(item, row)) for item, row in zip(batch, embeddings, strict=True)]
+        self._tell(_answer, answers)
+        self._on_batch(Batch(len(batch), reason, ended - started))
 
-    def _on_worker_end(self, worker: "asyncio.Task[None]") -> None:
-        """Fail what still waits when the worker ends early: nobody may wait for an answer that cannot come."""
-        if not worker.cancelled() and (error := worker.exception()) is not None:
-            log.critical("the batcher's worker died", exc_info=error)
-        for item in (*self._running, *self._waiting):
-            _answer(item, NotReady("the encoder's worker has died; restart the service."))
+    def _tell(self, function: Callable[..., None], *args: object) -> None:
+        """Call a function in the event loop, where the futures live; when it is closed nobody listens any more."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function, *args)
 
 
-def _answer(item: _Item, answer: Encoded | Exception) -> None:
-    if item.answer.done():  # its caller has gone or its deadline has passed
-        return
-    if isinstance(answer, Exception):
-        item.answer.set_exception(answer)
-    else:
-        item.answer.set_result(answer)
+def _encoded(item: _Item, embedding: NDArray[np.float32]) -> Encoded | Exception:
+    if abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE:  # false for NaN
+        waited, ran = item.started_at - item.queued_at, item.ended_at - item.started_at
+        return Encoded(embedding, waited * 1e3, ran * 1e3)
+    return EmbeddingError("the model gives no finite embedding for this image; send another.")
+
+
+def _answer(answers: Iterable[tuple[_Item, Encoded | Exception]]) -> None:
+    for item, answer in answers:
+        if item.answer.done():  # its caller has gone or its deadline has passed
+            continue
+        if isinstance(answer, Exception):
+            item.answer.set_exception(answer)
+        else:
+            item.answer.set_result(answer)
+
+
+def _refuse(items: Iterable[_Item], reason: str) -> None:
+    _answer((item, NotReady(reason)) for item in items)
 
 
 def _too_late() -> DeadlineExceeded:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -31,20 +33,33 @@ class Encoder:
         path: the model file.
         device: ``auto`` takes CUDA when it is there, else the CPU.
         threads: CPU threads of one inference; 0 leaves the choice to onnxruntime.
+        cuda_device: number of the GPU.
+        cuda_memory_bytes: limit of the GPU memory arena; 0 for none.
 
     Raises:
         ContractBroken: the file breaks a clause, or its numbers do.
         DeviceUnavailable: the device that was asked for is not the one the session got.
     """
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: Device = "auto",
+        threads: int = 0,
+        cuda_device: int = 0,
+        cuda_memory_bytes: int = 0,
+    ) -> None:
         self.contract = check_contract(path)
         wanted = _choose_providers(device)
+        settings = {_PROVIDERS["cuda"]: cuda_options(cuda_device, cuda_memory_bytes)}
+        if _PROVIDERS["cuda"] in wanted:
+            _preload_cuda()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: a warning per node would drown the service's own log
         try:
-            self._session = ort.InferenceSession(os.fspath(path), options, providers=wanted)
+            providers = [(name, settings.get(name, {})) for name in wanted]
+            self._session = ort.InferenceSession(os.fspath(path), options, providers=providers)
         except Exception as error:  # onnxruntime raises its own classes, one per status code
             raise ContractBroken(
                 f"{path.name} breaks the model contract: onnxruntime cannot load it ({error}). "
@@ -55,8 +70,9 @@ class Encoder:
             fallback = f"onnxruntime gave {self.provider} instead of {wanted[0]}"
             if device != "auto":
                 raise DeviceUnavailable(
-                    f"device {device} was asked for but {fallback}. Check the driver and the CUDA libraries "
-                    "(`pip install aerofix[gpu]`), or run with --device cpu."
+                    f"device {device} was asked for but {fallback}. Run `nvidia-smi`: it must list GPU "
+                    f"{cuda_device} and CUDA 13 or newer (driver 580), in a container too (`docker run --gpus all`). "
+                    "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                 )
             log.warning("%s; name --device cuda to insist on the GPU", fallback)
         self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
@@ -117,6 +133,30 @@ def _choose_providers(device: Device) -> list[str]:
     if wanted not in available:
         raise DeviceUnavailable(
             f"device {device} was asked for but this onnxruntime offers only {', '.join(available)}. "
-            "Install the GPU build (`pip install aerofix[gpu]`, without onnxruntime beside it) or use --device cpu."
+            "Install the GPU build: `pip uninstall onnxruntime faiss-cpu`, then `pip install aerofix[gpu]`. Or use "
+            "--device cpu."
         )
     return [wanted]
+
+
+def cuda_options(device: int, memory_bytes: int) -> dict[str, str]:
+    """Options of onnxruntime's CUDA provider, each for a service that gets batches of every size."""
+    options = {
+        "device_id": str(device),
+        # the default searches all algorithms again for every new batch size, seconds each, in the middle of serving
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # the default doubles the arena, which takes what the index on the same GPU needs
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    if memory_bytes:
+        options["gpu_mem_limit"] = str(memory_bytes)
+    return options
+
+
+def _preload_cuda() -> None:
+    """Load CUDA and cuDNN from the packages that ``aerofix[gpu]`` brings, where the dynamic linker does not look."""
+    said = StringIO()
+    with redirect_stdout(said):  # it prints what it misses, and stdout may be a user's JSON
+        ort.preload_dlls(directory="")  # "": those packages, and never torch's
+    if said.getvalue():
+        log.warning("CUDA libraries: %s", said.getvalue().strip())

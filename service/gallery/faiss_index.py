@@ -26,24 +26,18 @@ RESCORE_ROWS = 4096
 class FaissIndex:
     """A :class:`~service.gallery.index.VectorIndex` that compares with every vector; exact at any size.
 
+    Flat search is bound by memory, so one lock serves one search at a time, which already uses all cores.
+
     Args:
         dim: dimensions of the vectors.
-        device: ``auto`` or ``cpu``. Flat search is bound by memory, so one lock serves one search at a time, which
-            already uses all cores.
 
     Raises:
-        DeviceUnavailable: ``cuda`` was asked for, or FAISS is not installed.
+        DeviceUnavailable: FAISS is not installed, or a library of it is missing.
     """
 
-    def __init__(self, dim: int, device: str = "cpu") -> None:
-        if device not in ("auto", "cpu"):
-            raise DeviceUnavailable(f"Search on device {device!r} is not built in yet; use 'auto' or 'cpu' for search.")
-        try:
-            import faiss
-        except ImportError as error:
-            raise DeviceUnavailable("FAISS is not installed; run: pip install 'aerofix[cpu]'") from error
-        self._faiss: Any = faiss
-        self._flat = faiss.IndexFlatIP(dim)
+    def __init__(self, dim: int) -> None:
+        self._faiss = load_faiss()
+        self._flat = self._faiss.IndexFlatIP(dim)
         self._dim = dim
         self._ids: Ids = np.empty(0, np.int64)
         self._centres: Centres = np.empty((0, 2), np.float64)
@@ -99,6 +93,33 @@ class FaissIndex:
         library = f"faiss {self._faiss.__version__}"
         return {"kind": "flat", "device": "cpu", "library": library, "dim": self._dim, "size": self.count()}
 
+    def snapshot(self) -> tuple[Ids, Any]:
+        """A copy of what is stored now: the ids, and a flat FAISS index of their vectors in the same order."""
+        with self._lock:
+            return self._ids[: len(self._slot_of)].copy(), self._faiss.clone_index(self._flat)
+
+    def known(self, ids: Ids) -> Ids:
+        """Those of ``ids`` that are stored."""
+        with self._lock:
+            return np.array([id_ for id_ in ids.tolist() if id_ in self._slot_of], np.int64)
+
+    def best_among(self, vectors: Vectors, k: int, candidates: Ids) -> tuple[Vectors, Ids]:
+        """The ``k`` best of each query's own candidates, scored and ordered as :meth:`search` does.
+
+        Args:
+            vectors: queries, shape ``[N, D]``.
+            k: at most C.
+            candidates: ids, shape ``[N, C]``, each at most once in a row; those that are not stored are passed over.
+        """
+        with self._lock:
+            flat = [self._slot_of.get(id_, -1) for id_ in candidates.ravel().tolist()]
+            slots = np.array(flat, np.int64).reshape(candidates.shape)
+            there = slots >= 0
+            scores = self._rescored(vectors, np.maximum(slots, 0)) if len(self._slot_of) else np.zeros(slots.shape)
+        scores = np.where(there, scores, -np.inf).astype(np.float32)
+        ids = np.where(there, candidates, NO_ID)
+        return _ordered(scores, ids, k)
+
     @property
     def _stored(self) -> Vectors:
         """FAISS's own copy of the vectors, writable, shape ``[size, D]``; valid until the next add or remove."""
@@ -119,8 +140,7 @@ class FaissIndex:
         vectors, depend on the batch. The candidates are therefore scored again in float64, always in the same order.
         """
         available = int(self._flat.ntotal) if slots is None else len(slots)
-        # Rounding bound of a float32 inner product of unit vectors (Higham 2002, section 3.1), once for each of two.
-        rounding = 2 * self._dim * float(np.finfo(np.float32).eps)
+        rounding = rounding_bound(self._dim)
         parameters = None
         if slots is not None:
             parameters = self._faiss.SearchParameters(sel=self._faiss.IDSelectorArray(slots))
@@ -130,9 +150,7 @@ class FaissIndex:
             if fetch == available or np.all(rough[:, -1] < rough[:, k - 1] - rounding):
                 break  # nothing outside of the candidates can reach rank k
             fetch = min(4 * fetch, available)
-        scores, ids = self._rescored(queries, found), self._ids[found]
-        order = np.lexsort((ids, -scores))[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+        return _ordered(self._rescored(queries, found), self._ids[found], k)
 
     def _rescored(self, queries: Vectors, slots: NDArray[np.int64]) -> Vectors:
         """Inner products of each query with its own slots, shape ``[N, C]``, summed row by row in float64."""
@@ -143,6 +161,35 @@ class FaissIndex:
                 part = slice(start, start + RESCORE_ROWS)
                 out[part] = (stored[row[part]] * query).sum(axis=1)
         return scores
+
+
+def load_faiss() -> Any:
+    """The FAISS module.
+
+    Raises:
+        DeviceUnavailable: it is not installed, or is a GPU build without its CUDA libraries.
+    """
+    try:
+        import faiss
+    except (ImportError, RuntimeError) as error:  # the GPU build raises the latter, with the package's name
+        raise DeviceUnavailable(
+            f"FAISS cannot be loaded ({error}); run `pip install 'aerofix[cpu]'`, or 'aerofix[gpu]' on a GPU."
+        ) from error
+    return faiss
+
+
+def rounding_bound(dim: int) -> float:
+    """Largest difference of two float32 inner products of the same unit vectors, summed in any order.
+
+    Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1, once for each of the two.
+    """
+    return 2 * dim * float(np.finfo(np.float32).eps)
+
+
+def _ordered(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
+    """The ``k`` best of each row, equal scores in the order of their ids."""
+    order = np.lexsort((ids, -scores))[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
 
 def _grown(array: Any, size: int) -> Any:

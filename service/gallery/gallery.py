@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import GalleryEmpty, GalleryUnusable
-from service.gallery.faiss_index import FaissIndex
+from service.gallery.faiss_gpu_index import make_index
 from service.gallery.index import NO_ID, VectorIndex
 from service.gallery.store import Store
+from service.gallery.store_copies import snapshot
+from service.gallery.store_imports import Imports, Step
 from service.gallery.tile import Tile
 from service.geo import Bounds, Circle, union_bounds
 
@@ -26,11 +28,11 @@ LOAD_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class NewTile:
-    """A tile to store: what it is, its embedding (float32 ``[D]``, unit L2 norm) and a JPEG thumbnail."""
+    """A tile to store: what it is, its embedding (float32 ``[D]``, unit L2 norm) and its image (JPEG or WebP)."""
 
     tile: Tile
     embedding: NDArray[np.float32]
-    thumbnail: bytes
+    image: bytes
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Gallery:
             path: the file, or ``":memory:"``.
             identity: identity stamp of the loaded model; an empty gallery adopts it.
             embedding_dim: D of the loaded model.
-            device: where to search: ``auto`` or ``cpu``.
+            device: where to search: ``auto``, ``cpu`` or ``cuda``, with the number of a GPU as in ``cuda:1``.
 
         Raises:
             GalleryUnusable: the file is corrupt, no gallery, or held by another process.
@@ -96,7 +98,7 @@ class Gallery:
             DeviceUnavailable: no such device.
             StorageFull: no space for a new file.
         """
-        index = FaissIndex(embedding_dim, device)
+        index = make_index(embedding_dim, device)
         store = Store(path)
         try:
             store.claim(identity)
@@ -107,21 +109,22 @@ class Gallery:
             raise
         return gallery
 
-    def upsert(self, tiles: Sequence[NewTile]) -> list[Literal["added", "updated"]]:
+    def upsert(self, tiles: Sequence[NewTile], step: Step | None = None) -> list[Literal["added", "updated"]]:
         """Store tiles in one transaction; on return they are on the disk and can be found.
 
-        Of several with one id in a call, the last stays.
+        Args:
+            tiles: of several with one id the last stays.
+            step: the import that they are of; its progress is written in the same transaction.
 
         Raises:
             StorageFull: the disk is full; none of them was kept.
+            ImportStopped: the import was cancelled; none of them was kept.
             ValueError: an embedding is not finite, zero, or of the wrong length.
         """
-        if not tiles:
-            return []
         half = _half([new.embedding for new in tiles], self._dim)
         with self._write_lock:
-            rows = [(new.tile, vector, new.thumbnail) for new, vector in zip(tiles, half, strict=True)]
-            written = self._store.upsert(rows)
+            rows = [(new.tile, vector, new.image) for new, vector in zip(tiles, half, strict=True)]
+            written = self._store.upsert(rows, step) if rows or step else []
             last = {number: position for position, (number, _) in enumerate(written)}
             self._put(list(last), [tiles[i].tile for i in last.values()], half[list(last.values())])
         return ["added" if is_new else "updated" for _, is_new in written]
@@ -149,16 +152,14 @@ class Gallery:
             ]
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete tiles; unknown ids are ignored. Returns how many there were."""
+        """Delete tiles; unknown ids are ignored. Returns how many there were; no search finds them from then on."""
         with self._write_lock:
-            numbers = self._store.delete(ids)
-            generation = self._store.generation
-            with self._lock:
-                self._index.delete(np.array(numbers, np.int64))
-                for number in numbers:
-                    del self._numbers[self._tiles.pop(number).id]
-                self._generation = generation
-        return len(numbers)
+            return self._forget(self._store.delete(ids))
+
+    def delete_in(self, bounds: Bounds) -> int:
+        """Delete the tiles whose centre lies in ``(w, s, e, n)``; see :meth:`page`. Returns how many there were."""
+        with self._write_lock:
+            return self._forget(self._store.delete_in(bounds))
 
     def count(self, area: Circle | None = None) -> int:
         """Number of tiles, or of those whose centre lies in ``area``."""
@@ -182,22 +183,32 @@ class Gallery:
             number = self._numbers.get(tile_id)
             return None if number is None else self._tiles[number]
 
-    def page(self, bounds: Bounds, limit: int, cursor: int = 0) -> Page:
-        """List tiles whose centre lies in bounds, in the order of their first upsert.
+    def page(self, bounds: Bounds | None, limit: int, cursor: int = 0) -> Page:
+        """List tiles in the order of their first upsert; one that is there throughout is in exactly one page.
 
         Args:
-            bounds: ``(west, south, east, north)``; west above east crosses the antimeridian.
+            bounds: tiles whose centre lies in ``(west, south, east, north)``; west above east crosses the
+                antimeridian; None for all.
             limit: tiles a page, at least 1.
             cursor: that of the page before, 0 for the first.
         """
-        numbers = self._store.numbers_in(bounds, after=cursor, limit=limit)
+        numbers = self._store.numbers_in(bounds, after=cursor, limit=limit + 1)
         with self._lock:
-            tiles = [self._tiles[number] for number in numbers if number in self._tiles]
-        return Page(tiles, numbers[-1] if len(numbers) == limit else None)
+            tiles = [self._tiles[number] for number in numbers[:limit] if number in self._tiles]
+        return Page(tiles, numbers[limit - 1] if len(numbers) > limit else None)
 
-    def thumbnail(self, tile_id: str) -> bytes | None:
-        """The JPEG thumbnail of a tile, or None if there is no such tile."""
-        return self._store.thumbnail(tile_id)
+    def image(self, tile_id: str) -> bytes | None:
+        """The image file of a tile, JPEG or WebP, or None if there is no such tile."""
+        return self._store.image(tile_id)
+
+    @property
+    def imports(self) -> Imports:
+        """The imports that are kept with the tiles."""
+        return self._store.imports
+
+    def snapshot(self, target: Path) -> None:
+        """Write a consistent, checked copy of the gallery's file, while it is in use; see ``store_copies.snapshot``."""
+        snapshot(self._store, target)
 
     def close(self) -> None:
         """Close the file and let other processes in."""
@@ -217,13 +228,24 @@ class Gallery:
                 half = _half([row.embedding for row in batch], self._dim)
             except ValueError as error:
                 raise GalleryUnusable(
-                    f"The gallery file {path} is damaged: {error}. Restore a snapshot (aerofix gallery restore FILE), "
-                    "or move the file away and import the maps again."
+                    f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery "
+                    "restore FILE), or move the file away and import the maps again."
                 ) from error
             self._put([row.number for row in batch], [row.tile for row in batch], half)
 
+    def _forget(self, numbers: list[int]) -> int:
+        """Take tiles that the file no longer has from the search."""
+        with self._lock:
+            self._index.delete(np.array(numbers, np.int64))
+            for number in numbers:
+                del self._numbers[self._tiles.pop(number).id]
+            self._generation = self._store.generation
+        return len(numbers)
+
     def _put(self, numbers: list[int], tiles: list[Tile], half: NDArray[np.float16]) -> None:
         """Make stored tiles searchable; searches see all of them or none."""
+        if not numbers:
+            return
         ids = np.array(numbers, np.int64)
         vectors = _unit(half)
         centres = np.array([tile.footprint.centre for tile in tiles])
@@ -237,6 +259,8 @@ class Gallery:
 
 def _half(embeddings: Sequence[NDArray[Any]], dim: int) -> NDArray[np.float16]:
     """Stack embeddings as they are stored, float16 of shape ``[N, D]``, refusing what has no direction."""
+    if not embeddings:
+        return np.empty((0, dim), np.float16)
     if any(embedding.shape != (dim,) for embedding in embeddings):
         raise ValueError(f"an embedding does not have {dim} dimensions")
     half = np.stack(embeddings).astype(np.float16)

@@ -18,6 +18,10 @@ MAX_OVERLAP = 0.9
 """Ten times as many tiles along each side; beyond, neighbours differ by less than a query's position error."""
 
 
+MAX_TILES = 10_000_000
+"""86 m tiles, half overlapping, of a square of 136 km; more is a mistake in a unit or in a file's header."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """What is asked for.
@@ -80,7 +84,7 @@ class Grid:
             The grid, and the metres a pixel of its windows.
 
         Raises:
-            InvalidParameter: a tile would have fewer than 16 pixels.
+            InvalidParameter: a tile would have fewer than 16 pixels, or there would be over ten million tiles.
         """
         side_m = min(tiling.tile_size_m, width_m, height_m)
         tile_px = min(tiling.max_px, round(side_m / gsd_m))
@@ -92,6 +96,13 @@ class Grid:
         pixel_m = side_m / tile_px
         width_px, height_px = max(tile_px, round(width_m / pixel_m)), max(tile_px, round(height_m / pixel_m))
         step = max(1, round(tile_px * (1 - tiling.overlap)))
+        if (places := (height_px / step) * (width_px / step)) > MAX_TILES:
+            raise InvalidParameter(
+                f"The map has room for {places:.3g} tiles of {side_m:.3g} m; give a larger tile_size_m, less overlap, "
+                "or pieces of the map.",
+                limit=MAX_TILES,
+                actual=int(places),
+            )
         rows, columns = _starts(height_px, tile_px, step), _starts(width_px, tile_px, step)
         return cls(width_px, height_px, tile_px, rows, columns), pixel_m
 

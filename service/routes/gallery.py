@@ -13,6 +13,7 @@ from service.ingest import TileMaker
 from service.routes import schemas
 from service.routes.problems import documented, problem_of
 from service.routes.uploads import gather_limited
+from service.telemetry import step
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
@@ -63,7 +64,8 @@ async def add_tiles(
         if isinstance(error, _TRY_AGAIN):
             raise error
     good = [tile for tile in made if isinstance(tile, NewTile)]
-    statuses = iter(await asyncio.to_thread(gallery.upsert, good))
+    with step("store"):
+        statuses = iter(await asyncio.to_thread(gallery.upsert, good))
     results = [
         _failed(entry, each)
         if isinstance(each, Exception)

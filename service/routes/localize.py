@@ -15,7 +15,7 @@ from service.localization.pipeline import Answer, Localizer
 from service.routes import geojson, schemas
 from service.routes.negotiation import preferred
 from service.routes.problems import documented, problem_of
-from service.routes.uploads import gather_limited
+from service.routes.uploads import gather_limited, in_time
 from service.telemetry import request_id
 
 router = APIRouter(tags=["localize"])
@@ -122,7 +122,8 @@ async def localize(
         raise InvalidParameter(f"send at most {max_images} images at once.", limit=max_images, actual=len(image))
 
     async def answer(upload: UploadFile) -> Answer:
-        return await localizer.localize(await upload.read(), hints, form.top_k, form.refine)
+        work = localizer.localize(await upload.read(), hints, form.top_k, form.refine)
+        return await in_time(work, localizer.settings.deadline_s)
 
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
     if len(image) == 1:

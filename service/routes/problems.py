@@ -27,9 +27,18 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
+    errors.BodyMalformed: ("bad-request", "The request is malformed", 400),
+    errors.BodyTooSlow: ("body-too-slow", "The request did not arrive in time", 408),
+    errors.Unauthorized: ("unauthorized", "A key is needed", 401),
+    errors.Forbidden: ("forbidden", "This is not allowed", 403),
     errors.InvalidFootprint: ("invalid-footprint", "The footprint is not a place on Earth", 422),
     errors.InvalidParameter: ("invalid-parameter", "A parameter is invalid", 422),
     errors.MissingParameter: ("missing-parameter", "A parameter is missing", 422),
+    errors.SourceUnreadable: ("source-unreadable", "The map cannot be read", 422),
+    errors.ArchiveRefused: ("archive-refused", "The zip file is refused", 422),
+    errors.TileNotFound: ("tile-not-found", "There is no such tile", 404),
+    errors.ImportNotFound: ("import-not-found", "There is no such import", 404),
+    errors.SnapshotNotFound: ("snapshot-not-found", "There is no such snapshot", 404),
     errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),
     errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
     errors.TrackNotFound: ("track-not-found", "There is no such track", 404),
@@ -41,7 +50,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
 }
 _INTERNAL = ("internal-error", "Something failed inside the service", 500)
 # what the framework itself answers
-_HTTP = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+_HTTP = {404: "not-found", 405: "method-not-allowed"}
 
 
 class Problem(BaseModel):
@@ -84,6 +93,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
         slug = _HTTP.get(error.status_code, "http-error")
         answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, str(error.detail)))
         answer.headers.update(error.headers or {})
@@ -121,7 +132,19 @@ def _respond(problem: Problem) -> JSONResponse:
     answer = JSONResponse(problem.model_dump(exclude_none=True), problem.status, media_type=MEDIA_TYPE)
     if (seconds := (problem.model_extra or {}).get("retry_after_s")) is not None:
         answer.headers["Retry-After"] = str(seconds)
+    if (challenge := _challenge(problem)) is not None:
+        answer.headers["WWW-Authenticate"] = challenge
     return answer
+
+
+def _challenge(problem: Problem) -> str | None:
+    """What tells a client that a key would help (RFC 6750, section 3)."""
+    extra = problem.model_extra or {}
+    if problem.status == 401:
+        return 'Bearer realm="aerofix"' + (f', error="{extra["error"]}"' if "error" in extra else "")
+    if problem.status == 403 and "scope" in extra:
+        return f'Bearer realm="aerofix", error="insufficient_scope", scope="{extra["scope"]}"'
+    return None
 
 
 def _as_domain_error(error: RequestValidationError) -> AerofixError:

@@ -204,6 +204,80 @@ class TilesAdded(BaseModel):
     generation: int
 
 
+class StoredTile(BaseModel):
+    """A tile of the gallery."""
+
+    id: str = Field(examples=["fengyuan/r03c07"])
+    lat: float = Field(description="of the tile's centre", examples=[24.26])
+    lon: float = Field(description="of the tile's centre", examples=[120.7186])
+    bounds: Bounds = Field(description="west, south, east, north", examples=[(120.718, 24.2595, 120.7192, 24.2605)])
+    corners: list[tuple[float, float]] = Field(description="four (lat, lon), clockwise from the image's top-left")
+    gsd_m: float = Field(description="ground metres per pixel of the image that was added", examples=[0.33])
+    properties: dict[str, Any] = Field(description="what the user gave with the tile")
+
+
+class TilePage(BaseModel):
+    """Some of the tiles that were asked for."""
+
+    tiles: list[StoredTile]
+    cursor: str | None = Field(description="give it back for the next page; null at the end", examples=["1000"])
+
+
+class TilesDeleted(BaseModel):
+    """What a deletion left."""
+
+    deleted: int
+    count: int = Field(description="tiles in the gallery now")
+    generation: int
+
+
+class ImportTrouble(BaseModel):
+    """A tile of an import that failed."""
+
+    item: str = Field(description="the tile's id, its file, or its line of the table")
+    problem: Problem
+
+
+class ImportState(BaseModel):
+    """How far an import is; the numbers count places for tiles."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    name: str = Field(description="of the file that was sent")
+    created_at: str = Field(description="UTC, ISO 8601")
+    done: int = Field(description="added, updated, failed and skipped")
+    total: int
+    added: int
+    updated: int
+    failed: int
+    skipped: int = Field(description="mostly empty, and left out")
+    eta_s: float | None = Field(description="seconds until its end; null when they cannot be told")
+    problem: Problem | None = Field(
+        default=None, description="why it failed or, while it is running, what it waits for"
+    )
+    problems: list[ImportTrouble] = Field(description="the first tiles that failed")
+
+
+class ImportList(BaseModel):
+    """The last imports, newest first."""
+
+    imports: list[ImportState]
+
+
+class SnapshotState(BaseModel):
+    """A copy of the gallery's file."""
+
+    name: str = Field(examples=["20260418T093000123456Z-g8.gallery"])
+    bytes: int
+    created_at: str = Field(description="UTC, ISO 8601")
+
+
+class SnapshotList(BaseModel):
+    """All copies, newest first."""
+
+    snapshots: list[SnapshotState]
+
+
 class GalleryState(BaseModel):
     """The gallery as a whole."""
 
@@ -226,6 +300,8 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     checks: dict[str, bool]
+    provider: str = Field(description="onnxruntime execution provider in use", examples=["CPUExecutionProvider"])
+    index_device: str = Field(description="where tiles are searched", examples=["cpu", "cuda:0"])
 
 
 class Model(BaseModel):
@@ -244,5 +320,6 @@ class Model(BaseModel):
     gsd_range_m: tuple[float, float]
     license: str
     provider: str = Field(description="onnxruntime execution provider in use", examples=["CPUExecutionProvider"])
+    index_device: str = Field(description="where tiles are searched", examples=["cpu", "cuda:0"])
     calibration: dict[str, Any]
     training_config: dict[str, Any]

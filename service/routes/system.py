@@ -1,25 +1,37 @@
-"""Probes, and what is loaded."""
+"""Probes, what is loaded, and where the time goes."""
 
 import asyncio
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import errors
-from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
 from service.errors import NotReady
-from service.gallery.gallery import Gallery
+from service.health import Health
+from service.metrics import Metrics, Timings
 from service.routes import schemas
+from service.routes.access import Door
 from service.routes.problems import documented
+from service.settings import Settings
 
 router = APIRouter(tags=["system"])
 
 
-@router.get("/livez", response_model=schemas.Liveness)
-async def livez() -> schemas.Liveness:
-    """Whether the process answers; never waits for anything."""
+@router.get("/livez", response_model=schemas.Liveness, responses=documented(errors.NotReady))
+async def livez(request: Request) -> schemas.Liveness:
+    """Whether the process should go on; never waits for anything.
+
+    503 once the encoder has been dead or stuck for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
+    """
+    health: Health = request.app.state.health
+    settings: Settings = request.app.state.settings
+    failing_s = health.beyond_help_s()
+    if failing_s > settings.restart_after_s:
+        raise NotReady(f"the encoder has been dead or stuck for {failing_s:.0f} s; restart the service.")
     return schemas.Liveness()
 
 
@@ -29,28 +41,41 @@ async def readyz(request: Request) -> schemas.Readiness:
 
     The canary image is embedded beside the queue, not in it: a busy service is still a ready one.
     """
-    encoder: Encoder = request.app.state.encoder
-    batcher: Batcher = request.app.state.batcher
-    gallery: Gallery = request.app.state.gallery
-    checks = {
-        "batcher": batcher.healthy,
-        "canary": await asyncio.to_thread(_canary_agrees, encoder),
-        "gallery": (await asyncio.to_thread(gallery.info)).identity == encoder.contract.identity,
-    }
+    door: Door = request.app.state.door
+    if door.closed:
+        raise NotReady("not ready: the service is shutting down.")
+    health: Health = request.app.state.health
+    checks = await health.checks()
     if broken := [name for name, good in checks.items() if not good]:
         raise NotReady(f"not ready: {', '.join(broken)}. If this lasts, restart the service and read its log.")
-    return schemas.Readiness(checks=checks)
+    return schemas.Readiness.model_validate({"checks": checks} | _devices(request))
 
 
 @router.get("/model", response_model=schemas.Model)
 async def model(request: Request) -> dict[str, Any]:
     """The loaded model's contract, and where it runs."""
     encoder: Encoder = request.app.state.encoder
-    return asdict(encoder.contract) | {"identity": encoder.contract.identity, "provider": encoder.provider}
+    return asdict(encoder.contract) | {"identity": encoder.contract.identity} | _devices(request)
 
 
-def _canary_agrees(encoder: Encoder) -> bool:
-    try:
-        return encoder.canary_agrees()
-    except Exception:  # a lost device raises what it likes; the probe's answer is the same
-        return False
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Counts and times of everything, for Prometheus."""
+    numbers: Metrics = request.app.state.metrics
+    return Response(await asyncio.to_thread(numbers.exposition), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/timings", response_class=PlainTextResponse)
+async def timings(request: Request) -> str:
+    """Where the time of the last requests went, as a table to read."""
+    seen: Timings = request.app.state.timings
+    return seen.table()
+
+
+def _devices(request: Request) -> dict[str, str]:
+    devices: dict[str, str] = request.app.state.devices
+    return devices

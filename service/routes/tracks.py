@@ -11,6 +11,7 @@ from service.routes import schemas
 from service.routes.localize import PHOTO_ERRORS, LocalizeForm, localization
 from service.routes.problems import documented
 from service.routes.timestamps import parse_timestamp
+from service.routes.uploads import in_time
 from service.tracking.store import OpenTrack
 from service.tracking.track import Options, Track
 from service.tracking.tracker import Tracker
@@ -116,17 +117,20 @@ async def localize_next(
     with a problem leaves the track as it was.
     """
     tracker: Tracker = request.app.state.tracker
-    timestamp_s = parse_timestamp(timestamp)
-    async with tracker.store.turn(track_id) as track:
-        step = await tracker.localize(track, await image.read(), form.hints(), timestamp_s, form.top_k, form.refine)
-        place = step.place
-        return schemas.TrackedLocalization(
-            track_id=track_id,
-            use=step.use,
-            fused_tile_id=None if place is None else place.tile_id,
-            photo=localization(step.answer, tracker.localizer),
-            **_estimate(track),
-        )
+    timestamp_s, hints, data = parse_timestamp(timestamp), form.hints(), await image.read()
+
+    async def answer() -> schemas.TrackedLocalization:
+        async with tracker.store.turn(track_id) as track:
+            step = await tracker.localize(track, data, hints, timestamp_s, form.top_k, form.refine)
+            return schemas.TrackedLocalization(
+                track_id=track_id,
+                use=step.use,
+                fused_tile_id=None if step.place is None else step.place.tile_id,
+                photo=localization(step.answer, tracker.localizer),
+                **_estimate(track),
+            )
+
+    return await in_time(answer(), tracker.localizer.settings.deadline_s)
 
 
 def _state(opened: OpenTrack, tracker: Tracker) -> schemas.TrackState:

@@ -36,7 +36,7 @@ from service.tracking.filter import (
     largest_sigma_m,
     squared_distance,
 )
-from service.tracking.odometry import NorthUpView, shift_between
+from service.tracking.odometry import NorthUpView
 
 Use = Literal["fused", "gated", "lost"]
 
@@ -123,7 +123,16 @@ class Estimate:
 
 @dataclass
 class Track:
-    """A flight and what is believed of it. Not safe for several threads: photos come one after the other."""
+    """A flight and what is believed of it. Not safe for several threads: photos come one after the other.
+
+    Attributes:
+        options: see ``Options``.
+        hypotheses: what the photos may mean, the likeliest first.
+        lost: probability that none of them is right.
+        timestamp_s: of the last photo.
+        view: what the last photo showed, if its heading and ground size were known.
+        uses: how many photos became what.
+    """
 
     options: Options = field(default_factory=Options)
     hypotheses: list[Hypothesis] = field(default_factory=list)
@@ -168,7 +177,7 @@ class Track:
         places: list[Place],
         area_m2: float,
         sure: bool = True,
-        view: NorthUpView | None = None,
+        shift: Shift | None = None,
     ) -> Use:
         """Take in what a photo says.
 
@@ -177,7 +186,7 @@ class Track:
             places: the places that it may show; none for a photo that shows no place of the gallery.
             area_m2: ground on which places were searched.
             sure: false when the photo may well show no place of the gallery: its places then count for less.
-            view: what it showed, if its heading and ground size are known; compared with the photo before.
+            shift: the movement since the photo before, if that was measured.
 
         Returns:
             ``fused`` when the likeliest motion took one of the places as its fix, ``gated`` when it took none, ``lost``
@@ -190,7 +199,6 @@ class Track:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
         if dt_s > MAX_GAP_S:
             self.hypotheses, self.lost = [], 1.0
-        shift = shift_between(self.view, view) if self.view is not None and view is not None else None
         survival = math.exp(-dt_s / TRUST_S)
         lost = self.lost + (1 - survival) * sum(each.weight for each in self.hypotheses)
 
@@ -206,7 +214,7 @@ class Track:
                 if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
             ]
         self.hypotheses, self.lost = _pruned(branches, lost)
-        self.timestamp_s, self.view = timestamp_s, view
+        self.timestamp_s = timestamp_s
         use = self._use(places)
         self.uses[use] += 1
         return use

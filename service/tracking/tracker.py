@@ -10,7 +10,7 @@ from service.geo import Circle, offset_m
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.localization.places import Place, places
-from service.tracking.odometry import NorthUpView
+from service.tracking.odometry import NorthUpView, shift_between
 from service.tracking.store import TrackStore
 from service.tracking.track import Track, Use
 
@@ -57,9 +57,14 @@ class Tracker:
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
         answer = await self.localizer.localize(data, hints, top_k, refine, near)
         found = [] if answer.position is None else _as_answered(places(answer.pool, calibration, refine), answer)
-        sure = answer.verdict.status == "located"
         area_m2 = searched_area_m2(info, answer.known.prior)
-        use = await asyncio.to_thread(track.update, timestamp_s, found, area_m2, sure, _north_up_view(answer))
+        view = _north_up_view(answer)
+        shift = None
+        if track.view is not None and view is not None:
+            shift = await asyncio.to_thread(shift_between, track.view, view)
+        # from here on nothing waits: a request that is given up leaves the track as it was, or as it shall be
+        use = track.update(timestamp_s, found, area_m2, answer.verdict.status == "located", shift)
+        track.view = view
         return Step(answer, use, track.hypotheses[0].place if track.hypotheses else None)
 
 

@@ -7,12 +7,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.gallery.faiss_gpu_index import FaissGpuIndex
 from service.gallery.faiss_index import FaissIndex
 from service.gallery.index import NO_ID
 from service.geo import Circle, haversine_m
 
-INDEXES = [FaissIndex]
 DIM = 12
+
+
+class GpuShaped:
+    """A flat CPU index with the manners of a GPU one: no deletes, no selectors, k to 2048, sums in another order."""
+
+    def __init__(self, flat):
+        self._flat = flat
+        self._threads = set()
+
+    def search(self, queries, k):
+        assert k <= 2048
+        self._threads.add(threading.get_ident())
+        assert len(self._threads) == 1
+        scores, positions = self._flat.search(queries, k)
+        return scores + np.float32(1e-7) * (-1) ** positions, positions
+
+
+def gpu_index(dim):
+    """The GPU index's own logic; copies are made after every few changes, so the tests meet it in all states."""
+    return FaissGpuIndex(dim, to_gpu=GpuShaped, rebuild_at=8)
+
+
+INDEXES = [FaissIndex, gpu_index]
 
 each_index = pytest.mark.parametrize("make_index", INDEXES)
 

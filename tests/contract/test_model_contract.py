@@ -62,7 +62,7 @@ def test_the_service_accepts_what_training_writes(model):
     assert contract.resize == config.model.resize
     assert contract.embedding_dim == encoder.embedding_dim
     assert contract.gsd_range_m == config.model.gsd_range_m
-    assert (contract.method, contract.backbone) == ("infonce", "test_efficientnet")
+    assert (contract.method, contract.backbone) == ("sample4geo", "test_efficientnet")
     assert contract.license == config.license
     assert contract.local_shape is None
     assert contract.training_config["model"]["embedding_dim"] == 24

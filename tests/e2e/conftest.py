@@ -1,6 +1,8 @@
 """A service with a tiny model, reached over HTTP, and a made-up map to fill it with."""
 
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import httpx
@@ -41,6 +43,27 @@ def start(settings):
             yield http
 
     return run
+
+
+@pytest.fixture
+def serve(settings):
+    """``serve()`` starts ``aerofix serve`` on a free port and gives the process and its base URL."""
+    processes = []
+
+    def start(program=("-m", "service.cli")):
+        chosen = settings()
+        command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu"]
+        command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        processes.append(process)
+        words = process.stdout.readline().split()
+        return process, next(word for word in words if word.startswith("http://"))
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Every way in which a request can be wrong or the service unable, and the problem that says so."""
 
-import asyncio
 import struct
-import threading
 import zlib
 
 import numpy as np
@@ -133,52 +131,6 @@ async def test_request_ids(http, given, kept):
     returned = (await http.get("/livez", headers={"X-Request-ID": given})).headers["x-request-id"]
     assert (returned == given) == kept
     assert returned
-
-
-class Gate:
-    """Wraps the app's encode function: batches wait until the test opens it."""
-
-    def __init__(self, app):
-        self.batcher = app.state.batcher
-        self._encode = self.batcher._encode
-        self.batcher._encode = self
-        self.started, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, images):
-        self.started.set()
-        assert self.opened.wait(60)
-        return self._encode(images)
-
-    async def until_queued(self, images):
-        async with asyncio.timeout(60):
-            while self.batcher.queued < images:  # noqa: ASYNC110 - the batcher has no event to wait for
-                await asyncio.sleep(0.001)
-
-
-async def test_overload(start, tile_request, photo, problem_of):
-    async with start(max_queue=1, max_batch=1) as http:
-        await http.post("/gallery", **tile_request(1))
-        gate = Gate(http.app)
-        running = asyncio.create_task(send(http, photo(1)))
-        await asyncio.to_thread(gate.started.wait, 60)
-        waiting = asyncio.create_task(send(http, photo(1)))
-        await gate.until_queued(1)
-        refused = await send(http, photo(1))
-        assert problem_of(refused, "overloaded", 429)["limit"] == 1
-        assert refused.headers["retry-after"] == "1"
-        problem_of(await http.post("/gallery", **tile_request(2)), "overloaded", 429)
-        gate.opened.set()
-        assert [response.status_code for response in await asyncio.gather(running, waiting)] == [200, 200]
-
-
-async def test_a_deadline(start, tile_request, photo, problem_of):
-    async with start() as http:
-        await http.post("/gallery", **tile_request(1))
-        gate = Gate(http.app)
-        localizer = http.app.state.localizer
-        object.__setattr__(localizer, "settings", localizer.settings.model_copy(update={"deadline_s": 0.01}))
-        problem_of(await send(http, photo(1)), "deadline-exceeded", 504)
-        gate.opened.set()
 
 
 async def test_an_image_that_the_model_cannot_embed(http, tile_request, photo, problem_of):

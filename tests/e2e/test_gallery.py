@@ -101,7 +101,7 @@ async def test_thumbnails_and_properties_are_kept(start, tile_request, settings)
         identity = http.app.state.encoder.contract.identity
     with Gallery.open(settings().gallery, identity, 32) as gallery:
         assert gallery.tile("map/1").properties == {"flight": 7}
-        assert gallery.thumbnail("map/1").startswith(b"\xff\xd8\xff")
+        assert gallery.image("map/1").startswith(b"\xff\xd8\xff")
 
 
 async def test_tiles_survive_a_restart(start, tile_request, photo):

@@ -4,30 +4,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 
 import httpx
-import pytest
+
+LONG = 60  # seconds; no test waits that long
 
 
-@pytest.fixture
-def serve(settings):
-    """``serve()`` starts ``aerofix serve`` on a free port and gives the process and its base URL."""
-    processes = []
-
-    def start():
-        chosen = settings()
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--device", "cpu"]
-        command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        processes.append(process)
-        words = process.stdout.readline().split()
-        return process, next(word for word in words if word.startswith("http://"))
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+# ``aerofix`` with an encoder that waits while the file named first exists
+HELD = """
+import pathlib, sys, time
+from service.cli import app
+from service.encoder.session import Encoder
+held, encode = pathlib.Path(sys.argv.pop(1)), Encoder.encode
+def wait(self, images):
+    while held.exists():
+        time.sleep(0.01)
+    return encode(self, images)
+Encoder.encode = wait
+app()
+"""
 
 
 def test_an_acknowledged_tile_survives_kill_9(serve, tile_request, photo):
@@ -59,3 +57,81 @@ def test_two_services_do_not_share_a_gallery(serve, settings):
     assert second.returncode == 1
     assert "error:" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_what_was_accepted_is_answered_after_sigterm_and_others_are_told(serve, tile_request, photo, tmp_path):
+    held = tmp_path / "held"
+    process, url = serve(("-c", HELD, str(held)))
+    httpx.post(f"{url}/gallery", **tile_request(1, 2))
+    held.touch()
+    answers = []
+
+    def localize(column):
+        answers.append(httpx.post(f"{url}/localize", files={"image": ("p.jpg", photo(column))}, timeout=LONG))
+
+    clients = [threading.Thread(target=localize, args=(column,)) for column in (1, 2)]
+    for client in clients:
+        client.start()
+    wait_for(lambda: "aerofix_in_flight_requests 2.0" in httpx.get(f"{url}/metrics").text)
+    process.terminate()
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+    refused = httpx.post(f"{url}/localize", files={"image": ("p.jpg", photo(1))})
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems/not-ready")
+    assert httpx.get(f"{url}/livez").status_code == 200
+    held.unlink()
+    for client in clients:
+        client.join(LONG)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert process.wait(LONG) in (0, -signal.SIGTERM)
+
+
+def test_a_second_signal_ends_a_service_whose_encoder_hangs(serve, photo, tmp_path):
+    held = tmp_path / "held"
+    process, url = serve(("-c", HELD, str(held)))
+    held.touch()
+
+    def localize():
+        with suppress(httpx.HTTPError):  # it is cut off
+            httpx.post(f"{url}/localize", files={"image": ("p.jpg", photo(1))}, timeout=LONG)
+
+    client = threading.Thread(target=localize)
+    client.start()
+    wait_for(lambda: "aerofix_in_flight_requests 1.0" in httpx.get(f"{url}/metrics").text)
+    process.terminate()
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+    process.terminate()
+    assert process.wait(LONG) in (0, -signal.SIGTERM)
+    client.join(LONG)
+
+
+def wait_for(condition):
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def run(settings, *arguments, **environment):
+    chosen = settings()
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", str(chosen.model)]
+    command += ["--gallery", str(chosen.gallery), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG, env=os.environ | environment)
+
+
+def test_other_machines_are_not_let_in_without_keys(settings):
+    refused = run(settings, "--host", "0.0.0.0")
+    assert refused.returncode == 1
+    assert "AEROFIX_WRITE_KEYS" in refused.stderr
+
+
+def test_a_weak_key_is_refused_and_not_shown(settings):
+    refused = run(settings, AEROFIX_WRITE_KEYS="hunter2")
+    assert refused.returncode == 1
+    assert "write_keys" in refused.stderr
+    assert "hunter2" not in refused.stderr
+
+
+def test_a_name_that_is_not_ours_is_refused_on_a_loopback_address(serve):
+    _, url = serve()
+    assert httpx.get(f"{url}/gallery").status_code == 200
+    assert httpx.get(f"{url}/gallery", headers={"Host": "evil.example"}).status_code == 403

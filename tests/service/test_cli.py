@@ -225,6 +225,22 @@ def test_doctor_on_a_good_installation(filled):
         assert words in result.stdout
 
 
+def test_doctor_says_where_it_searches_and_who_may_ask(filled, monkeypatch):
+    monkeypatch.setenv("AEROFIX_READ_KEYS", "reader-0123456789")
+    output = filled("doctor", *filled.local).stdout
+    assert "search: runs on cpu" in output
+    assert "1 read and 0 write keys" in output
+
+
+def test_doctor_names_what_would_stop_the_service(filled, monkeypatch):
+    monkeypatch.setenv("AEROFIX_HOST", "0.0.0.0")
+    monkeypatch.setenv("AEROFIX_INDEX_DEVICE", "cuda")
+    result = filled("doctor", *filled.local)
+    assert result.exit_code == 1
+    assert "AEROFIX_WRITE_KEYS" in result.stdout
+    assert "pip uninstall faiss-cpu" in result.stdout
+
+
 def test_doctor_without_a_gallery_says_how_to_make_one(run):
     assert "aerofix gallery add" in run("doctor", *run.local).stdout
 
@@ -259,5 +275,9 @@ def test_doctor_names_conflicts_and_absences(monkeypatch):
         assert doctor.one_of("faiss", doctor.INDEXES).text == "faiss-cpu 1.15"
     with installed(monkeypatch, {}):
         findings = doctor.examine(doctor.Settings(model=Path("m"), gallery=Path("g")))
-        assert [finding.good for finding in findings] == [False, False]
+        assert {finding.subject: finding.good for finding in findings} == {
+            "onnxruntime": False,
+            "faiss": False,
+            "listening": True,
+        }
         assert "pip install aerofix[cpu]" in findings[0].text

@@ -25,5 +25,24 @@ def test_bad_values_are_refused(name, value):
         Settings(**{name: value})
 
 
+def test_lists_are_written_with_commas_or_spaces(monkeypatch):
+    monkeypatch.setenv("AEROFIX_ALLOWED_HOSTS", "map.local, 10.0.0.7  other")
+    assert Settings().allowed_hosts == ("map.local", "10.0.0.7", "other")
+
+
+@pytest.mark.parametrize(
+    ("device", "index_device", "place"),
+    [
+        ("auto", "auto", "auto:1"),
+        ("cpu", "auto", "cpu"),
+        ("cuda", "auto", "auto:1"),
+        ("cpu", "cuda", "cuda:1"),
+        ("auto", "cpu", "cpu"),
+    ],
+)
+def test_where_to_search(device, index_device, place):
+    assert Settings(device=device, index_device=index_device, cuda_device=1).search_device == place
+
+
 def test_the_default_model_lies_beside_the_package():
     assert Settings().model.parts[-2:] == ("models", "aerofix-lite2.onnx")

@@ -156,13 +156,12 @@ def tiny_config(picture_folder, tmp_path):
                 "held_out_share": 0.0,
                 "tile_side_m": 30.0,
                 "window_px": [100, 130],
-                "same_group_share": 0.0,
             },
             "optim": {"batch_pairs": 6, "steps": 4, "warmup_steps": 1},
             "run": {"out": str(tmp_path / "run"), "device": "cpu"},
         }
         for name, section in sections.items():
-            tree[name] = tree[name] | section if isinstance(section, dict) else section
+            tree[name] = tree.get(name, {}) | section if isinstance(section, dict) else section
         return parse_config(tree)
 
     return make

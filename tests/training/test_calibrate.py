@@ -16,7 +16,7 @@ from training.calibrate import (
     refined_errors,
     untrained_calibration,
 )
-from training.config import DataConfig
+from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
@@ -172,7 +172,7 @@ def test_without_calibration_nothing_is_sure():
 
 @pytest.fixture(scope="module")
 def held_out(picture_folder):
-    data = DataConfig(
+    data = SimulatedConfig(
         root=picture_folder, textures=("*/*.png",), held_out_share=0.0, tile_side_m=30.0, window_px=(100, 130)
     )
     return load_textures(data)[0], data

@@ -40,7 +40,31 @@ def test_the_shipped_configs_are_valid():
     files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
     assert files
     for file in files:
-        assert load_config(file).data.textures
+        config = load_config(file)
+        method, _, dataset = file.stem.partition("_")
+        if file.stem.startswith("csp_hd"):
+            method, dataset = "csp_hd", file.stem.removeprefix("csp_hd_")
+        assert config.data.dataset == dataset
+        assert config.method_name in {method, {"dphr": "sample4geo+dphr", "lite2": "sample4geo"}.get(method)}
+
+
+def test_bases_are_joined_section_by_section_and_the_file_wins(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/a.yaml").write_text("name: a\noptim: {steps: 7, lr: 1.0e-3}\nmodel: {image_size: 64}\n")
+    (tmp_path / "parts/b.yaml").write_text("base: a.yaml\noptim: {lr: 2.0e-3}\n")
+    config = load_config(write(tmp_path, "base: [parts/b.yaml]\nname: mine\noptim: {batch_pairs: 8}\n"))
+    assert (config.name, config.model.image_size) == ("mine", 64)
+    assert (config.optim.steps, config.optim.lr, config.optim.batch_pairs) == (7, 2e-3, 8)
+
+
+def test_a_base_that_leads_back_is_refused(tmp_path):
+    (tmp_path / "other.yaml").write_text("base: run.yaml\n")
+    with pytest.raises(TrainingError, match="names itself as its base"):
+        load_config(write(tmp_path, "base: other.yaml\n"))
+
+
+def test_dphr_rides_on_any_method():
+    assert load_config(None, ["method.name=unifygeo", "dphr={}"]).method_name == "unifygeo+dphr"
 
 
 def test_configs_do_not_change():
@@ -55,7 +79,10 @@ def test_configs_do_not_change():
         ("optim.lr=0", "optim.lr: Input should be greater than 0"),
         ("optim.lr=fast", "optim.lr: Input should be a valid number"),
         ("model.weights=magic", "model.weights: Input should be 'package', 'timm' or 'none'"),
-        ("method=magic", "method: Input should be 'infonce'"),
+        ("method.name=magic", "method: Input tag 'magic'"),
+        ("data.dataset=magic", "data: Input tag 'magic'"),
+        ("method.label_smoothing=1", "method.label_smoothing: Input should be less than 1"),
+        ("dphr.margin=-1", "dphr.margin: Input should be greater than or equal to 0"),
         ("run.device=tpu", "run.device"),
         ("optim.batch_pairs=1", "optim.batch_pairs"),
         ("data.tile_share=[0, 0.5]", "data.tile_share.0: Input should be greater than 0"),

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -9,10 +10,12 @@ from onnx import numpy_helper
 
 from training import export
 from training.calibrate import untrained_calibration
+from training.checkpoint import load_encoder
+from training.config import Config, parse_config
 from training.errors import TrainingError
 from training.export import export_checkpoint, weights_sha256, write_onnx
 from training.models.encoder import Encoder
-from training.train import fit, load_encoder
+from training.train import fit
 
 KEYS = {
     "contract",
@@ -34,8 +37,6 @@ KEYS = {
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, picture_folder):
     """``(checkpoint, ONNX file, report)`` of a run of one step, calibrated on 24 textures."""
-    from training.config import parse_config
-
     folder = tmp_path_factory.mktemp("export")
     tree = {
         "name": "tiny",
@@ -50,7 +51,7 @@ def exported(tmp_path_factory, picture_folder):
         "data": {
             "root": str(picture_folder),
             "textures": ["*/*.png"],
-            "held_out_share": 0.9,
+            "held_out_share": 0.6,
             "tile_side_m": 30.0,
             "window_px": [100, 130],
         },
@@ -192,3 +193,54 @@ def test_a_network_that_gives_no_numbers_is_refused(tiny_config, tmp_path):
     with pytest.raises(TrainingError, match="cosine nan"):
         write_onnx(encoder, config, tmp_path / "m.onnx", untrained_calibration())
     assert not list(tmp_path.glob("*.onnx"))
+
+
+# --- dense descriptors -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense_export(tmp_path_factory):
+    """``(encoder, ONNX file)`` with dense descriptors and an attention aggregator that is not at its start."""
+    torch.manual_seed(0)
+    tree = {"backbone": "test_efficientnet", "weights": "none", "embedding_dim": 32, "image_size": 64}
+    config = parse_config({"model": tree | {"local_dim": 12, "aggregation": "attention_gem"}})
+    encoder = Encoder(config.model).eval()
+    with torch.no_grad():
+        encoder.pool.attention.expand.weight.normal_()
+    path = tmp_path_factory.mktemp("dense") / "m.onnx"
+    write_onnx(encoder, config, path, untrained_calibration())
+    return encoder, path
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnxruntime_gives_the_dense_descriptors_of_pytorch(dense_export, batch):
+    encoder, path = dense_export
+    images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    embedding, local = session.run(["embedding", "local"], {"image": images})
+    with torch.no_grad():
+        ours = encoder.features(torch.from_numpy(images))
+    np.testing.assert_allclose(embedding, ours.embedding, atol=1e-5)
+    np.testing.assert_allclose(local, ours.local, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(local, axis=1), 1, atol=1e-5)
+
+
+def test_the_shape_of_dense_descriptors_is_in_graph_and_metadata(dense_export):
+    path = dense_export[1]
+    _, local = onnx.load(str(path)).graph.output
+    assert local.name == "local"
+    assert local.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [d.dim_value for d in local.type.tensor_type.shape.dim] == [0, 12, 8, 8]
+    assert json.loads(metadata(path)["aerofix.local_shape"]) == [12, 8, 8]
+
+
+def test_a_file_whose_dense_descriptors_disagree_is_refused(dense_export, tmp_path, monkeypatch):
+    """The embeddings agree all the same: only the descriptors are off."""
+    encoder, real = dense_export[0], export._trace
+    other = copy.deepcopy(encoder)
+    with torch.no_grad():
+        other.dense.smooth.bias += 0.5
+    monkeypatch.setattr(export, "_trace", lambda encoder, size: real(other, size))
+    with pytest.raises(TrainingError, match="disagrees with PyTorch"):
+        write_onnx(encoder, Config(model=encoder.config), tmp_path / "m.onnx", untrained_calibration())
+    assert not list(tmp_path.iterdir())

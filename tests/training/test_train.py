@@ -1,18 +1,25 @@
 import csv
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from training import train
-from training.config import parse_config
+from training.checkpoint import load_encoder
+from training.config import OptimConfig, parse_config
+from training.distributed import World, join_world
 from training.errors import TrainingError
-from training.train import fit, learning_rate, load_encoder, make_state, pick_device, step_generator, train_step
+from training.train import fit, learning_rate, make_state, total_steps
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 def log_rows(config):
+    """Rows of the log, without its header."""
     with (config.run.out / "log.csv").open() as file:
-        return list(csv.reader(file))
+        return list(csv.reader(file))[1:]
 
 
 def timeless(rows):
@@ -28,26 +35,12 @@ def killed_at(monkeypatch, step):
     """Let ``fit`` die when it begins this step."""
     real = train.train_step
 
-    def dying(state, *args):
+    def dying(state, *args, **kwargs):
         if state.step == step:
             raise Killed
-        return real(state, *args)
+        return real(state, *args, **kwargs)
 
     monkeypatch.setattr(train, "train_step", dying)
-
-
-def test_a_tiny_set_is_learnt_by_heart(tiny_config):
-    """Six pairs that have nothing in common: only memory can match them."""
-    config = tiny_config(optim={"lr": 2e-3, "steps": 60, "warmup_steps": 5})
-    torch.manual_seed(0)
-    state = make_state(config, torch.device("cpu"))
-    coarse = torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    photo, tile = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear").chunk(2)
-    results = [train_step(state, photo, tile, config) for _ in range(60)]
-    assert results[0][1] < 0.5
-    assert results[-1][1] == 1.0
-    assert results[-1][0] < 0.6 * results[0][0]
-    assert state.step == 60
 
 
 def test_fit_writes_config_log_and_checkpoint(tiny_config):
@@ -56,7 +49,12 @@ def test_fit_writes_config_log_and_checkpoint(tiny_config):
     assert checkpoint == config.run.out / "checkpoint.pt"
     rows = log_rows(config)
     assert [int(row[0]) for row in rows] == [1, 2, 3]
-    assert all(math.isfinite(float(row[1])) and 0 <= float(row[2]) <= 1 for row in rows)
+    header = (config.run.out / "log.csv").read_text().splitlines()[0]
+    assert header == "step,loss,scale,recall_at_1,lr,pairs_per_s"
+    assert all(math.isfinite(float(row[1])) and 0 <= float(row[3]) <= 1 for row in rows)
+    environment = json.loads((config.run.out / "environment.json").read_text())
+    assert torch.__version__.startswith(environment["packages"]["torch"])
+    assert list(config.run.out.glob("events.out.tfevents*"))
     encoder, saved = load_encoder(checkpoint)
     assert saved == config
     assert not encoder.training
@@ -120,7 +118,7 @@ def test_another_file_is_no_checkpoint(tmp_path, content):
 
 def test_another_torch_file_is_no_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(TrainingError, match="no readable checkpoint"):
+    with pytest.raises(TrainingError, match="no checkpoint of aerofix-train"):
         load_encoder(tmp_path / "other.pt")
 
 
@@ -128,16 +126,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tiny_config,
     config = tiny_config(run={"checkpoint_every": 1})
     real = train.train_step
 
-    def poisoned(state, photo, tile, config):
+    def poisoned(state, batch, *args, **kwargs):
         if state.step == 2:
-            photo = photo * float("nan")
-        return real(state, photo, tile, config)
+            batch = replace(batch, photo=batch.photo * float("nan"))
+        return real(state, batch, *args, **kwargs)
 
     monkeypatch.setattr(train, "train_step", poisoned)
-    with pytest.raises(TrainingError, match=r"loss became nan at step 3; the batch is in .*nan_batch\.pt"):
+    with pytest.raises(TrainingError, match=r"loss became nan at step 3; the batch is in .*nan_batch_0\.pt"):
         fit(config, quiet=True)
-    batch = torch.load(config.run.out / "nan_batch.pt", weights_only=False)
-    assert batch.photo.shape == (6, 3, 64, 64)
+    batch = torch.load(config.run.out / "nan_batch_0.pt", weights_only=True)
+    assert batch["photo"].shape == (6, 3, 64, 64)
     content = torch.load(config.run.out / "checkpoint.pt", weights_only=True)
     assert content["step"] == 2
     assert all(v.isfinite().all() for v in content["encoder"].values())
@@ -159,39 +157,87 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tiny_config, monkeypatch)
     assert load_encoder(config.run.out / "checkpoint.pt")[1] == config
 
 
-def test_the_learning_rate_warms_up_and_follows_half_a_cosine(tiny_config):
-    config = tiny_config(optim={"lr": 0.2, "steps": 110, "warmup_steps": 10})
-    assert [learning_rate(s, config) for s in range(10)] == pytest.approx([0.02 * (s + 1) for s in range(10)])
-    assert learning_rate(10, config) == pytest.approx(0.2)
-    assert learning_rate(35, config) == pytest.approx(0.2 * (2 + math.sqrt(2)) / 4)  # cos 45°
-    assert learning_rate(60, config) == pytest.approx(0.1)
-    assert learning_rate(110, config) == pytest.approx(0.0, abs=1e-12)
-    assert learning_rate(0, tiny_config(optim={"lr": 0.2, "warmup_steps": 0})) == pytest.approx(0.2)
+def test_the_learning_rate_warms_up_and_follows_half_a_cosine():
+    optim = OptimConfig(lr=0.2, warmup_steps=10)
+    assert [learning_rate(s, optim, 110) for s in range(10)] == pytest.approx([0.02 * (s + 1) for s in range(10)])
+    assert learning_rate(10, optim, 110) == pytest.approx(0.2)
+    assert learning_rate(35, optim, 110) == pytest.approx(0.2 * (2 + math.sqrt(2)) / 4)  # cos 45°
+    assert learning_rate(60, optim, 110) == pytest.approx(0.1)
+    assert learning_rate(110, optim, 110) == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate(0, OptimConfig(lr=0.2, warmup_steps=0), 110) == pytest.approx(0.2)
 
 
-def test_the_learning_rate_is_applied(tiny_config):
+def test_the_learning_rate_is_applied_and_logged(tiny_config):
     config = tiny_config(optim={"lr": 0.01, "steps": 4, "warmup_steps": 2})
-    state = make_state(config, torch.device("cpu"))
-    for step in range(3):
-        train_step(state, *torch.rand(2, 3, 3, 64, 64), config)
-        assert {g["lr"] for g in state.optimizer.param_groups} == {learning_rate(step, config)}
+    fit(config, quiet=True)
+    rates = [float(row[4]) for row in log_rows(config)]
+    assert rates == pytest.approx([learning_rate(s, config.optim, 4) for s in range(4)], rel=1e-4)
 
 
 def test_the_temperature_is_not_decayed(tiny_config):
-    groups = make_state(tiny_config(), torch.device("cpu")).optimizer.param_groups
+    groups = make_state(tiny_config(), 8, ALONE).optimizer.param_groups
     assert [g["weight_decay"] for g in groups] == [0.01, 0.0]
 
 
-def test_every_step_has_its_own_randomness():
-    draws = [torch.rand(3, generator=step_generator(seed, step)) for seed in (1, 2) for step in range(5)]
-    assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
-    assert torch.equal(draws[3], torch.rand(3, generator=step_generator(1, 3)))
+def test_the_length_is_given_in_steps_or_epochs():
+    assert total_steps(OptimConfig(batch_pairs=10, steps=7), 95) == 7
+    assert total_steps(OptimConfig(batch_pairs=10, epochs=3), 95) == 27
+    assert total_steps(OptimConfig(batch_pairs=10), 95) == 9
+    with pytest.raises(TrainingError, match="give steps or epochs, not both"):
+        parse_config({"optim": {"steps": 7, "epochs": 3}})
+
+
+def test_epochs_see_every_pair_once(tiny_config, monkeypatch):
+    """12 pictures in batches of 4, two epochs: each place comes twice."""
+    config = tiny_config(optim={"batch_pairs": 4, "steps": None, "epochs": 2})
+    seen = []
+    real = train.train_step
+    monkeypatch.setattr(
+        train,
+        "train_step",
+        lambda state, batch, *a, **k: seen.append(batch.place.tolist()) or real(state, batch, *a, **k),
+    )
+    fit(config, quiet=True)
+    assert len(seen) == 6
+    for epoch in (seen[:3], seen[3:]):
+        assert sorted(place for batch in epoch for place in batch) == list(range(12))
+
+
+def test_similar_places_meet_in_a_batch(tiny_config, monkeypatch):
+    """Dynamic similarity sampling: from the second epoch on the sampler gets the encoder's neighbours."""
+    config = tiny_config(
+        optim={"batch_pairs": 4, "steps": 9}, sampling={"then": "dss", "neighbours": 3, "refresh_epochs": 1}
+    )
+    given = []
+    real = train.epoch_batches
+    monkeypatch.setattr(
+        train,
+        "epoch_batches",
+        lambda *a, neighbours, **k: given.append(neighbours) or real(*a, neighbours=neighbours, **k),
+    )
+    fit(config, quiet=True)
+    assert given[0] is None
+    assert len(given) == 3
+    for neighbours in given[1:]:
+        assert neighbours.shape == (12, 3)
+        assert all(place not in row for place, row in enumerate(neighbours.tolist()))
+
+
+def test_gps_sampling_needs_positions(tiny_config):
+    with pytest.raises(TrainingError, match=r"sampling\.first=random"):
+        fit(tiny_config(sampling={"first": "gps"}), quiet=True)
 
 
 def test_a_missing_gpu_names_the_fix(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match=r"run\.device=cpu"):
-        pick_device("cuda")
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+        join_world("cuda")
+    assert join_world("auto").device == join_world("cpu").device == torch.device("cpu")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(TrainingError, match="at most 2"):
+        join_world("auto")

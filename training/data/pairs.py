@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from training.config import DataConfig
+from training.batch import Batch
 from training.data.scene import HEIGHT_CELL_M, Scene, raise_blocks
 from training.data.simulator import Camera, Views, render
 from training.data.textures import Texture
 from training.data.transforms import augment
+
+if TYPE_CHECKING:
+    from training.data.simulated import SimulatedConfig
 
 #: Side of the texture window after resampling; a tile of half the window still has as many pixels as the model's input.
 SCENE_PX = 400
@@ -22,87 +26,74 @@ SCENE_PX = 400
 RELIEFS = 256
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """``B`` pairs of different places.
+class PairSimulator:
+    """Textures as places, each with one pair that is new every time (``training.data.base.PairData``).
 
-    Attributes:
-        photo: ``[B, 3, S, S]`` drone views, 0 to 1.
-        tile: ``[B, 3, S, S]`` north-up map tiles, 0 to 1.
-        place: ``[B]`` index of the texture: no two are equal.
-        offset_m: ``[B, 2]`` east, north of the ground point at the photo's centre, from the tile's centre; NaN where
-            the centre ray left the map.
+    Args:
+        textures: the places.
+        config: how the drone flies over them.
+        image_size: side of photo and tile, px.
+        seed: of the blocks that are raised.
     """
 
-    photo: Tensor
-    tile: Tensor
-    place: Tensor
-    offset_m: Tensor
-
-
-class PairSimulator:
-    """Draws batches from a bank of textures; the same generator state gives the same batch."""
-
-    def __init__(self, textures: list[Texture], data: DataConfig, image_size: int, *, seed: int = 0) -> None:
-        self.textures, self.data, self.image_size = textures, data, image_size
-        self.groups: dict[str, list[int]] = defaultdict(list)
-        for i, texture in enumerate(textures):
-            self.groups[texture.group].append(i)
+    def __init__(self, textures: list[Texture], config: SimulatedConfig, image_size: int, *, seed: int = 0) -> None:
+        self.textures, self.config, self.image_size = textures, config, image_size
+        self.place: NDArray[np.int64] = np.arange(len(textures), dtype=np.int64)
+        self.places = len(textures)
+        self.position: NDArray[np.float64] | None = None
+        self.also_shows: list[NDArray[np.int64]] | None = None
         rng = np.random.default_rng(seed)
-        side_m = data.tile_side_m / data.tile_share[0]
+        side_m = config.tile_side_m / config.tile_share[0]
         self.reliefs = torch.stack([torch.from_numpy(raise_blocks(side_m, side_m, rng)) for _ in range(RELIEFS)])
 
-    def batch(
-        self, pairs: int, generator: Generator, *, places: Tensor | None = None, clean: bool = False
-    ) -> PairBatch:
-        """Draw one batch.
+    def load(self, pairs: Sequence[int], generator: Generator, *, clean: bool = False) -> Batch:
+        """Fly over these textures.
 
         Args:
-            pairs: how many; fewer when the bank has fewer textures.
+            pairs: textures.
             generator: the source of all randomness, on the CPU.
-            places: textures to use instead of drawing them.
             clean: leave the appearance as it is (geometry still varies).
         """
-        data = self.data
-        index = self._draw_places(pairs, generator) if places is None else places
-        scene = self.scenes(index, _between(data.tile_share, 1, generator).item(), generator)
-        n, slack = len(index), (scene.width_m - data.tile_side_m) / 2
+        config, index = self.config, torch.as_tensor(list(pairs))
+        scene = self.scenes(index, _between(config.tile_share, 1, generator).item(), generator)
+        n, slack = len(index), (scene.width_m - config.tile_side_m) / 2
         centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * slack
-        offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * data.offset_share * data.tile_side_m
-        tile = cut_tiles(scene, centre, data.tile_side_m, self.image_size)
+        offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * config.offset_share * config.tile_side_m
+        tile = cut_tiles(scene, centre, config.tile_side_m, self.image_size)
         views = self.photos(scene, centre + offset, generator)
         photo = views.image
         if not clean:
             photo, tile = augment(photo, generator), augment(tile, generator, strength=0.7)
-        return PairBatch(photo, tile, index, views.centre[:, :2] - centre)
+        return Batch(
+            photo=photo,
+            tile=tile,
+            place=index,
+            offset_m=(views.centre[:, :2] - centre) * torch.tensor([1.0, -1.0]),  # north is up, and down is counted
+            tile_side_m=torch.full((n,), config.tile_side_m),
+            overlap=torch.ones(n),
+        )
 
     def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:
         """One scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
-        side_m = self.data.tile_side_m / tile_share
+        side_m = self.config.tile_side_m / tile_share
         texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
         relief = self.reliefs[torch.randint(RELIEFS, (len(index),), generator=generator)]
-        relief = relief * (torch.rand(len(index), 1, 1, generator=generator) < self.data.relief_share)
+        relief = relief * (torch.rand(len(index), 1, 1, generator=generator) < self.config.relief_share)
         cells = max(2, round(side_m / HEIGHT_CELL_M))
         return Scene(texture, relief[:, :cells, :cells].contiguous(), side_m / SCENE_PX)
 
     def photos(self, scene: Scene, target: Tensor, generator: Generator) -> Views:
         """Views from random poses aimed at ``target [N, 2]`` (east, north), before any change of appearance."""
-        return render(scene, self._cameras(target, generator), self.image_size, self.image_size, outside="reflect")
+        return self.shoot(scene, self.cameras(target, generator))
 
-    def _draw_places(self, pairs: int, generator: Generator) -> Tensor:
-        if float(torch.rand((), generator=generator)) < self.data.same_group_share:
-            names = sorted(self.groups, key=lambda name: (-len(self.groups[name]), name))
-            names = [name for name in names if len(self.groups[name]) >= pairs] or names[:1]
-            members = self.groups[names[int(torch.randint(len(names), (), generator=generator))]]
-        else:
-            members = list(range(len(self.textures)))
-        order = torch.randperm(len(members), generator=generator)[:pairs]
-        return torch.tensor(members)[order]
+    def shoot(self, scene: Scene, camera: Camera) -> Views:
+        """Views from given poses."""
+        return render(scene, camera, self.image_size, self.image_size, outside="reflect")
 
     def _window(self, image: Tensor, generator: Generator) -> Tensor:
         """A square window of the texture, turned or mirrored at random, resampled to SCENE_PX: ``[3, P, P]``, 0..1."""
         shortest = min(image.shape[1:])
-        low, high = (min(v, shortest) for v in self.data.window_px)
+        low, high = (min(v, shortest) for v in self.config.window_px)
         side = int(torch.randint(low, high + 1, (), generator=generator))
         row = int(torch.randint(image.shape[1] - side + 1, (), generator=generator))
         col = int(torch.randint(image.shape[2] - side + 1, (), generator=generator))
@@ -112,14 +103,14 @@ class PairSimulator:
         window = window.flip(3) if mirror % 2 else window
         return F.interpolate(window, (SCENE_PX, SCENE_PX), mode="bilinear", antialias=True, align_corners=False)[0]
 
-    def _cameras(self, target: Tensor, generator: Generator) -> Camera:
+    def cameras(self, target: Tensor, generator: Generator) -> Camera:
         """Cameras that look at ``target [N, 2]`` and see a ground square of about the tile's side."""
-        n, data = target.shape[0], self.data
-        nadir = torch.rand(n, generator=generator) < data.nadir_share
-        steep = (max(data.pitch_deg[0], data.pitch_deg[1] - 10), data.pitch_deg[1])
-        pitch = torch.where(nadir, _between(steep, n, generator), _between(data.pitch_deg, n, generator))
-        hfov = _between(data.hfov_deg, n, generator)
-        side = data.tile_side_m * _between(data.scale, n, generator)
+        n, config = target.shape[0], self.config
+        nadir = torch.rand(n, generator=generator) < config.nadir_share
+        steep = (max(config.pitch_deg[0], config.pitch_deg[1] - 10), config.pitch_deg[1])
+        pitch = torch.where(nadir, _between(steep, n, generator), _between(config.pitch_deg, n, generator))
+        hfov = _between(config.hfov_deg, n, generator)
+        side = config.tile_side_m * _between(config.scale, n, generator)
         distance = side / 2 / torch.tan(torch.deg2rad(hfov) / 2)
         heading = torch.rand(n, generator=generator) * 360
         return Camera.looking_at(target[:, 0], target[:, 1], distance.clamp(min=25), heading, pitch, hfov)

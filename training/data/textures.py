@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from training.config import DataConfig
 from training.data.scene import load_scene
 from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.data.simulated import SimulatedConfig
 
 #: Longer pictures are halved on reading: more pixels than this on a side are not worth their memory.
 MAX_SIDE_PX = 4096
@@ -28,7 +31,7 @@ class Texture:
     image: Tensor
 
 
-def load_textures(data: DataConfig) -> tuple[list[Texture], list[Texture]]:
+def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
     """All textures of the globs, as ``(train, held_out)``.
 
     The split goes by a hash of the relative path, so that it does not change when textures are added.

@@ -1,38 +1,59 @@
-"""What a method is: an objective over a batch of paired embeddings, with what it learns beside the encoder."""
+"""What an objective is: the views it wants, and its losses over their features."""
 
 from __future__ import annotations
 
-import math
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from training.config import Config
-from training.methods.losses import info_nce
+from training.batch import Batch, Features
 
 
-class Method(Protocol):
-    """An objective. Its parameters are trained with the encoder's and saved in checkpoints, never exported."""
+@dataclass(frozen=True)
+class ModelShape:
+    """What a method must know of model and data to build its heads.
 
-    def __call__(self, query: Tensor, reference: Tensor) -> Tensor:
-        """Loss ``[]`` of ``[B, D]`` unit embeddings of photos and of the tiles of the same places."""
-        ...
+    Attributes:
+        embedding_dim: length of an embedding.
+        stage_channels: channels of the backbone's stages, shallow to deep.
+        local_dim: channels of the dense descriptors; None when the model has none.
+        places: number of places in the training set.
+        image_size: side of the square input, px.
+    """
 
-
-class InfoNCE(nn.Module):
-    """Symmetric InfoNCE with a learnable inverse temperature, started at 1/0.07 (CLIP's value, kept by Sample4Geo)."""
-
-    def __init__(self, label_smoothing: float) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def forward(self, query: Tensor, reference: Tensor) -> Tensor:
-        """See ``info_nce``."""
-        return info_nce(query, reference, self.log_scale.exp(), label_smoothing=self.label_smoothing)
+    embedding_dim: int
+    stage_channels: tuple[int, ...]
+    local_dim: int | None
+    places: int
+    image_size: int
 
 
-def make_method(config: Config) -> InfoNCE:
-    """The method that the config names."""
-    return InfoNCE(config.optim.label_smoothing)
+class Method(nn.Module, ABC):
+    """An objective. Its parameters are trained with the encoder's and saved in checkpoints, never exported.
+
+    Progress signals and other memory live in buffers, so that checkpoints hold them. ``forward`` runs once a step, over
+    the whole batch of all processes, also when gradients are cached: it may update its memory while ``self.training``.
+    """
+
+    #: True asks the encoder for pooled features of every stage.
+    needs_stages: bool = False
+
+    def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
+        """The images ``[B, 3, S, S]`` to encode, by name; every method has at least ``photo`` and ``tile``.
+
+        Args:
+            batch: the pairs.
+            progress: share of training that is done, 0 to 1.
+            generator: the source of all randomness, on the CPU.
+        """
+        return {"photo": batch.photo, "tile": batch.tile}
+
+    @abstractmethod
+    def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
+        """Losses, each ``[]``: ``loss`` is the one to descend, the others are its parts, for the log.
+
+        Args:
+            features: of every view, by its name; row i shows place ``batch.place[i]``.
+            batch: the pairs; methods read places, offsets and overlaps here, not pixels.
+        """

@@ -1,41 +1,39 @@
-"""The network of both views: a timm backbone, GeM pooling, a projection, unit length."""
+"""The network of both views: a timm backbone, pooling, a projection, unit length; optionally dense descriptors."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from training.batch import Features
 from training.config import ModelConfig
 from training.errors import TrainingError
+from training.models.heads import AttentionGeM, DenseHead, GeM
 
-#: GeM starts between mean (1) and max pooling (∞); 3 is the value of its paper (Radenović et al., 2018).
-GEM_P = 3.0
-
-
-class GeM(nn.Module):
-    """Generalised-mean pooling with a learnt exponent: ``[N, C, h, w]`` → ``[N, C]``."""
-
-    def __init__(self, p: float = GEM_P) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.tensor(p))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Pool each channel: the p-th root of the mean p-th power."""
-        p = self.p.clamp(min=1.0)
-        pooled: Tensor = maps.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
-        return pooled
+#: Strides of the stages that convolutional backbones share.
+STRIDES = (4, 8, 16, 32)
 
 
 class Encoder(nn.Module):
     """uint8 pictures in, unit embeddings out: exactly the graph that the model contract describes.
 
+    Photos and tiles go through the same weights, as in Sample4Geo. The authors of UnifyGeo train one encoder per view
+    (ground panoramas are unlike maps); we share because the model contract has one network for both.
+
     Args:
-        config: backbone, weights, embedding size, frozen stages.
+        config: backbone, weights, aggregation, embedding size, dense descriptors, frozen stages.
+
+    Attributes:
+        embedding_dim: length of an embedding.
+        stage_channels: channels of the stages of stride 4, 8, 16, 32; empty when the backbone has no such stages.
+        local_dim: channels of the dense descriptors; None when the model has none.
 
     Raises:
-        TrainingError: the backbone is unknown, or its weights are not to be had.
+        TrainingError: the backbone is unknown or unfit for dense descriptors, or its weights are not to be had.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -43,9 +41,15 @@ class Encoder(nn.Module):
         self.config = config
         self.backbone = _backbone(config)
         channels: int = self.backbone.num_features  # type: ignore[assignment]  # timm sets it on every model
-        self.embedding_dim: int = config.embedding_dim or channels  # length of an embedding
-        self.pool = GeM()
+        self.embedding_dim: int = config.embedding_dim or channels
+        self.stage_channels = _stage_channels(self.backbone)
+        self.local_dim = config.local_dim
+        self.pool = GeM() if config.aggregation == "gem" else AttentionGeM(channels)
         self.project = nn.Linear(channels, config.embedding_dim) if config.embedding_dim else nn.Identity()
+        self.dense: DenseHead | None = None
+        if config.local_dim is not None:
+            self._require_stages("model.local_dim")
+            self.dense = DenseHead(self.stage_channels[self._finest :], config.local_dim)
         settings = timm.data.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call, attr-defined]
         self.mean = nn.Buffer(255 * torch.tensor(settings["mean"]).view(1, 3, 1, 1))
         self.std = nn.Buffer(255 * torch.tensor(settings["std"]).view(1, 3, 1, 1))
@@ -53,9 +57,37 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        features = self.backbone(x)
-        return F.normalize(self.project(self.pool(features).float()), dim=-1)
+        return self.embed(self.last_map(image))
+
+    def features(self, image: Tensor, *, stages: bool = False) -> Features:
+        """Everything that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
+
+        Args:
+            image: RGB, 0 to 255 (uint8 or float).
+            stages: also the mean of each stage's map, strides 4 to 32. GeM would cut their negative half away: many
+                backbones end a stage before any activation. Those of frozen stages carry no gradient.
+
+        Raises:
+            TrainingError: stages are asked of a backbone that has none.
+        """
+        if not stages and self.dense is None:
+            return Features(self(image))
+        self._require_stages("Features of stages")
+        last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
+        return Features(
+            embedding=self.embed(self.backbone.forward_head(last)),  # type: ignore[operator]
+            stages=tuple(m.mean((2, 3)) for m in maps) if stages else (),
+            local=None if self.dense is None else self.dense(maps[self._finest :]),
+        )
+
+    def last_map(self, image: Tensor) -> Tensor:
+        """``[N, S, S, 3]`` → the backbone's last map ``[N, C, h, w]``, which ``embed`` turns into embeddings."""
+        maps: Tensor = self.backbone(self._normalised(image))
+        return maps
+
+    def embed(self, maps: Tensor) -> Tensor:
+        """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length."""
+        return F.normalize(self.project(self.pool(maps).float()), dim=-1)
 
     def train(self, mode: bool = True) -> Encoder:
         """Training mode, except for batch statistics: batches of mixed views are too small and too odd to trust."""
@@ -64,6 +96,21 @@ class Encoder(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    @property
+    def _finest(self) -> int:
+        """Index of the stage whose grid the dense descriptors have."""
+        return STRIDES.index(self.config.local_stride)
+
+    def _require_stages(self, wish: str) -> None:
+        if not self.stage_channels:
+            raise TrainingError(
+                f"{wish}: {self.config.backbone} has no maps of strides 4, 8, 16 and 32. "
+                "Take a convolutional backbone, such as tf_efficientnet_lite2 or convnext_tiny."
+            )
 
     def _freeze(self) -> None:
         """Keep the ImageNet weights of the stem and the first ``frozen_stages`` stages."""
@@ -75,6 +122,14 @@ class Encoder(nn.Module):
         early = [m for name, m in self.backbone.named_children() if name in {"conv_stem", "bn1", "stem"}]
         for module in (*early, *stages[: self.config.frozen_stages]):
             module.requires_grad_(False)
+
+
+def _stage_channels(backbone: nn.Module) -> tuple[int, ...]:
+    """Channels of timm's last four feature maps, if those have the strides of a convolutional backbone."""
+    info: Sequence[dict[str, int]] = [*getattr(backbone, "feature_info", [])][-len(STRIDES) :]
+    if tuple(stage["reduction"] for stage in info) != STRIDES:
+        return ()
+    return tuple(stage["num_chs"] for stage in info)
 
 
 def _backbone(config: ModelConfig) -> nn.Module:

@@ -6,6 +6,7 @@ import pytest
 
 from service.encoder.batcher import Batcher
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
+from service.telemetry import RequestRecord, current_request
 
 POISON, NAN, DEATH = 250, 251, 252
 LONG = 60.0  # seconds; no test waits that long
@@ -69,6 +70,13 @@ async def enqueue(batcher, *values, deadline_s=LONG):
     tasks = [asyncio.create_task(batcher.encode(image(value), deadline_s)) for value in values]
     await asyncio.sleep(0)
     return tasks
+
+
+async def idle(batcher):
+    """Wait until the encoder has nothing to do; the last batch is answered a moment before."""
+    async with asyncio.timeout(LONG):
+        while batcher._busy_since is not None:  # noqa: ASYNC110 - the batcher has no event to wait for
+            await asyncio.sleep(0.001)
 
 
 async def test_an_idle_encoder_starts_at_once_and_a_busy_one_gathers_the_largest_batch(batcher, encoder):
@@ -162,6 +170,76 @@ async def test_the_death_of_the_worker_is_seen_by_all(batcher, encoder):
     assert not batcher.healthy
     with pytest.raises(NotReady):
         await batcher.encode(image(5), LONG)
+
+
+async def test_a_stuck_encoder_is_not_healthy_until_it_goes_on(encoder):
+    batcher = Batcher(encoder, max_batch=4, max_queue=6, stuck_after_s=0.0)
+    batcher.start()
+    stuck = await busy(batcher, encoder)
+    assert not batcher.healthy
+    assert batcher.failing_s > 0
+    with pytest.raises(NotReady):
+        await batcher.encode(image(1), LONG)
+    encoder.gate.set()
+    await stuck
+    await idle(batcher)
+    assert batcher.healthy
+    await batcher.close()
+
+
+async def test_the_death_of_the_worker_is_dated(batcher, encoder):
+    encoder.gate.set()
+    assert batcher.failing_s == 0
+    with pytest.raises(NotReady):
+        await batcher.encode(image(DEATH), LONG)
+    assert batcher.failing_s > 0
+
+
+async def test_those_who_watch_hear_of_every_batch_and_why_it_was_released(encoder):
+    seen = []
+    batcher = Batcher(encoder, max_batch=3, max_queue=20, on_batch=seen.append)
+    batcher.start()
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, 1, 2, 3, 4, 5)
+    encoder.gate.set()
+    await asyncio.gather(first, *rest)
+    await idle(batcher)
+    encoder.gate.clear()
+    encoder.started.clear()
+    again = await busy(batcher, encoder)
+    poisoned = await enqueue(batcher, POISON, 6)
+    encoder.gate.set()
+    await asyncio.gather(again, *poisoned, return_exceptions=True)
+    await batcher.close()
+    assert [(batch.size, batch.reason) for batch in seen] == [
+        (1, "idle"),
+        (3, "full"),
+        (2, "gathered"),
+        (1, "idle"),
+        (1, "alone"),
+    ]
+    assert all(batch.seconds > 0 for batch in seen)
+
+
+async def test_queue_and_encode_are_steps_of_the_request(batcher, encoder):
+    encoder.gate.set()
+    record = RequestRecord("id", "POST", 0.0)
+    token = current_request.set(record)
+    answer = await batcher.encode(image(1), LONG)
+    current_request.reset(token)
+    assert [step.name for step in record.steps] == ["queue", "encode"]
+    queue, encode = record.steps
+    assert queue.ended == encode.started
+    assert (encode.ended - encode.started) * 1e3 == pytest.approx(answer.encode_ms)
+
+
+async def test_closing_gives_up_on_a_stuck_encoder(encoder):
+    batcher = Batcher(encoder, max_batch=1, max_queue=8)
+    batcher.start()
+    tasks = [await busy(batcher, encoder), *await enqueue(batcher, 1)]
+    await batcher.close(timeout_s=0.01)
+    for answer in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(answer, NotReady)
 
 
 async def test_closing_finishes_what_waits_and_refuses_the_rest(encoder):

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from service.encoder.preprocess import preprocess
-from service.encoder.session import Encoder
+from service.encoder.session import Encoder, cuda_options
 from service.errors import ContractBroken, DeviceUnavailable
 
 
@@ -63,6 +63,38 @@ def test_cuda_that_is_not_offered_names_the_fix(path, monkeypatch):
     with pytest.raises(DeviceUnavailable, match=re.escape("pip install aerofix[gpu]")):
         Encoder(path, "cuda")
     assert Encoder(path, "auto").provider == "CPUExecutionProvider"
+
+
+class Asked(onnxruntime.InferenceSession):
+    """Notes what it is asked for, and runs on the CPU."""
+
+    def __init__(self, path, options, providers):
+        self.asked = providers
+        super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+
+def test_cuda_gets_its_options_and_the_cpu_none(path, monkeypatch):
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Asked)
+    encoder = Encoder(path, "auto", cuda_device=2, cuda_memory_bytes=10**9)
+    assert encoder._session.asked == [(both[0], cuda_options(2, 10**9)), (both[1], {})]
+    assert cuda_options(2, 10**9)["gpu_mem_limit"] == "1000000000"
+    assert "gpu_mem_limit" not in cuda_options(0, 0)
+
+
+def test_cuda_libraries_are_loaded_and_what_is_missing_is_logged(path, monkeypatch, caplog, capsys):
+    def preload(directory):
+        assert directory == ""
+        print("Failed to load libcudnn.so.9")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    with pytest.raises(DeviceUnavailable, match="nvidia-smi"):
+        Encoder(path, "cuda")
+    assert "libcudnn.so.9" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 class FallenBack(onnxruntime.InferenceSession):

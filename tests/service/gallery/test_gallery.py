@@ -4,9 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.errors import DeviceUnavailable, GalleryEmpty, GalleryUnusable, ModelMismatch, StorageFull
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, NewTile
+from service.gallery.tile import Footprint, Tile
 from service.geo import Circle
 
 DIM = 16
@@ -65,7 +68,7 @@ def test_upsert_of_a_known_id_updates_it(gallery, new_tile):
     assert gallery.count() == 3
     (hits,) = gallery.search(new_tile("b", seed=3).embedding[None], 1)
     assert (hits[0].tile.id, hits[0].tile.footprint.centre[0]) == ("b", pytest.approx(-10))
-    assert gallery.thumbnail("b") == b"jpeg of b 3"
+    assert gallery.image("b") == b"jpeg of b 3"
 
 
 def test_of_one_id_twice_in_a_call_the_last_stays(gallery, new_tile):
@@ -89,7 +92,7 @@ def test_deleted_tiles_are_gone(gallery, new_tile):
     gallery.upsert([new_tile("a", seed=1), new_tile("b", seed=2)])
     assert gallery.delete(["a", "unknown", "a"]) == 1
     assert found(gallery.search(new_tile("a", seed=1).embedding[None], 5)[0]) == ["b"]
-    assert (gallery.tile("a"), gallery.thumbnail("a")) == (None, None)
+    assert (gallery.tile("a"), gallery.image("a")) == (None, None)
     assert gallery.tile("b").id == "b"
 
 
@@ -135,8 +138,8 @@ def test_another_model_is_refused_and_the_file_is_free_again(gallery, path, new_
         assert again.count() == 1
 
 
-def test_search_on_a_gpu_is_refused_by_name(path):
-    with pytest.raises(DeviceUnavailable, match="use 'auto' or 'cpu'"):
+def test_search_on_a_gpu_that_is_not_there_is_refused(path):
+    with pytest.raises(DeviceUnavailable, match="AEROFIX_INDEX_DEVICE=cpu"):
         Gallery.open(path, "model-1", DIM, device="cuda")
 
 
@@ -149,8 +152,8 @@ def test_without_faiss_the_fix_is_named(path, monkeypatch):
 def test_a_full_disk_changes_nothing(gallery, new_tile):
     gallery.upsert([new_tile("a", seed=1)])
     before = gallery.info()
-    pages = gallery._store._db.execute("PRAGMA page_count").fetchone()[0]
-    gallery._store._db.execute(f"PRAGMA max_page_count = {pages + 1}")
+    pages = gallery._store.file.db.execute("PRAGMA page_count").fetchone()[0]
+    gallery._store.file.db.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(StorageFull):
         gallery.upsert([new_tile(f"t{n}", seed=n) for n in range(500)])
     assert gallery.info() == before
@@ -217,3 +220,34 @@ def test_searches_and_writes_at_the_same_time(gallery, new_tile):
     for reader in readers:
         reader.join()
     assert problems == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from(["upsert", "delete", "delete in"]), st.integers(0, 9)), max_size=25))
+def test_a_search_finds_what_is_stored_after_every_history(steps):
+    rng = np.random.default_rng(0)
+    query = np.eye(DIM, dtype=np.float32)[:1]
+    with Gallery.open(":memory:", "model-1", DIM) as gallery:
+        for kind, n in steps:
+            if kind == "upsert":
+                vector = rng.normal(size=DIM).astype(np.float32)
+                tile = Tile(f"t{n}", Footprint.from_centre(n / 10, 1, 1, 50, 50))
+                gallery.upsert([NewTile(tile, vector / np.linalg.norm(vector), b"jpeg")])
+            elif kind == "delete":
+                gallery.delete([f"t{n}"])
+            else:
+                gallery.delete_in((0, n / 10 - 0.05, 2, n / 10 + 0.15))  # this one and the next
+            listed = [tile.id for tile in gallery.page(None, 100).tiles]
+            (hits,) = gallery.search(query, 100) if listed else [[]]
+            assert sorted(found(hits)) == sorted(listed)
+            assert gallery.count() == gallery.info().count == len(listed)
+
+
+def test_a_write_that_the_disk_refuses_leaves_the_search_as_it_was(gallery, new_tile):
+    gallery.upsert([new_tile("a", seed=1), new_tile("b", seed=2)])
+    gallery._store.file.db.execute("PRAGMA query_only = ON")
+    for write in (lambda: gallery.delete(["a"]), lambda: gallery.upsert([new_tile("c")])):
+        with pytest.raises(GalleryUnusable, match="read-only"):
+            write()
+    assert sorted(found(gallery.search(new_tile("a", seed=1).embedding[None], 5)[0])) == ["a", "b"]
+    assert gallery.info().generation == 1

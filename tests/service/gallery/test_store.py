@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.errors import AerofixError, GalleryUnusable, ModelMismatch, StorageFull
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.gallery.tile import Footprint, Tile
 
 
@@ -37,8 +38,8 @@ def test_what_was_written_is_read_after_reopening(store, path):
     (loaded,) = again.load()
     assert (loaded.number, loaded.tile) == (1, tile)
     np.testing.assert_array_equal(loaded.embedding, embedding)
-    assert again.thumbnail("map/r00c00") == thumbnail
-    assert again.thumbnail("other") is None
+    assert again.image("map/r00c00") == thumbnail
+    assert again.image("other") is None
     again.close()
 
 
@@ -47,21 +48,21 @@ def test_upsert_keeps_the_number_and_replaces_the_rest(store):
     assert store.upsert([row("a", lat=5.0, thumbnail=b"new"), row("c")]) == [(1, False), (3, True)]
     assert [loaded.tile.id for loaded in store.load()] == ["a", "b", "c"]
     assert next(store.load()).tile == row("a", lat=5.0)[0]
-    assert store.thumbnail("a") == b"new"
+    assert store.image("a") == b"new"
 
 
 def test_numbers_of_deleted_tiles_never_come_back(store):
     store.upsert([row("a"), row("b")])
     assert store.delete(["b", "unknown"]) == [2]
     assert store.upsert([row("b")]) == [(3, True)]
-    assert store.thumbnail("b") == b"jpeg"
+    assert store.image("b") == b"jpeg"
 
 
 def test_deleting_leaves_nothing_behind(store):
     store.upsert([row("a"), row("b")])
     store.delete(["a", "b"])
     for table in ("tiles", "details", "centres"):
-        assert store._db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+        assert store.file.db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 def test_each_acknowledged_write_is_one_generation(store, path):
@@ -108,13 +109,13 @@ def test_numbers_in_bounds_equal_brute_force(centres, one, other, after, limit):
 
 def test_a_full_disk_keeps_nothing_of_the_write_and_all_of_the_rest(store):
     store.upsert([row("a")])
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count = {pages + 4}")
+    pages = store.file.db.execute("PRAGMA page_count").fetchone()[0]
+    store.file.db.execute(f"PRAGMA max_page_count = {pages + 4}")
     with pytest.raises(StorageFull, match="Free space"):
         store.upsert([row("b"), row("a", lat=9.0), row("c", thumbnail=bytes(100_000))])
     assert [loaded.tile for loaded in store.load()] == [row("a")[0]]
     assert store.generation == 1
-    store._db.execute("PRAGMA max_page_count = 100000")
+    store.file.db.execute("PRAGMA max_page_count = 100000")
     store.upsert([row("c", thumbnail=bytes(100_000))])
     assert store.generation == 2
 
@@ -136,6 +137,7 @@ def test_a_second_process_is_refused(store, path):
     code = """
 import sys
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.errors import GalleryUnusable
 try:
     Store(sys.argv[1])
@@ -160,6 +162,7 @@ def test_acknowledged_tiles_survive_kill_9(path):
 import os, signal, sys
 import numpy as np
 from service.gallery.store import Store
+from service.gallery.store_copies import verify
 from service.gallery.tile import Footprint, Tile
 store = Store(sys.argv[1])
 for batch in range(3):
@@ -171,7 +174,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert run(code, path).returncode == -9
     store = Store(path)
     assert len(list(store.load())) == 30
-    assert store.thumbnail("2/9") == bytes(5000)
+    assert store.image("2/9") == bytes(5000)
     assert store.generation == 3
     store.close()
 
@@ -200,7 +203,7 @@ def test_a_damaged_file_is_refused_not_read_wrongly(path, damage):
         store = Store(path)
         try:
             for loaded in list(store.load()):
-                store.thumbnail(loaded.tile.id)
+                store.image(loaded.tile.id)
         finally:
             store.close()
 
@@ -224,7 +227,7 @@ def test_a_row_that_makes_no_sense_is_named(store, path, column):
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("PRAGMA user_version = 99", "schema version 99.*reads version 1"),
+        ("PRAGMA user_version = 99", "schema version 99.*reads up to 2"),
         ("PRAGMA application_id = 7", "not an aerofix gallery"),
     ],
 )
@@ -257,3 +260,38 @@ def test_a_closed_store_says_so(store):
     store.close()
     with pytest.raises(AerofixError, match="closed"):
         store.upsert([row("a")])
+
+
+HISTORY = st.lists(
+    st.one_of(
+        st.tuples(st.just("upsert"), st.integers(0, 12), CENTRES),
+        st.tuples(st.just("delete"), st.integers(0, 12), st.none()),
+        st.tuples(st.just("delete in"), CENTRES, CENTRES),
+    ),
+    max_size=20,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(HISTORY)
+def test_the_spatial_index_is_right_after_every_history(steps):
+    """Also where an id comes back in another place, and after deletions by area, over the antimeridian included."""
+    store, places = Store(":memory:"), {}
+    for kind, one, other in steps:
+        if kind == "upsert":
+            store.upsert([row(str(one), *other)])
+            places[str(one)] = row(str(one), *other)[0].footprint.centre
+        elif kind == "delete":
+            store.delete([str(one)])
+            places.pop(str(one), None)
+        else:
+            (south, north), (west, east) = sorted((one[0], other[0])), (one[1], other[1])
+            store.delete_in((west, south, east, north))
+            places = {
+                name: (lat, lon)
+                for name, (lat, lon) in places.items()
+                if not (south <= lat <= north and (west <= lon <= east if west <= east else not east < lon < west))
+            }
+        assert verify(store) == len(places)
+    assert {each.tile.id: each.tile.footprint.centre for each in store.load()} == places
+    store.close()

@@ -7,7 +7,12 @@ from service.errors import AerofixError
 from service.routes.problems import PROBLEMS, Problem, problem_of, problem_response
 
 # Errors of starting up or of the command line: no request can meet them.
-NOT_OVER_HTTP = {errors.ContractBroken, errors.DeviceUnavailable, errors.SourceUnreadable}
+NOT_OVER_HTTP = {
+    errors.ContractBroken,
+    errors.DeviceUnavailable,
+    errors.GalleryInUse,
+    errors.ConfigurationInvalid,
+}
 
 
 def test_every_domain_error_has_its_problem():

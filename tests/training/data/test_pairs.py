@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import DataConfig
 from training.data import pairs
 from training.data.pairs import SCENE_PX, PairSimulator, cut_tiles
 from training.data.scene import Scene
+from training.data.simulated import SimulatedConfig
 from training.data.textures import Texture
 
 SIZE = 48
@@ -25,13 +25,13 @@ def textures():
 
 
 def simulator(textures, **settings):
-    data = {"tile_side_m": 30.0, "window_px": (100, 140), "same_group_share": 0.0} | settings
-    return PairSimulator(textures, DataConfig(**data), SIZE)
+    data = {"tile_side_m": 30.0, "window_px": (100, 140)} | settings
+    return PairSimulator(textures, SimulatedConfig(**data), SIZE)
 
 
 @pytest.fixture(scope="module")
 def drawn(textures):
-    return simulator(textures).batch(6, torch.Generator().manual_seed(3))
+    return simulator(textures).load(range(6), torch.Generator().manual_seed(3))
 
 
 def test_a_batch_has_pictures_of_the_model_size(drawn):
@@ -42,30 +42,30 @@ def test_a_batch_has_pictures_of_the_model_size(drawn):
 
 
 def test_the_same_generator_state_gives_the_same_batch(textures, drawn):
-    again = simulator(textures).batch(6, torch.Generator().manual_seed(3))
-    other = simulator(textures).batch(6, torch.Generator().manual_seed(4))
-    for name in ("photo", "tile", "place"):
+    again = simulator(textures).load(range(6), torch.Generator().manual_seed(3))
+    other = simulator(textures).load(range(6), torch.Generator().manual_seed(4))
+    for name in ("photo", "tile", "offset_m"):
         assert torch.equal(getattr(drawn, name), getattr(again, name))
         assert not torch.equal(getattr(drawn, name), getattr(other, name))
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_places_in_a_batch_are_distinct(textures, share):
-    simulated = simulator(textures, same_group_share=share)
-    for seed in range(20):
-        places = simulated._draw_places(5, torch.Generator().manual_seed(seed)).tolist()
-        assert len(set(places)) == 5
-        if share == 1.0:
-            assert len({textures[i].group for i in places}) == 1
+def test_pairs_are_textures(textures):
+    simulated = simulator(textures)
+    assert simulated.place.tolist() == list(range(10))
+    assert simulated.places == 10
+    assert simulated.position is None
+    assert simulated.load([4, 2], torch.Generator().manual_seed(0)).place.tolist() == [4, 2]
 
 
-def test_a_small_bank_gives_small_batches(textures):
-    assert len(simulator(textures[:3]).batch(6, torch.Generator().manual_seed(0)).place) == 3
+def test_tile_sides_and_overlaps_are_known(drawn):
+    assert drawn.tile_side_m.tolist() == [30.0] * 6
+    assert drawn.overlap.tolist() == [1.0] * 6
 
 
-def test_places_can_be_given(textures):
-    places = torch.tensor([4, 2])
-    assert torch.equal(simulator(textures).batch(2, torch.Generator().manual_seed(0), places=places).place, places)
+def test_clean_pairs_have_the_same_geometry(textures, drawn):
+    clean = simulator(textures).load(range(6), torch.Generator().manual_seed(3), clean=True)
+    assert torch.equal(clean.offset_m, drawn.offset_m)
+    assert (clean.tile - drawn.tile).abs().mean() > 0.01
 
 
 def test_offset_takes_photo_pixels_to_the_tile_pixels_of_the_same_ground(textures, monkeypatch):
@@ -79,7 +79,7 @@ def test_offset_takes_photo_pixels_to_the_tile_pixels_of_the_same_ground(texture
     render = pairs.render
     monkeypatch.setattr(pairs, "render", spy)
     simulated = simulator(textures, relief_share=0.0, pitch_deg=(90.0, 90.0), offset_share=0.2)
-    batch = simulated.batch(6, torch.Generator().manual_seed(1), clean=True)
+    batch = simulated.load(range(6), torch.Generator().manual_seed(1), clean=True)
     assert batch.offset_m.norm(dim=1).max() > 3
     side_m, compared = 30.0, 0
     for i in range(6):
@@ -89,7 +89,7 @@ def test_offset_takes_photo_pixels_to_the_tile_pixels_of_the_same_ground(texture
             for col in range(1, SIZE, 4):
                 right, ahead = ((col + 0.5) / SIZE - 0.5) * ground_m, (0.5 - (row + 0.5) / SIZE) * ground_m
                 east = right * math.cos(heading) + ahead * math.sin(heading) + float(batch.offset_m[i, 0])
-                north = ahead * math.cos(heading) - right * math.sin(heading) + float(batch.offset_m[i, 1])
+                north = ahead * math.cos(heading) - right * math.sin(heading) - float(batch.offset_m[i, 1])
                 x, y = (east / side_m + 0.5) * SIZE - 0.5, (0.5 - north / side_m) * SIZE - 0.5
                 c, r = math.floor(x), math.floor(y)
                 if 0 <= c < SIZE - 1 and 0 <= r < SIZE - 1:

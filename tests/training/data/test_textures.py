@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.config import DataConfig
+from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 
 
 def data(root, *globs, **settings):
-    return DataConfig(root=root, textures=globs, **settings)
+    return SimulatedConfig(root=root, textures=globs, **settings)
 
 
 def names(textures):

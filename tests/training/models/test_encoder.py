@@ -5,7 +5,7 @@ import torch
 
 from training.config import ModelConfig
 from training.errors import TrainingError
-from training.models.encoder import Encoder, GeM
+from training.models.encoder import Encoder
 
 
 def config(**settings):
@@ -66,25 +66,6 @@ def test_without_projection_the_features_are_the_embedding(images):
     assert encoder(images).shape == (4, 256)
 
 
-@pytest.mark.parametrize("p", [1.0, 3.0, 7.5])
-@torch.no_grad()
-def test_gem_is_the_generalised_mean(p):
-    maps = torch.rand(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
-    expected = (maps.double().numpy() ** p).mean((2, 3)) ** (1 / p)
-    np.testing.assert_allclose(GeM(p)(maps), expected, rtol=1e-5)
-    if p == 1.0:
-        torch.testing.assert_close(GeM(p)(maps), maps.mean((2, 3)))
-
-
-@torch.no_grad()
-def test_gem_of_large_p_is_the_maximum():
-    """Between max · n^(-1/p) and max, for n values: p = 60 is as far as float32 goes here."""
-    maps = 0.5 + torch.rand(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
-    pooled, most = GeM(60.0)(maps), maps.amax((2, 3))
-    assert (pooled <= most * 1.00001).all()
-    assert (pooled >= most * 12 ** (-1 / 60)).all()
-
-
 def test_frozen_stages_get_no_gradient(encoder, images):
     encoder.train()(images).square()[:, 0].sum().backward()
     backbone = encoder.backbone
@@ -141,3 +122,78 @@ def test_a_backbone_without_stages_cannot_be_frozen(monkeypatch):
     monkeypatch.setattr(timm, "create_model", without_stages)
     with pytest.raises(TrainingError, match="frozen_stages=0"):
         Encoder(config())
+
+
+# --- features ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("local_dim", [None, 16])
+@torch.no_grad()
+def test_features_hold_the_same_embedding(images, backbone, local_dim):
+    encoder = Encoder(config(backbone=backbone, local_dim=local_dim)).eval()
+    for stages in (False, True):
+        torch.testing.assert_close(encoder.features(images, stages=stages).embedding, encoder(images))
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_convnext"])
+@torch.no_grad()
+def test_stage_features_are_the_means_of_the_stages_of_stride_4_to_32(images, backbone):
+    """Watched from outside: hooks on the modules that timm names as stages."""
+    encoder, seen = Encoder(config(backbone=backbone)).eval(), []
+    for info in encoder.backbone.feature_info[-4:]:
+        module = encoder.backbone.get_submodule(info["module"])
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    stages = encoder.features(images, stages=True).stages
+    assert [64 // maps.shape[-1] for maps in seen] == [4, 8, 16, 32]
+    assert tuple(stage.shape[1] for stage in stages) == encoder.stage_channels == (24, 32, 48, 64)
+    for stage, maps in zip(stages, seen, strict=True):
+        np.testing.assert_allclose(stage, maps.numpy().mean((2, 3)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_features_hold_only_what_is_asked_for(encoder, images):
+    features = encoder.features(images)
+    assert features.stages == ()
+    assert features.local is None
+    assert encoder.local_dim is None
+    assert encoder.dense is None
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@torch.no_grad()
+def test_dense_descriptors_are_unit_vectors_on_the_grid_of_their_stride(images, stride):
+    encoder = Encoder(config(local_dim=16, local_stride=stride)).eval()
+    local = encoder.features(images).local
+    assert local.shape == (4, 16, 64 // stride, 64 // stride)
+    assert local.dtype == torch.float32
+    torch.testing.assert_close(local.norm(dim=1), torch.ones(4, 64 // stride, 64 // stride))
+
+
+def test_frozen_stages_get_no_gradient_from_any_head(images):
+    encoder = Encoder(config(local_dim=16, frozen_stages=3)).train()
+    features = encoder.features(images, stages=True)
+    assert [stage.requires_grad for stage in features.stages] == [False, False, True, True]  # strides 4, 8 are frozen
+    heads = [features.embedding[:, 0], features.local[:, 0], *features.stages[2:]]
+    sum(head.square().sum() for head in heads).backward()
+    assert all(p.grad is None for p in encoder.backbone.blocks[:3].parameters())
+    assert all(p.grad is not None for p in [*encoder.backbone.blocks[3:].parameters(), *encoder.dense.parameters()])
+
+
+@torch.no_grad()
+def test_the_attention_aggregator_starts_as_gem_and_layer_norm(images):
+    encoder = Encoder(config(aggregation="attention_gem")).eval()
+    pooled = encoder.pool.pool(encoder.last_map(images))
+    centred = pooled - pooled.mean(1, keepdim=True)
+    standard = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)  # 1e-5: torch's default
+    expected = standard @ encoder.project.weight.T + encoder.project.bias
+    torch.testing.assert_close(encoder(images), expected / expected.norm(dim=1, keepdim=True))
+
+
+def test_a_backbone_without_such_stages_names_the_fix(images):
+    encoder = Encoder(config(backbone="test_vit", frozen_stages=0, image_size=160))
+    assert encoder.stage_channels == ()
+    with pytest.raises(TrainingError, match=r"Features of stages: test_vit has no maps .* convolutional"):
+        encoder.features(images, stages=True)
+    with pytest.raises(TrainingError, match=r"model\.local_dim: test_vit has no maps"):
+        Encoder(config(backbone="test_vit", frozen_stages=0, image_size=160, local_dim=16))

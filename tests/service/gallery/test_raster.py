@@ -1,5 +1,7 @@
 import json
 import math
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
 
 from service.errors import InvalidFootprint, InvalidParameter, SourceUnreadable
-from service.gallery.sources import open_source
+from service.gallery.map_tiles import Cut, MapTiles
+from service.gallery.raster import open_map
+from service.gallery.tile import Footprint
 from service.geo import haversine_m, offset
 
 UTM51 = "EPSG:32651"  # Taiwan
@@ -42,9 +46,22 @@ def write(path, bands, crs=UTM51, transform=None, **profile):
     return path
 
 
-def read_tiles(path, *arguments, corners=None, **options):
-    with open_source(path, corners) as source:
-        return list(source.tiles(*arguments, **options))
+@dataclass(frozen=True)
+class Tile:
+    id: str
+    image: np.ndarray
+    footprint: Footprint
+
+
+def map_tiles(path, size_m=86.0, overlap=0.5, prefix=None, max_px=384, corners=None):
+    cut = Cut((size_m,), overlap, max_px=max_px)
+    return MapTiles(open_map(path, corners), cut, path.stem if prefix is None else prefix)
+
+
+def read_tiles(path, *arguments, **options):
+    with closing(map_tiles(path, *arguments, **options)) as source:
+        pieces = [(source.label(i), source.piece(i)) for i in range(len(source))]
+        return [Tile(name, *piece) for name, piece in pieces if piece is not None]
 
 
 def full(tiles):
@@ -87,8 +104,8 @@ def test_pixels_lie_where_the_footprint_says(tmp_path, name):
 
 def test_tiles_are_north_up_and_named_by_row_and_column(tmp_path):
     tiles = read_tiles(write(tmp_path / "taichung.tif", ramps()), 86.0)
-    assert tiles[0].id == "taichung/r00c00"
-    assert tiles[-1].id == "taichung/r04c04"
+    assert tiles[0].id == "taichung/86m-50/r00c00"
+    assert tiles[-1].id == "taichung/86m-50/r04c04"
     for tile in tiles:
         west, south, east, north = tile.footprint.bounds
         corners = [(north, west), (north, east), (south, east), (south, west)]
@@ -96,7 +113,7 @@ def test_tiles_are_north_up_and_named_by_row_and_column(tmp_path):
         assert tile.image.dtype == np.uint8
         assert tile.image.shape == (86, 86, 3)
         assert tile.footprint.gsd_m == pytest.approx(1, rel=1e-3)
-    assert read_tiles(tmp_path / "taichung.tif", prefix="a/b")[0].id == "a/b/r00c00"
+    assert read_tiles(tmp_path / "taichung.tif", prefix="a/b")[0].id == "a/b/86m-50/r00c00"
 
 
 def test_every_point_of_a_map_lies_in_a_tile(tmp_path):
@@ -113,8 +130,8 @@ def test_every_point_of_a_map_lies_in_a_tile(tmp_path):
 
 def test_count_is_the_number_of_tiles_of_a_full_map(tmp_path):
     path = write(tmp_path / "map.tif", ramps())
-    with open_source(path) as source:
-        assert source.count(86.0, 0.5) == len(list(source.tiles(86.0, 0.5))) == 25
+    with closing(map_tiles(path)) as source:
+        assert len(source) == len(read_tiles(path)) == 25
 
 
 def test_a_map_smaller_than_a_tile_is_one_tile(tmp_path):
@@ -152,8 +169,8 @@ def test_empty_parts_are_left_out(tmp_path, kind):
             with rasterio.open(path, "r+") as file:
                 file.write_mask(valid)
     tiles = read_tiles(path, 40.0, 0)
-    with open_source(path) as source:
-        assert source.count(40.0, 0) > len(tiles)
+    with closing(map_tiles(path, 40.0, 0)) as source:
+        assert len(source) > len(tiles)
     assert len({tile.id.split("c")[-1] for tile in tiles}) == 3  # 120 m of data in tiles of 40 m
     assert all((tile.image[..., 2] > 0).mean() >= 0.5 for tile in tiles)
     assert all((tile.image[..., 2] == 201).mean() > 0.9 for tile in tiles if tile.id.endswith("c01"))
@@ -245,17 +262,17 @@ def assert_both_sides_of_the_antimeridian(tiles):
 def test_a_map_that_its_projection_tears_apart_names_the_way_out(tmp_path):
     path = write(tmp_path / "map.tif", ramps(), "EPSG:3857", from_origin(20_037_408, -1.8e6, 1, 1))
     with pytest.raises(SourceUnreadable, match="antimeridian; export it again in its UTM zone"):
-        open_source(path)
+        open_map(path)
 
 
 def test_a_turned_image_is_turned_north_up(tmp_path):
     """The image's top-left corner is the south-west one: its columns run north."""
     path = image_with(tmp_path, {"corners": [CORNERS[3], CORNERS[0], CORNERS[1], CORNERS[2]]})
     tiles = {tile.id: tile for tile in read_tiles(path, 60.0, 0)}
-    north, south = tiles["map/r00c00"].image, tiles["map/r03c00"].image
+    north, south = tiles["map/60m-0/r00c00"].image, tiles["map/60m-0/r03c00"].image
     assert north[..., 0].mean() > south[..., 0].mean() + 100
     assert north[5, 30, 0] > north[55, 30, 0] + 40
-    assert tiles["map/r00c03"].image[..., 1].mean() > north[..., 1].mean() + 100
+    assert tiles["map/60m-0/r00c03"].image[..., 1].mean() > north[..., 1].mean() + 100
 
 
 def test_rounded_corners_are_fitted(tmp_path):
@@ -290,7 +307,7 @@ def test_ground_control_points_are_a_georeference(tmp_path):
 def test_an_image_without_corners_says_how_to_give_them(tmp_path):
     Image.new("RGB", (100, 100)).save(tmp_path / "map.png")
     with pytest.raises(SourceUnreadable, match=r"map\.json or corners\.json.*clockwise from top-left"):
-        open_source(tmp_path / "map.png")
+        open_map(tmp_path / "map.png")
 
 
 @pytest.mark.parametrize(
@@ -309,14 +326,14 @@ def test_bad_corners_say_what_is_wrong(tmp_path, entry, error, says):
     if isinstance(entry, str):
         (tmp_path / "map.json").write_text(entry)
     with pytest.raises(error, match=says):
-        open_source(path)
+        open_map(path)
 
 
 def test_files_that_are_no_maps(tmp_path):
     (tmp_path / "map.tif").write_bytes(b"II*\0 not really")
     for name in ("map.tif", "missing.tif"):
         with pytest.raises(SourceUnreadable, match=f"{name} cannot be read as a map"):
-            open_source(tmp_path / name)
+            open_map(tmp_path / name)
 
 
 def test_damaged_maps_are_refused_when_they_are_read(tmp_path):
@@ -337,20 +354,19 @@ def test_palettes_name_the_command_that_expands_them(tmp_path):
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {0: (255, 0, 0, 255)})
     with pytest.raises(SourceUnreadable, match=r"gdal_translate -expand rgb map\.tif"):
-        open_source(path)
+        open_map(path)
 
 
 def test_a_map_off_the_earth_is_refused(tmp_path):
     path = write(tmp_path / "map.tif", ramps(), "EPSG:4326", from_origin(100, 5000, 1, 1))
     with pytest.raises(SourceUnreadable, match=r"map\.tif"):
-        open_source(path)
+        open_map(path)
 
 
-def test_parameters_are_checked(tmp_path):
-    with open_source(write(tmp_path / "map.tif", ramps())) as source:
-        for arguments in ({"overlap": 1.0}, {"tile_size_m": 0}, {"max_px": 1}, {"prefix": "a\n"}):
-            with pytest.raises(InvalidParameter):
-                next(source.tiles(**arguments))
+@pytest.mark.parametrize("options", [{"overlap": 1.0}, {"size_m": 0}, {"max_px": 1}, {"prefix": "a\n"}])
+def test_parameters_are_checked(tmp_path, options):
+    with pytest.raises(InvalidParameter):
+        map_tiles(write(tmp_path / "map.tif", ramps()), **options)
 
 
 def test_nothing_is_written_beside_the_map(tmp_path):

@@ -1,0 +1,205 @@
+"""``/gallery/imports``: whole maps, added in the background."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from service import errors
+from service.errors import AerofixError, StorageFull, disk_error
+from service.gallery.map_tiles import MAX_PX, MAX_TILE_SIZES, OVERLAP, TILE_SIZE_M, Cut
+from service.gallery.store_imports import Trouble, new_import_id
+from service.gallery.tile import MAX_SIDE_M, MIN_SIDE_M
+from service.gallery.tiling import MAX_OVERLAP
+from service.imports import Importer, Progress
+from service.ingest import TileMaker
+from service.routes import schemas
+from service.routes.multipart import save_form
+from service.routes.problems import Problem, documented, problem_of
+
+PATH = "/gallery/imports"
+
+router = APIRouter(prefix=PATH, tags=["gallery"])
+
+SideM = Annotated[float, Field(ge=MIN_SIDE_M, le=MAX_SIDE_M, allow_inf_nan=False)]
+
+
+class ImportForm(BaseModel):
+    """The fields of an import beside its file."""
+
+    tile_size_m: list[SideM] = Field(
+        [TILE_SIZE_M],
+        min_length=1,
+        max_length=MAX_TILE_SIZES,
+        description="Side of the tiles that a GeoTIFF is cut into, metres; several for several layers of tiles.",
+    )
+    overlap: float = Field(
+        OVERLAP, ge=0, le=MAX_OVERLAP, description="Share of a tile that its neighbour repeats, for a GeoTIFF."
+    )
+    prefix: str | None = Field(
+        None, max_length=150, description="Start of the tile ids; default: the file's name without its suffix."
+    )
+
+    @field_validator("tile_size_m", mode="before")
+    @classmethod
+    def _split(cls, values: list[str]) -> list[str]:
+        """Take ``60,120`` as well as the field twice."""
+        return [part for value in values for part in value.split(",")]
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "a GeoTIFF or COG in any projection, a zip of z/x/y tiles, or a zip of "
+                            "images with a CSV of their corners (Filename, Top_left_lat, Top_left_lon, "
+                            "Bottom_right_lat, Bottom_right_lon)",
+                        },
+                        **ImportForm.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=schemas.ImportState,
+    openapi_extra=_BODY,
+    responses=documented(
+        errors.MissingParameter,
+        errors.InvalidParameter,
+        errors.SourceUnreadable,
+        errors.ArchiveRefused,
+        errors.UnsupportedMediaType,
+        errors.BodyTooLarge,
+        errors.StorageFull,
+        errors.GalleryUnusable,
+    ),
+)
+async def start_import(request: Request, response: Response) -> schemas.ImportState:
+    """Add a whole map in the background; it goes on after a restart, and adds nothing twice."""
+    importer: Importer = request.app.state.importer
+    maker: TileMaker = request.app.state.tile_maker
+    import_id = new_import_id()
+    path = await asyncio.to_thread(_room_for, importer, import_id, request.headers.get("content-length", ""))
+    try:
+        form = await save_form(request, "file", list(ImportForm.model_fields), path)
+        options = _options(form.fields)
+        max_px = max(MAX_PX, maker.contract.image_size)
+        cut = Cut(tuple(options.tile_size_m), options.overlap, options.prefix, max_px)
+        progress = await importer.submit(import_id, _base_name(form.file_name), cut)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    response.headers["Location"] = f"{PATH}/{import_id}"
+    return _state(progress)
+
+
+@router.get(
+    "", response_model=schemas.ImportList, responses=documented(errors.InvalidParameter, errors.GalleryUnusable)
+)
+async def list_imports(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="imports to list")] = 100
+) -> schemas.ImportList:
+    """The last imports, newest first."""
+    importer: Importer = request.app.state.importer
+    return schemas.ImportList(imports=[_state(progress) for progress in await importer.newest(limit)])
+
+
+@router.get(
+    "/{import_id}",
+    response_model=schemas.ImportState,
+    responses=documented(errors.ImportNotFound, errors.InvalidParameter, errors.GalleryUnusable),
+)
+async def get_import(request: Request, import_id: str) -> schemas.ImportState:
+    """How far an import is."""
+    importer: Importer = request.app.state.importer
+    return _state(await importer.get(import_id))
+
+
+@router.delete(
+    "/{import_id}",
+    response_model=schemas.ImportState,
+    responses=documented(errors.ImportNotFound, errors.InvalidParameter, errors.GalleryUnusable, errors.StorageFull),
+)
+async def cancel_import(request: Request, import_id: str) -> schemas.ImportState:
+    """Stop an import; the tiles that it has added stay. One that has ended stays as it is."""
+    importer: Importer = request.app.state.importer
+    return _state(await importer.cancel(import_id))
+
+
+def _room_for(importer: Importer, import_id: str, announced: str) -> Path:
+    """Where the upload goes, if there is space for the length that its sender announces."""
+    try:
+        path = importer.upload_path(import_id)
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise disk_error(error, "the imports folder cannot be written") from error
+    if announced.isdigit() and int(announced) > free:
+        raise StorageFull("No space for the upload; free space on the disk of the gallery.", actual=int(announced))
+    return path
+
+
+def _options(fields: Mapping[str, list[str]]) -> ImportForm:
+    """Check the fields; one that is given twice, but for ``tile_size_m``, counts as its last."""
+    given: dict[str, Any] = {name: values if name == "tile_size_m" else values[-1] for name, values in fields.items()}
+    try:
+        return ImportForm.model_validate(given)
+    except ValidationError as error:
+        found = [item | {"loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+        raise RequestValidationError(found) from error
+
+
+def _base_name(given: str | None) -> str:
+    """The last part of a file name, whichever system it is from."""
+    return PurePosixPath((given or "").replace("\\", "/")).name or "upload"
+
+
+def _state(progress: Progress) -> schemas.ImportState:
+    job = progress.job
+    whole = [trouble for trouble in job.troubles if trouble.item is None]
+    if progress.waits_for is not None:
+        whole = [progress.waits_for]
+    return schemas.ImportState(
+        id=job.id,
+        state=job.state,
+        name=job.name,
+        created_at=job.created_at,
+        done=job.done,
+        total=job.total,
+        added=job.added,
+        updated=job.updated,
+        failed=job.failed,
+        skipped=job.skipped,
+        eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
+        problem=_problem(whole[0]) if whole else None,
+        problems=[
+            schemas.ImportTrouble(item=trouble.item, problem=_problem(trouble))
+            for trouble in job.troubles
+            if trouble.item is not None
+        ],
+    )
+
+
+def _problem(trouble: Trouble) -> Problem:
+    kind = getattr(errors, trouble.kind, None) if trouble.kind else None
+    if isinstance(kind, type) and issubclass(kind, AerofixError):
+        return problem_of(kind(trouble.detail))
+    return Problem(type="/problems/internal-error", title="Something failed", status=500, detail=trouble.detail)

@@ -1,0 +1,190 @@
+"""What the contract tests do not see: where a search runs, copies and swaps, and what a machine lacks."""
+
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+
+from service.errors import DeviceUnavailable
+from service.gallery.faiss_gpu_index import FaissGpuIndex, make_index
+from service.gallery.faiss_index import FaissIndex
+from service.geo import Circle
+
+DIM = 8
+LONG = 60  # seconds; no test waits that long
+
+
+def unit(seed, count):
+    vectors = np.random.default_rng(seed).normal(size=(count, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Device:
+    """Stands for a GPU: counts searches, and makes copies when the gate is open."""
+
+    def __init__(self):
+        self.searches, self.copies = [], 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.full = False
+
+    def copy(self, flat):
+        assert self.gate.wait(LONG)
+        if self.full:
+            raise RuntimeError("Error in StandardGpuResourcesImpl: cudaMalloc error out of memory")
+        self.copies += 1
+        device = self
+
+        class Copied:
+            def search(self, queries, k):
+                device.searches.append((len(queries), k))
+                return flat.search(queries, k)
+
+        return Copied()
+
+
+@pytest.fixture
+def device():
+    fake = Device()
+    yield fake
+    fake.gate.set()
+
+
+@pytest.fixture
+def index(device):
+    return FaissGpuIndex(DIM, to_gpu=device.copy, rebuild_at=10)
+
+
+def settled(index):
+    end = time.monotonic() + LONG
+    while index.describe()["rebuilding"]:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    return index.describe()
+
+
+def fill(index, ids):
+    ids = np.asarray(ids)
+    index.upsert(ids, unit(7, 1000)[ids], np.zeros((len(ids), 2)))
+
+
+def test_the_first_copy_is_made_in_the_background_and_then_searched(index, device):
+    device.gate.clear()
+    fill(index, range(50))
+    assert index.search(unit(7, 1), 1)[1].tolist() == [[0]]
+    assert device.searches == []
+    device.gate.set()
+    state = settled(index)
+    assert (state["copied"], state["changed"], state["size"], state["device"]) == (50, 0, 50, "cuda:0")
+    assert index.search(unit(7, 1), 3)[1][0, 0] == 0
+    assert device.searches == [(1, 3 + 16)]
+
+
+def test_few_changes_are_tombstones_and_more_make_a_new_copy(index, device):
+    fill(index, range(50))
+    settled(index)
+    index.delete(np.arange(5))
+    fill(index, [60, 61])
+    assert index.describe() | {"size": 47, "copied": 50, "changed": 7} == index.describe()
+    _, ids = index.search(unit(7, 1), 47)
+    assert set(ids[0].tolist()) == {*range(5, 50), 60, 61}
+    assert len(device.searches) == 1
+    fill(index, range(70, 80))
+    assert settled(index) | {"size": 57, "copied": 57, "changed": 0} == index.describe()
+    assert device.copies == 2
+
+
+def test_what_changes_while_a_copy_is_made_is_not_lost(index, device):
+    fill(index, range(50))
+    settled(index)
+    device.gate.clear()
+    fill(index, range(100, 120))
+    index.delete(np.array([110, 3]))
+    fill(index, [3, 200])
+    device.gate.set()
+    settled(index)
+    _, ids = index.search(unit(7, 1), 80)
+    assert set(ids[0].tolist()) - {-1} == {*range(50), *range(100, 120), 200} - {110}
+
+
+def test_areas_are_searched_on_the_cpu(index, device):
+    fill(index, range(50))
+    settled(index)
+    _, ids = index.search(unit(7, 1), 2, Circle(0, 0, 10))
+    assert ids[0, 0] == 0
+    assert device.searches == []
+
+
+def test_a_query_for_more_than_a_gpu_selects_goes_to_the_cpu(index, device):
+    fill(index, range(50))
+    settled(index)
+    many = np.concatenate([np.arange(1000)] * 3)
+    index.upsert(np.arange(3000), unit(7, 1000)[many], np.zeros((3000, 2)))
+    settled(index)
+    _, ids = index.search(unit(7, 1), 2500)
+    assert len(set(ids[0].tolist())) == 2500
+    assert device.searches == []
+
+
+def test_a_full_gpu_leaves_the_cpu_to_answer(index, device, caplog):
+    device.full = True
+    fill(index, range(50))
+    assert settled(index)["copied"] == 0
+    assert "does not fit on GPU 0" in caplog.text
+    assert index.search(unit(7, 1), 1)[1].tolist() == [[0]]
+    device.full = False
+    fill(index, range(50, 200))
+    assert settled(index)["copied"] == 200
+
+
+class FakeFaiss(types.ModuleType):
+    """The real module, with a GPU build's names added."""
+
+    def __init__(self, gpus):
+        super().__init__("faiss")
+        import faiss
+
+        self._real, self._gpus = faiss, gpus
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def get_num_gpus(self):
+        if isinstance(self._gpus, Exception):
+            raise self._gpus
+        return self._gpus
+
+    class StandardGpuResources:
+        def setTempMemory(self, size):  # noqa: N802 - FAISS's name
+            self.size = size
+
+    def index_cpu_to_gpu(self, resources, gpu, flat):
+        assert 0 < resources.size < 2**30
+        self.used = gpu
+        return flat
+
+
+def test_auto_takes_a_gpu_that_works(monkeypatch):
+    fake = FakeFaiss(2)
+    monkeypatch.setitem(sys.modules, "faiss", fake)
+    assert make_index(DIM, "auto:1").describe()["device"] == "cuda:1"
+    assert fake.used == 1
+    assert isinstance(make_index(DIM, "cpu"), FaissIndex)
+
+
+def test_a_cpu_build_names_the_package():
+    assert isinstance(make_index(DIM, "auto"), FaissIndex)
+    with pytest.raises(DeviceUnavailable, match=r"pip uninstall faiss-cpu`, then `pip install 'aerofix\[gpu\]'"):
+        make_index(DIM, "cuda")
+
+
+@pytest.mark.parametrize(("gpus", "reason"), [(0, "FAISS sees 0 GPUs"), (RuntimeError("CUDA error 35"), "error 35")])
+def test_a_gpu_that_does_not_work_names_the_driver(monkeypatch, gpus, reason):
+    monkeypatch.setitem(sys.modules, "faiss", FakeFaiss(gpus))
+    assert isinstance(make_index(DIM, "auto:0"), FaissIndex)
+    with pytest.raises(DeviceUnavailable, match=reason) as caught:
+        make_index(DIM, "cuda:0")
+    assert "nvidia-smi" in caught.value.detail

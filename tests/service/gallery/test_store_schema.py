@@ -1,0 +1,79 @@
+"""Files of older schemas are brought up to date, whole or not at all."""
+
+import gzip
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import GalleryUnusable, StorageFull
+from service.gallery.store import Store
+from service.gallery.store_copies import verify
+from service.gallery.store_schema import SCHEMA_VERSION
+
+WRITTEN_BY_1 = Path(__file__).parent / "data" / "schema-1.gz"
+"""Three tiles upserted and one of them deleted, by the code that had schema 1."""
+
+
+@pytest.fixture
+def old(tmp_path):
+    path = tmp_path / "old.gallery"
+    path.write_bytes(gzip.decompress(WRITTEN_BY_1.read_bytes()))
+    return path
+
+
+def version(path):
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def test_a_gallery_of_schema_1_keeps_everything(old):
+    assert version(old) == 1
+    with closing(Store(old)) as store:
+        town, fiji = store.load()
+        assert (town.number, town.tile.id, town.tile.properties) == (1, "town/r00c00", {"flight": 7, "note": "灯台"})
+        assert (fiji.number, fiji.tile.id) == (3, "fiji")
+        expected = np.eye(8)[0] + 0.1
+        np.testing.assert_allclose(town.embedding, expected / np.linalg.norm(expected), atol=1e-3)
+        assert store.image("town/r00c00").startswith(b"\xff\xd8\xff")
+        assert (store.identity, store.generation) == ("1:old-model", 4)
+        assert store.numbers_in((179, -17, -179, -16)) == [3]
+        assert verify(store) == 2
+        assert store.imports.newest(10) == []
+    assert version(old) == SCHEMA_VERSION
+    with closing(Store(old)) as store:
+        assert verify(store) == 2
+
+
+def test_a_migrated_gallery_goes_on_where_it_was(old):
+    with closing(Store(old)) as store:
+        number, embedding = 1, next(store.load()).embedding
+        tile = next(store.load()).tile
+        assert store.upsert([(tile, embedding, b"new")]) == [(number, False)]
+        assert store.delete(["fiji"]) == [3]
+        assert store.generation == 6
+
+
+def test_a_full_disk_leaves_the_old_file_as_it_was(old, monkeypatch):
+    def too_small(database, **options):
+        db = sqlite3.Connection(database, **options)
+        db.execute(f"PRAGMA max_page_count = {old.stat().st_size // 4096}")
+        return db
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.gallery.store_file.sqlite3.connect", too_small)
+        with pytest.raises(StorageFull):
+            Store(old)
+    assert version(old) == 1
+    with closing(Store(old)) as store:
+        assert verify(store) == 2
+
+
+def test_a_damaged_old_file_is_named_and_left_alone(old):
+    with closing(sqlite3.connect(old)) as db:
+        db.execute("UPDATE tiles SET corners = '[1, 2]' WHERE number = 1")
+        db.commit()
+    with closing(Store(old)) as store, pytest.raises(GalleryUnusable, match=r"old\.gallery is damaged \(row 1"):
+        list(store.load())

@@ -1,0 +1,102 @@
+"""What a run is at a step, and the file that holds it: kill and resume give the same losses."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import Config, dump_config, parse_config
+from training.errors import TrainingError
+from training.methods.base import Method
+from training.models.encoder import Encoder
+
+
+@dataclass
+class State:
+    """Everything a checkpoint holds, live.
+
+    Attributes:
+        step: updates made.
+        epoch: passes over the data begun, minus one.
+        epoch_step: batches of this epoch that are done.
+        neighbours: ``[places, k]`` most alike places, as the sampler got them for this epoch; None when it got none.
+    """
+
+    encoder: Encoder
+    method: Method
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    neighbours: Tensor | None = None
+
+
+def save_checkpoint(state: State, path: Path, config: Config) -> None:
+    """Write a checkpoint beside the old one and swap: a kill leaves one or the other, never half of one."""
+    content = {
+        "config": dump_config(config),
+        "encoder": state.encoder.state_dict(),
+        "method": state.method.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        **{name: getattr(state, name) for name in ("step", "epoch", "epoch_step", "neighbours")},
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def resume(state: State, path: Path, config: Config) -> None:
+    """Fill a fresh state from a checkpoint of the same run.
+
+    Raises:
+        TrainingError: the file is no checkpoint, or was made with other settings; the message names the sections.
+    """
+    content = read_checkpoint(path)
+    theirs, ours = content["config"], dump_config(config)
+    different = [k for k in ours if k not in ("name", "license", "run") and theirs.get(k) != ours[k]]
+    different += ["run.seed"] if theirs["run"]["seed"] != ours["run"]["seed"] else []
+    if different:
+        raise TrainingError(
+            f"{path} was made with other settings under {', '.join(different)}: choose another run.out."
+        )
+    for name in ("encoder", "method", "optimizer", "scaler"):
+        getattr(state, name).load_state_dict(content[name])
+    for name in ("step", "epoch", "epoch_step", "neighbours"):
+        setattr(state, name, content[name])
+
+
+def load_encoder(path: Path) -> tuple[Encoder, Config]:
+    """The encoder of a checkpoint, in evaluation mode, and the config that made it.
+
+    Raises:
+        TrainingError: the file is no checkpoint of this version.
+    """
+    content = read_checkpoint(path)
+    config = parse_config(content["config"])
+    settings = parse_config({**content["config"], "model": {**content["config"]["model"], "weights": "none"}}).model
+    encoder = Encoder(settings)
+    encoder.load_state_dict(content["encoder"])
+    return encoder.eval(), config
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The plain content of a checkpoint.
+
+    Raises:
+        TrainingError: the file cannot be read as one.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        # torch's own text would advise to load the file unsafely
+        raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise TrainingError(f"{path} is no checkpoint of aerofix-train: give the checkpoint.pt of a run.")
+    return content

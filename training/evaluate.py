@@ -1,0 +1,113 @@
+"""A model judged on a data set: retrieval in both gallery protocols, metres, robustness, and the sheet of failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from training.data.base import Images, Task
+from training.errors import TrainingError
+from training.evaluation.embed import Embedder, Flipped, embed, load_embedder
+from training.evaluation.metrics import SDM, Sdm
+from training.evaluation.protocol import Outcome, Protocol, filtered, judge
+from training.evaluation.report import write_report
+from training.evaluation.robustness import robustness as robustness_grid
+from training.evaluation.search import Embeddings
+from training.evaluation.tables import show
+
+PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
+    "full": ("full",),
+    "filtered": ("filtered",),
+    "both": ("full", "filtered"),
+}
+JSON_VERSION = 1
+
+
+def evaluate(
+    model: Path | Embedder,
+    tasks: Sequence[Task],
+    *,
+    dataset: str,
+    gallery: Literal["full", "filtered", "both"] = "both",
+    flip: bool = False,
+    robustness: bool = False,
+    json_path: Path | None = None,
+    report_dir: Path | None = None,
+    sdm: Mapping[str, Sdm] = SDM,
+    batch: int = 64,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Judge a model, print tables, and return the results as JSON-able data.
+
+    Args:
+        model: an ``.onnx`` file, a checkpoint, or a loaded model.
+        tasks: what to ask, usually both directions of a data set, with images of the model's input size.
+        dataset: name of the data set, for the results.
+        gallery: rank all gallery images, only those of places that are asked for, or both, one after the other.
+        flip: add the embeddings of mirror images.
+        robustness: R@1 of turned and cropped queries, too (in the full gallery, unless only the filtered one is asked).
+        json_path: write the results here.
+        report_dir: write the sheet of the worst failures here (same gallery as the robustness).
+        sdm: variants of SDM, by name.
+        batch: images run at once.
+        quiet: print nothing.
+
+    Returns:
+        ``version``, ``model``, ``dataset``, ``flip`` and, for each task, ``full`` and ``filtered`` with ``counts`` and
+        ``metrics``, and ``robustness``: nothing that depends on when, where and by which command it was measured.
+
+    Raises:
+        TrainingError: the model cannot be read or is broken, a task is empty, or ``gallery`` is unknown.
+    """
+    if gallery not in PROTOCOLS:
+        raise TrainingError(f"There is no gallery protocol {gallery!r}: choose {', '.join(PROTOCOLS)}.")
+    if len({task.name for task in tasks}) != len(tasks) or not tasks:
+        raise TrainingError("Give one task or more, each with a name of its own.")
+    embedder = load_embedder(model) if isinstance(model, Path) else model
+    embedder = Flipped(embedder) if flip else embedder
+    outcomes: list[Outcome] = []
+    grids: dict[str, dict[str, Any]] = {}
+    embedded: dict[int, Embeddings] = {}  # by identity: one direction's queries may be the other's gallery
+
+    def embeddings(images: Images, label: str) -> Embeddings:
+        if id(images) not in embedded:
+            embedded[id(images)] = embed(embedder, images, batch=batch, label=label, quiet=quiet)
+        return embedded[id(images)]
+
+    for task in tasks:
+        asked = embeddings(task.queries, f"{task.name}: queries")
+        held = embeddings(task.gallery, f"{task.name}: gallery")
+        outcomes += [judge(task, asked, held, protocol, sdm) for protocol in PROTOCOLS[gallery]]
+        if robustness:
+            if gallery == "filtered":
+                task, rows = filtered(task)
+                held = held[rows]
+            grids[task.name] = robustness_grid(embedder, task, held, batch=batch, quiet=quiet)
+
+    result = _result(embedder.model_id, dataset, flip, outcomes, grids)
+    if json_path is not None:
+        _write_json(json_path, result)
+    title = f"{embedder.model_id} on {dataset}{', with test-time flip' if flip else ''}"
+    if report_dir is not None:
+        write_report(report_dir, title, outcomes, grids)
+    if not quiet:
+        show(outcomes, grids, title)
+    return result
+
+
+def _result(
+    model_id: str, dataset: str, flip: bool, outcomes: Sequence[Outcome], grids: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    by_task: dict[str, dict[str, Any]] = {}
+    for outcome in outcomes:
+        by_task.setdefault(outcome.task.name, {})[outcome.protocol] = outcome.as_json()
+    for name, grid in grids.items():
+        by_task[name]["robustness"] = grid
+    return {"version": JSON_VERSION, "model": model_id, "dataset": dataset, "flip": flip, "tasks": by_task}
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What judges a model: search, metrics, both gallery protocols, robustness, and the sheet of failures."""

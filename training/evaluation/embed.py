@@ -1,0 +1,172 @@
+"""Embeddings of a data set's images, from a checkpoint or from the ONNX file that the service runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from training.checkpoint import load_encoder
+from training.data.base import Images
+from training.errors import TrainingError
+from training.evaluation.search import Embeddings
+
+#: Threads that read images: decoders and resamplers release Python's lock.
+LOADERS = min(8, os.cpu_count() or 1)
+#: Images that a thread reads at once.
+PIECE = 16
+
+
+class Embedder(Protocol):
+    """A model that is judged.
+
+    Attributes:
+        model_id: what the results are filed under.
+        image_size: side of the square input, px.
+        resize: how images become square, ``squash`` or ``center_crop``.
+    """
+
+    model_id: str
+    image_size: int
+    resize: str
+
+    def __call__(self, images: Tensor) -> Embeddings:
+        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
+
+
+class TorchEmbedder:
+    """A live encoder, in evaluation mode, on the device where it is.
+
+    Args:
+        encoder: ``[n, S, S, 3]`` uint8 → ``[n, D]``.
+        model_id: name of the model.
+        image_size: side of the input, px.
+        resize: ``squash`` or ``center_crop``.
+    """
+
+    def __init__(self, encoder: nn.Module, model_id: str, image_size: int, resize: str) -> None:
+        self.encoder, self.model_id, self.image_size, self.resize = encoder, model_id, image_size, resize
+
+    def __call__(self, images: Tensor) -> Embeddings:
+        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
+        device = next(self.encoder.parameters()).device
+        with torch.inference_mode():
+            embedding: Tensor = self.encoder(as_bytes(images).to(device))
+        return embedding.float().cpu().numpy()
+
+
+class OnnxEmbedder:
+    """A model file, on the GPU when this onnxruntime has one.
+
+    Raises:
+        TrainingError: the file is no model of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
+        try:
+            self.session = ort.InferenceSession(str(path), providers=providers)
+        except Exception as error:  # onnxruntime has an exception for every way a file can be bad
+            raise TrainingError(f"{path} is no readable ONNX file: make it with aerofix-train export.") from error
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            self.model_id = metadata["aerofix.model_id"]
+            self.image_size = int(metadata["aerofix.image_size"])
+            self.resize = metadata["aerofix.resize"]
+        except (KeyError, ValueError) as error:
+            raise TrainingError(f"{path} lacks aerofix's metadata: make it with aerofix-train export.") from error
+
+    def __call__(self, images: Tensor) -> Embeddings:
+        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
+        embedding: Embeddings = self.session.run(["embedding"], {"image": as_bytes(images).numpy()})[0]
+        return embedding
+
+
+class Flipped:
+    """Test-time flip: the sum of the embeddings of an image and of its mirror image, back at unit length.
+
+    The test scripts of University-1652 and SUES-200 add the two *before* they normalise, so that the view with the
+    longer feature weighs more; embeddings of unit length weigh the same.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self.model_id, self.image_size, self.resize = embedder.model_id, embedder.image_size, embedder.resize
+
+    def __call__(self, images: Tensor) -> Embeddings:
+        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
+        both = self.embedder(images) + self.embedder(images.flip(3))
+        length = np.linalg.norm(both, axis=1, keepdims=True)
+        summed: Embeddings = both / np.maximum(length, np.finfo(np.float32).tiny)
+        return summed
+
+
+def load_embedder(path: Path) -> Embedder:
+    """A model by the suffix of its file: ``.onnx``, or else a checkpoint of ``fit``.
+
+    Raises:
+        TrainingError: the file is missing, or neither.
+    """
+    if not path.is_file():
+        raise TrainingError(f"There is no model file {path}: give an .onnx file or the checkpoint.pt of a run.")
+    if path.suffix == ".onnx":
+        return OnnxEmbedder(path)
+    encoder, config = load_encoder(path)
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + b"\0" + value.cpu().contiguous().numpy().tobytes())
+    model_id = f"{config.name}-checkpoint-{digest.hexdigest()[:8]}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchEmbedder(encoder.to(device), model_id, config.model.image_size, config.model.resize)
+
+
+def embed(embedder: Embedder, images: Images, *, batch: int = 64, label: str = "", quiet: bool = False) -> Embeddings:
+    """Embed all images, a batch at a time: ``[N, D]`` float32.
+
+    Args:
+        embedder: the model.
+        images: what to embed.
+        batch: images loaded and run at once.
+        label: shown beside the progress bar.
+        quiet: no progress bar.
+
+    Raises:
+        TrainingError: there are no images.
+    """
+    if not len(images):
+        raise TrainingError(f"There are no {label or 'images'}: check the folder of the data set.")
+    batches = load_batches(images, range(len(images)), batch)
+    steps = -(-len(images) // batch)
+    return np.concatenate([embedder(part) for part in track(batches, label, steps, disable=quiet)])
+
+
+def load_batches(images: Images, rows: Sequence[int], batch: int) -> Iterator[Tensor]:
+    """Images of these rows, ``[batch, 3, S, S]`` at a time; threads read the next batch while the model runs."""
+    with ThreadPoolExecutor(LOADERS) as pool:
+        ahead: deque[list[Future[Tensor]]] = deque()
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            ahead.append([pool.submit(images.load, part[i : i + PIECE]) for i in range(0, len(part), PIECE)])
+            if len(ahead) > 1:
+                yield _joined(ahead.popleft())
+        while ahead:
+            yield _joined(ahead.popleft())
+
+
+def _joined(pieces: list[Future[Tensor]]) -> Tensor:
+    return torch.cat([piece.result() for piece in pieces])
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """``[n, 3, S, S]``, 0 to 1 → ``[n, S, S, 3]`` uint8, which is what the service feeds."""
+    return images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

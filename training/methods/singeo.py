@@ -1,0 +1,146 @@
+"""SinGeo (arXiv 2603.09377): one model for any heading and field of view, by copies of both views that grow harder.
+
+For photo g, tile s and their transformed copies g*, s*, with L = ``info_nce``:
+
+    L_cross = L(g, s) + w1 L(g*, s) + w2 L(g, s*) + w3 L(g*, s*)
+    L_disc  = L(g*, g) + L(s*, s)
+    loss    = L_cross + γ L_disc
+
+The paper's ground views are panoramas; for drones we read heading as in-plane rotation and field of view as crop (our
+reconstruction). Colour changes come with the data's own augmentation. The paper renews its hard negatives (Dynamic
+Similarity Sampling) after every epoch: that is the sampler's part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor, nn
+
+from training.batch import Batch, Features
+from training.methods.base import Method, ModelShape
+from training.methods.losses import info_nce
+from training.schema import STRICT, NotNegative, Positive, Probability, Share
+
+Schedule = Literal["f1", "f2", "f3"]
+_Angle = Annotated[float, Field(ge=0, le=180)]
+#: The largest square that stays inside a unit square at every angle.
+_INSCRIBED = math.sqrt(0.5)
+
+
+@dataclass(frozen=True, config=STRICT)
+class SinGeoConfig:
+    """The knobs of the loss and of the curriculum; pairs are its values at the start and at the end of training."""
+
+    name: Literal["singeo"] = "singeo"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the paper's value
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (0.25, 0.25, 0.25)  # w1, w2, w3: the paper's values
+    disc_weight: NotNegative = 0.5  # γ: the paper's value
+    schedule: Schedule = "f1"  # straight, as in the paper's main results; f2 hardens early, f3 late
+    curvature: Positive = 3.0  # c of f2 and f3; not known to us
+    crop_area: tuple[Share, Share] = (1.0, 0.2)  # of g*: 70° of 360° left at the end, read as area
+    centre_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # how far a crop moves at most, shares of the side; ours
+    photo_rotation_deg: _Angle = 180.0  # g* turns by up to this, either way, from the start: the heading is unknown
+    # discrete: quarter turns, as in the paper's main results; continuous: any angle up to a growing bound
+    tile_rotation: Literal["discrete", "continuous"] = "discrete"
+    tile_turn_probability: tuple[Probability, Probability] = (0.25, 1.0)  # of a discrete turn: the paper's values
+    tile_rotation_deg: tuple[_Angle, _Angle] = (0.0, 180.0)  # bound of a continuous turn; ours
+    # Black corners would tell the angle. reflect: they show the picture mirrored at its edge, and only the seam tells;
+    # inscribed: there are none, views are cut to the square that fits inside at every angle, half of the area
+    corners: Literal["reflect", "inscribed"] = "reflect"
+
+
+class SinGeo(Method):
+    """InfoNCE across and within views, at one learnable inverse temperature that starts at 1/0.07.
+
+    ``L`` is symmetric, as in Sample4Geo, which the paper builds on; its own text writes one direction.
+    """
+
+    def __init__(self, config: SinGeoConfig, shape: ModelShape) -> None:
+        super().__init__()
+        self.config = config
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
+        """``photo``, ``tile`` and their transformed copies ``photo*`` and ``tile*``, harder as training goes on."""
+        hardness = pace(self.config.schedule, progress, self.config.curvature)
+        return {
+            "photo": batch.photo,
+            "tile": batch.tile,
+            "photo*": self._turned_crop(batch.photo, hardness, generator),
+            "tile*": self._turned_tile(batch.tile, hardness, generator),
+        }
+
+    def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
+        """``loss`` and its parts ``cross`` and ``disc``; see the module's docstring."""
+
+        def contrast(a: str, b: str) -> Tensor:
+            smoothing = self.config.label_smoothing
+            return info_nce(features[a].embedding, features[b].embedding, scale, label_smoothing=smoothing)
+
+        scale, (w1, w2, w3) = self.log_scale.exp(), self.config.weights
+        cross = contrast("photo", "tile") + w1 * contrast("photo*", "tile")
+        cross = cross + w2 * contrast("photo", "tile*") + w3 * contrast("photo*", "tile*")
+        disc = contrast("photo*", "photo") + contrast("tile*", "tile")
+        return {"loss": cross + self.config.disc_weight * disc, "cross": cross, "disc": disc}
+
+    def _turned_crop(self, photo: Tensor, hardness: float, generator: Generator) -> Tensor:
+        """g*: turned by any angle, cropped to an area share that shrinks from 1.0 to 0.2, near the centre."""
+        config, n = self.config, len(photo)
+        side = math.sqrt(_between(config.crop_area, hardness))
+        if config.corners == "inscribed":
+            side = min(side, _INSCRIBED)
+        angle = (2 * torch.rand(n, generator=generator) - 1) * config.photo_rotation_deg
+        room = min(config.centre_jitter, (1 - side) / 2)
+        centre = (2 * torch.rand(n, 2, generator=generator) - 1) * room
+        return turn_and_crop(photo, angle, side=side, centre=centre)
+
+    def _turned_tile(self, tile: Tensor, hardness: float, generator: Generator) -> Tensor:
+        """s*: quarter turns with growing probability, or any angle up to a growing bound."""
+        config, n = self.config, len(tile)
+        if config.tile_rotation == "discrete":
+            turned = torch.rand(n, generator=generator) < _between(config.tile_turn_probability, hardness)
+            quarters = torch.randint(1, 4, (n,), generator=generator) * turned
+            return turn_and_crop(tile, 90.0 * quarters)
+        angle = (2 * torch.rand(n, generator=generator) - 1) * _between(config.tile_rotation_deg, hardness)
+        return turn_and_crop(tile, angle, side=1.0 if config.corners == "reflect" else _INSCRIBED)
+
+
+def pace(schedule: Schedule, progress: float, curvature: float) -> float:
+    """How hard the views are, 0 to 1, when a share ``progress`` of training is done.
+
+    ``f1(x) = x``, ``f2(x) = (1 - e^{-cx}) / (1 - e^{-c})``, ``f3(x) = (e^{cx} - 1) / (e^c - 1)`` (SinGeo's curriculum).
+    The paper steps once an epoch, we with every batch.
+    """
+    if schedule == "f1":
+        return progress
+    rate = -curvature if schedule == "f2" else curvature
+    return math.expm1(rate * progress) / math.expm1(rate)
+
+
+def turn_and_crop(images: Tensor, angle_deg: Tensor, *, side: float = 1.0, centre: Tensor | None = None) -> Tensor:
+    """Turn square pictures about the middle of a crop, and scale the crop to their size.
+
+    What lies beyond a picture is the picture mirrored at its edge.
+
+    Args:
+        images: ``[N, C, S, S]``.
+        angle_deg: ``[N]`` counter-clockwise turn of the content, as in ``torch.rot90``.
+        side: side of the crop over the picture's.
+        centre: ``[N, 2]`` right and down of the crop's middle, shares of the picture's side; None crops the middle.
+    """
+    angle = torch.deg2rad(angle_deg.to(images))
+    cos, sin = angle.cos() * side, angle.sin() * side
+    middle = torch.zeros(len(images), 2).to(images) if centre is None else 2 * centre.to(images)
+    theta = torch.stack((cos, -sin, middle[:, 0], sin, cos, middle[:, 1]), dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _between(bounds: tuple[float, float], share: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * share

@@ -1,0 +1,133 @@
+"""One update of the weights, with the negatives of the whole batch in the memory of a part of it.
+
+Gradient caching (Gao et al., 2021): encode the images in chunks without a graph, compute the loss on all features, keep
+its gradient with respect to the features, then encode chunk by chunk again, now with a graph, and send each chunk's
+gradient through it. The result is the gradient of the whole batch; only a chunk's activations are ever in memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from training.batch import Batch, Features
+from training.checkpoint import State
+from training.config import OptimConfig
+from training.distributed import World, gather_rows, sum_gradients
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train_step(
+    state: State, batch: Batch, optim: OptimConfig, world: World, generator: Generator, *, progress: float, lr: float
+) -> dict[str, float]:
+    """Descend once.
+
+    Args:
+        state: is changed: weights, optimiser, the method's memory, ``step``.
+        batch: this process's share of the pairs.
+        optim: precision, chunk size, clipping.
+        world: the processes that work on the batch together.
+        generator: the randomness of the method's views and of the network (drop path).
+        progress: share of training that is done, 0 to 1.
+        lr: learning rate of this step.
+
+    Returns:
+        The losses by name, and ``recall_at_1`` of photo → tile within the batch. A loss that is not finite changes no
+        weight.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.encoder.train()
+    state.method.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    losses, features = backward(state, batch, optim, world, generator, progress=progress)
+    report = {name: float(value.detach()) for name, value in losses.items()}
+    report["recall_at_1"] = _recall_at_1(features)
+    if losses["loss"].isfinite():
+        sum_gradients(state.encoder.parameters(), world)
+        _move(state, optim)
+    state.step += 1
+    return report
+
+
+def backward(
+    state: State, batch: Batch, optim: OptimConfig, world: World, generator: Generator, *, progress: float
+) -> tuple[dict[str, Tensor], dict[str, Features]]:
+    """Fill the gradients of one batch; returns the losses and the features of all processes' images, by view."""
+    views = state.method.views(batch, progress, generator)
+    images = torch.cat(list(views.values()))
+    chunks = torch.split(images, optim.chunk_images or len(images))
+    seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in chunks]
+
+    def encode(i: int) -> Features:
+        with torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else []):
+            torch.manual_seed(seeds[i])  # the second pass must drop the same paths as the first
+            with _precision(optim, world):
+                pixels = chunks[i].mul(255).permute(0, 2, 3, 1)
+                return state.encoder.features(pixels, stages=state.method.needs_stages)
+
+    cached = len(chunks) > 1
+    with torch.set_grad_enabled(not cached):
+        encoded = [encode(i) for i in range(len(chunks))]
+    rows = [torch.cat(parts) for parts in zip(*(f.tensors() for f in encoded), strict=True)]
+    by_view = {
+        name: encoded[0].with_tensors([_leaf(gather_rows(t, world)) for t in tensors])
+        for name, tensors in zip(
+            views, zip(*(row.detach().chunk(len(views)) for row in rows), strict=True), strict=True
+        )
+    }
+    losses = state.method(by_view, _everywhere(batch, world))
+    state.scaler.scale(losses["loss"]).backward()
+    gradients = _own_gradients(by_view, len(batch), world)
+    for n, parts in enumerate(zip(*(torch.split(g, len(chunks[0])) for g in gradients), strict=True)):
+        outputs = (encode(n) if cached else encoded[n]).tensors()
+        moving = [i for i, output in enumerate(outputs) if output.requires_grad]  # those of frozen stages stay
+        torch.autograd.backward([outputs[i] for i in moving], [parts[i] for i in moving])
+    return losses, by_view
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.float().requires_grad_()
+
+
+def _own_gradients(by_view: dict[str, Features], rows: int, world: World) -> list[Tensor]:
+    """The loss's gradient by this process's images, views one after another: the order of encoding."""
+    mine = slice(world.rank * rows, (world.rank + 1) * rows)
+    of_view = [
+        [(torch.zeros_like(t) if t.grad is None else t.grad)[mine] for t in features.tensors()]
+        for features in by_view.values()
+    ]
+    return [torch.cat(parts) for parts in zip(*of_view, strict=True)]
+
+
+def _everywhere(batch: Batch, world: World) -> Batch:
+    """The pairs of all processes, but for the pixels, which stay this process's."""
+    names = ("place", "offset_m", "tile_side_m", "overlap")
+    return replace(batch, **{name: gather_rows(getattr(batch, name), world) for name in names})
+
+
+def _precision(optim: OptimConfig, world: World) -> AbstractContextManager[None]:
+    kind = _DTYPES.get(optim.precision)
+    return torch.autocast(world.device.type, dtype=kind, enabled=kind is not None)
+
+
+def _move(state: State, optim: OptimConfig) -> None:
+    weights = [p for p in (*state.encoder.parameters(), *state.method.parameters()) if p.grad is not None]
+    state.scaler.unscale_(state.optimizer)
+    if optim.clip_value is not None:
+        torch.nn.utils.clip_grad_value_(weights, optim.clip_value)
+    if optim.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(weights, optim.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+
+
+@torch.no_grad()
+def _recall_at_1(features: dict[str, Features]) -> float:
+    scores = features["photo"].embedding @ features["tile"].embedding.T
+    right = scores.argmax(1) == torch.arange(len(scores), device=scores.device)
+    return float(right.float().mean())
