@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
 import math
 import sys
 import tempfile
@@ -32,7 +31,6 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from service.app import create_app
-from service.gallery.sources import open_source
 from service.geo import haversine_m
 from service.settings import Settings
 from training.data.scene import Scene, load_scene
@@ -129,18 +127,13 @@ def another_place() -> Scene:
     return Scene(texture, torch.zeros(1, 2, 2), town.gsd_m)
 
 
-async def follow(map_path: Path, shots: list[Shot], options: argparse.Namespace) -> list[dict[str, Any]]:
+async def follow(geotiff: bytes, shots: list[Shot], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The service's answers to the photos of one track."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(gallery=Path(folder) / "g.gallery", device="cpu", model=options.model))
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aerofix", timeout=60)
         async with app.router.lifespan_context(app), http:
-            with open_source(map_path) as source:
-                for tile in source.tiles(TILE_M, OVERLAP):
-                    entry = [{"id": tile.id, "corners": tile.footprint.corners}]
-                    files = {"image": ("tile.jpg", jpeg(Image.fromarray(tile.image)))}
-                    added = await http.post("/gallery", files=files, data={"tiles": json.dumps(entry)})
-                    added.raise_for_status()
+            await add_map(http, geotiff)
             form = {"max_speed_m_s": 2 * options.speed}
             if options.acceleration is not None:
                 form["acceleration_m_s2"] = options.acceleration
@@ -153,6 +146,19 @@ async def follow(map_path: Path, shots: list[Shot], options: argparse.Namespace)
                 answer.raise_for_status()
                 answers.append(answer.json())
             return answers
+
+
+async def add_map(http: httpx.AsyncClient, geotiff: bytes) -> None:
+    """Cut a map into tiles, and wait until they are in the gallery."""
+    tiling = {"tile_size_m": TILE_M, "overlap": OVERLAP}
+    begun = await http.post("/gallery/imports", files={"file": ("map.tif", geotiff)}, data=tiling)
+    begun.raise_for_status()
+    job = begun.json()
+    while job["state"] in ("queued", "running"):
+        await asyncio.sleep(0.2)
+        job = (await http.get(begun.headers["Location"])).json()
+    if job["failed"] or not job["done"]:
+        raise SystemExit(f"the map could not be added: {job}")
 
 
 def error_m(position: dict[str, Any] | None, truth: tuple[float, float]) -> float:
@@ -173,7 +179,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shots = fly(load_scene(options.map), another_place(), options)
-    answers = asyncio.run(follow(options.map, shots, options))
+    answers = asyncio.run(follow(options.map.read_bytes(), shots, options))
     report(shots, answers)
 
 
