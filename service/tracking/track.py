@@ -5,7 +5,7 @@ be true: the motion is right and the place is its next fix; the motion is right 
 of the gallery, or none that was listed); the motion is lost and the place begins a new one. Bayes' rule weighs them
 against each other, on the scale of "nothing is known, and the photo tells nothing", which has the weight ``lost``:
 
-    fix    w · min(L · A · N, 10)          L: odds that the place is right against that none of the places is
+    fix    w · min(L · A · N, most)        L: odds that the place is right against that none of the places is
     miss   w                               A: ground that the gallery covers; A · N: how much likelier than anywhere
     birth  lost · L                        w: weight of the motion
 
@@ -59,9 +59,10 @@ MAX_EVIDENCE = 10.0
 """Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most ten
 times as likely as a miss, so that it takes several to make up for what the track was right about before."""
 
-UNSURE = 0.1
-"""What the odds of a photo that is not located are worth. They hold over photos of all kinds; but photos of a flight
-that has left the map come in rows, and each of them is ambiguous in the same way."""
+UNSURE, UNSURE_EVIDENCE = 0.1, 2.0
+"""What the odds of a photo that is not located are worth, and how often its fix counts for a miss. Its confidence is
+right over photos of all kinds; but photos of a flight that has left the map come in rows, each ambiguous in the same
+way, and must not lead the track there."""
 
 MAX_RADIUS_M = 100_000.0
 
@@ -209,7 +210,7 @@ class Track:
             predicted = replace(each, motion=motion, weight=each.weight * survival, place=None)
             branches.append(predicted)
             branches += [
-                _fused(predicted, place, odd * area_m2)
+                _fused(predicted, place, odd * area_m2, MAX_EVIDENCE if sure else UNSURE_EVIDENCE)
                 for place, odd in odds
                 if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
             ]
@@ -255,9 +256,9 @@ def _fix(place: Place) -> Fix:
     return Fix(place.lat, place.lon, place.sigma_m)
 
 
-def _fused(predicted: Hypothesis, place: Place, flat_odds_m2: float) -> Hypothesis:
+def _fused(predicted: Hypothesis, place: Place, flat_odds_m2: float, most: float) -> Hypothesis:
     """The hypothesis that a place is the motion's next fix."""
-    evidence = min(flat_odds_m2 * gaussian_density(*_gap(predicted.motion, place)), MAX_EVIDENCE)
+    evidence = min(flat_odds_m2 * gaussian_density(*_gap(predicted.motion, place)), most)
     return Hypothesis(predicted.motion.update(_fix(place)), predicted.weight * evidence, place.grain_m, place)
 
 

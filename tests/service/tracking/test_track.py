@@ -158,6 +158,16 @@ def test_unsure_photos_of_nowhere_do_not_drag_a_track_away():
     assert track.estimate.accuracy_m is not None
 
 
+def test_unsure_photos_that_agree_do_not_lead_a_track_away_at_once():
+    """Three ambiguous photos in a row of one wrong place, as a look-alike outside of the map gives them."""
+    track = Track()
+    straight(track, 20)
+    for t in range(20, 23):
+        assert track.update(t, [place(-200, 150, 0.65)], AREA_M2, sure=False) == "gated"
+    np.testing.assert_allclose(metres(track), [220, 0], atol=10)
+    assert track.estimate.confidence > 0.8
+
+
 def test_a_lost_photo_is_predicted():
     track = Track()
     straight(track, 20)
