@@ -73,6 +73,10 @@ class GalleryEmpty(AerofixError):
     """There is no tile to search."""
 
 
+class TrackNotFound(AerofixError):
+    """There is no open track of this id."""
+
+
 class GalleryUnusable(AerofixError):
     """The gallery file is corrupt, of another schema, or held by another process."""
 

@@ -41,6 +41,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.SnapshotNotFound: ("snapshot-not-found", "There is no such snapshot", 404),
     errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),
     errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
+    errors.TrackNotFound: ("track-not-found", "There is no such track", 404),
     errors.Overloaded: ("overloaded", "Too many requests wait", 429),
     errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
     errors.NotReady: ("not-ready", "The service is not ready", 503),
