@@ -16,7 +16,7 @@ from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
 from service.metrics import Metrics, Timings
-from service.routes import docs, imports, localize, snapshots, system, tiles, tracks
+from service.routes import docs, imports, localize, snapshots, system, tiles, tracks, web
 from service.routes import gallery as gallery_routes
 from service.routes.access import Admission, Door, Guard, SecurityHeaders
 from service.routes.middleware import HEADER, BodyLimit, RequestContext
@@ -112,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router)
     app.include_router(system.router)
     docs.add_pages(app)
+    web.add_map_page(app)
     add_problem_handlers(app)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
     _add_middleware(app, settings, door, keys, observers)

@@ -105,7 +105,14 @@ class LocalizeForm:
             "description": "One answer, or `results` when several images were sent; GeoJSON when asked for.",
             "content": {geojson.MEDIA_TYPE: {"schema": {"type": "object"}, "example": geojson.EXAMPLE}},
         },
-        **documented(*PHOTO_ERRORS, errors.InvalidParameter, errors.BodyTooLarge, errors.GalleryEmpty, errors.NotReady),
+        **documented(
+            *PHOTO_ERRORS,
+            errors.InvalidParameter,
+            errors.BodyTooLarge,
+            errors.GalleryEmpty,
+            errors.NotReady,
+            errors.StorageFull,
+        ),
     },
 )
 async def localize(

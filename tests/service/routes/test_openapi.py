@@ -83,6 +83,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "429",
         "503",
         "504",
+        "507",
     }
     assert "Retry-After" in operation["responses"]["429"]["headers"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/geo+json"}
