@@ -26,7 +26,7 @@ from training.data.simulated import SimulatedConfig
 from training.data.textures import Texture
 from training.data.transforms import augment
 from training.errors import TrainingError
-from training.models.encoder import Encoder
+from training.models.encoder import Encoder, as_input
 
 #: An answer is right when it lies within half a tile side of the truth.
 RIGHT_WITHIN_SIDES = 0.5
@@ -129,7 +129,7 @@ def _galleries(
 
 def _embed(encoder: Encoder, images: torch.Tensor) -> Floats:
     with torch.no_grad():
-        parts = [encoder(x.mul(255).permute(0, 2, 3, 1)) for x in torch.split(images, 64)]
+        parts = [encoder(as_input(x)) for x in torch.split(images, 64)]
     return torch.cat(parts).double().numpy()
 
 

@@ -24,7 +24,7 @@ from training.checkpoint import load_encoder
 from training.data.base import Task
 from training.errors import TrainingError
 from training.methods.singeo import turn_and_crop
-from training.models.encoder import Encoder
+from training.models.encoder import Encoder, as_input
 
 #: SSIM's constants for values of 0 to 1 (Wang et al., 2004, section III.C).
 _C1, _C2 = 0.01**2, 0.03**2
@@ -71,7 +71,7 @@ def consistency(
     cropped: list[Tensor] = []
     for some, others in zip(torch.split(images, batch), torch.split(paired, batch), strict=True):
         with torch.no_grad():
-            target = encoder(_bytes_last(others))
+            target = encoder(as_input(others))
         whole = grad_cam(encoder, some, target)
         for angle in angles_deg:
             angles = torch.full((len(some),), float(angle))
@@ -99,7 +99,7 @@ def grad_cam(encoder: Encoder, images: Tensor, target: Tensor) -> Tensor:
         ``[N, S, S]``, not negative, scaled up from the last map's grid.
     """
     with torch.no_grad():
-        maps = encoder.last_map(_bytes_last(images))
+        maps = encoder.last_map(as_input(images))
     maps = maps.detach().requires_grad_()
     with torch.enable_grad():
         cosine = (encoder.embed(maps) * target).sum()
@@ -146,11 +146,6 @@ def _inner(maps: Tensor) -> Tensor:
     """The central square that a picture shows at every angle."""
     margin = math.ceil(maps.shape[-1] * (1 - math.sqrt(0.5)) / 2)
     return maps[:, margin:-margin, margin:-margin]
-
-
-def _bytes_last(images: Tensor) -> Tensor:
-    """``[N, 3, S, S]``, 0 to 1 → what the encoder takes: ``[N, S, S, 3]``, 0 to 255."""
-    return images.mul(255).permute(0, 2, 3, 1)
 
 
 def consistency_of(checkpoint: Path, task: Task, *, pairs: int = 64) -> Consistency:

@@ -17,6 +17,7 @@ from training.batch import Batch, Features
 from training.checkpoint import State
 from training.config import OptimConfig
 from training.distributed import World, gather_rows, sum_gradients
+from training.models.encoder import as_input
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -67,8 +68,7 @@ def backward(
         with torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else []):
             torch.manual_seed(seeds[i])  # the second pass must drop the same paths as the first
             with _precision(optim, world):
-                pixels = chunks[i].mul(255).permute(0, 2, 3, 1)
-                return state.encoder.features(pixels, stages=state.method.needs_stages)
+                return state.encoder.features(as_input(chunks[i]), stages=state.method.needs_stages)
 
     cached = len(chunks) > 1
     with torch.set_grad_enabled(not cached):

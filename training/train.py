@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Generator, Tensor
@@ -27,7 +28,7 @@ from training.distributed import World, join_world, leave_world, same_everywhere
 from training.errors import TrainingError
 from training.methods import make_method
 from training.methods.base import ModelShape
-from training.models.encoder import Encoder
+from training.models.encoder import Encoder, as_input
 from training.run_folder import RunFolder
 from training.step import train_step
 from training.validate import Validation
@@ -154,9 +155,7 @@ def _neighbours(state: State, pairs: PairData, config: Config, world: World) -> 
 @torch.no_grad()
 def _look_at_places(encoder: Encoder, pairs: PairData, config: Config, world: World) -> tuple[Tensor, Tensor]:
     """Embeddings ``[places, D]`` of one photo and one tile of each place; every process does its share."""
-    first = torch.full((pairs.places,), -1)
-    for pair in range(len(pairs.place) - 1, -1, -1):
-        first[pairs.place[pair]] = pair
+    _, first = np.unique(pairs.place, return_index=True)
     encoder.eval()
     seen = torch.zeros(2, pairs.places, encoder.embedding_dim, device=world.device)
     mine = [int(i) for i in first[world.rank :: world.size].tolist()]
@@ -165,8 +164,7 @@ def _look_at_places(encoder: Encoder, pairs: PairData, config: Config, world: Wo
     )
     for batch in load_batches(pairs, specs, workers=config.run.workers, seed=_seed(config), clean=True):
         for side, images in enumerate((batch.photo, batch.tile)):
-            pixels = images.to(world.device).mul(255).permute(0, 2, 3, 1)
-            seen[side, batch.place.to(world.device)] = encoder(pixels)
+            seen[side, batch.place.to(world.device)] = encoder(as_input(images.to(world.device)))
     photos, tiles = sum_over_processes(seen, world).cpu()
     return photos, tiles
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.base import Images, Task
+from training.data.base import EARTH_RADIUS_M, Images, Task
 from training.errors import TrainingError
 from training.evaluation.search import Floats, Ints, Ranking
 
@@ -21,8 +21,6 @@ RECALL_AT = (1, 5, 10)
 SDM_AT = (1, 3, 5, 10)
 DISTANCE_AT = (1, 3, 5)
 WITHIN_M = (1, 5, 10, 25, 50)
-#: Mean radius R1 of the WGS84 ellipsoid (IUGG), the usual sphere for haversine distances.
-MEAN_RADIUS_M = 6_371_008.8
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def distance_m(a: Floats, b: Floats) -> Floats:
     phi_a, phi_b = np.radians(a[..., 0]), np.radians(b[..., 0])
     half_lat, half_lon = (phi_b - phi_a) / 2, np.radians(b[..., 1] - a[..., 1]) / 2
     square = np.sin(half_lat) ** 2 + np.cos(phi_a) * np.cos(phi_b) * np.sin(half_lon) ** 2
-    metres: Floats = 2 * MEAN_RADIUS_M * np.arcsin(np.sqrt(np.minimum(square, 1.0)))
+    metres: Floats = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(square, 1.0)))
     return metres
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from rich.progress import track
 from torch import Tensor
 
 from training.data.base import Task
 from training.evaluation.embed import Embedder, load_batches
 from training.evaluation.search import Embeddings, search
+from training.methods import singeo
 
 ROTATIONS_DEG = tuple(range(0, 360, 30))
 CROP_SHARES = (1.0, 0.7, 0.5, 0.3, 0.2)
@@ -85,8 +85,5 @@ def turn_and_crop(images: Tensor, rotation_deg: float, crop_share: float) -> Ten
     """
     if rotation_deg % 360 == 0 and crop_share == 1:
         return images
-    side, angle = math.sqrt(crop_share), math.radians(rotation_deg)
-    cos, sin = side * math.cos(angle), side * math.sin(angle)
-    theta = torch.tensor([[cos, sin, 0.0], [-sin, cos, 0.0]], dtype=images.dtype, device=images.device)
-    grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    counter_clockwise = torch.full((len(images),), -float(rotation_deg))
+    return singeo.turn_and_crop(images, counter_clockwise, side=math.sqrt(crop_share))

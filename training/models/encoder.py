@@ -18,6 +18,11 @@ from training.models.heads import AttentionGeM, DenseHead, GeM
 STRIDES = (4, 8, 16, 32)
 
 
+def as_input(images: Tensor) -> Tensor:
+    """Pictures ``[N, 3, S, S]``, 0 to 1 → what the encoder takes: ``[N, S, S, 3]``, 0 to 255."""
+    return images.mul(255).permute(0, 2, 3, 1)
+
+
 class Encoder(nn.Module):
     """uint8 pictures in, unit embeddings out: exactly the graph that the model contract describes.
 
