@@ -15,7 +15,8 @@ from service.imaging.decode import Photo, decode
 from service.imaging.view import ground_width_m, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.hints import Hints, Known, Source, resolve
-from service.localization.refine import weighted_position
+from service.localization.refine import matched_position, weighted_position
+from service.localization.rerank import MATCHED, Ranking, rerank, unmatched
 from service.settings import Settings
 from service.telemetry import Stopwatch
 
@@ -28,12 +29,17 @@ DECODE_SCALE = 4
 
 @dataclass(frozen=True)
 class Position:
-    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability."""
+    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability.
+
+    Attributes:
+        heading_deg: compass direction of the photo's top edge; None when the photo was not laid on the ground.
+    """
 
     lat: float
     lon: float
     accuracy_m: float
     confidence: float
+    heading_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,12 @@ class Localizer:
             data: the image file.
             hints: see ``Hints``.
             top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
-            refine: weigh neighbouring tiles for a position between their centres; else the best tile's centre.
+            refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
-        watch, calibration = Stopwatch(), self.contract.calibration
+        watch = Stopwatch()
         useful_side_px = DECODE_SCALE * self.contract.image_size
         photo = await asyncio.to_thread(decode, data, self.settings.max_image_pixels, useful_side_px)
         known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
@@ -95,18 +101,28 @@ class Localizer:
         searched, hits = await asyncio.to_thread(self._search, encoded.embedding, top_k, known.prior)
         watch.lap("search")
 
-        verdict = judge(hits, calibration)
-        position = None
-        if verdict.status != "not_found":
-            best = hits[0]
-            place = weighted_position(hits, calibration.refine_temperature) if refine else best.tile.footprint.centre
-            position = Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)
+        ranking = unmatched(hits, self.contract.calibration)
+        if encoded.local is not None and hits:
+            ranking = await asyncio.to_thread(self._rerank, encoded.local, hits)
         watch.lap("rerank")
 
-        steps = {"decode": watch.ms["decode"], "queue": encoded.queue_ms, "encode": encoded.encode_ms}
-        steps |= {"search": watch.ms["search"], "rerank": watch.ms["rerank"], "total": watch.total_ms()}
+        verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
+        position = None
+        if verdict.status != "not_found":
+            position = await asyncio.to_thread(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
+        watch.lap("refine")
+
+        steps = watch.ms | {"queue": encoded.queue_ms, "encode": encoded.encode_ms, "total": watch.total_ms()}
         return Answer(
-            verdict, position, hits[:top_k], photo.width, photo.height, known.used, searched, info.generation, steps
+            verdict,
+            position,
+            ranking.hits[:top_k],
+            photo.width,
+            photo.height,
+            known.used,
+            searched,
+            info.generation,
+            steps,
         )
 
     def _view(self, photo: Photo, known: Known, tile_side_m: float | None) -> NDArray[np.uint8]:
@@ -119,3 +135,19 @@ class Localizer:
         """The tiles that were looked at, and the best of them; none when the prior holds no tile."""
         hits = self.gallery.search(embedding[None], max(top_k, MIN_CANDIDATES), area)[0]
         return self.gallery.count(area), hits
+
+    def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
+        """The candidates in their final order."""
+        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:MATCHED]])
+        return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
+
+    def _position(self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool) -> Position:
+        """The best candidate's place. Only one that is laid on the ground has the accuracy fitted for those."""
+        best, calibration = ranking.hits[0], self.contract.calibration
+        fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
+        if fix is not None:
+            radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, ranking.calibration)
+            return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg)
+        temperature = calibration.refine_temperature
+        place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre
+        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)

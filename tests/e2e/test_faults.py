@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from service.app import create_app
+from service.encoder.session import Features
 from service.errors import ContractBroken, ModelMismatch
 
 
@@ -159,8 +160,13 @@ async def test_a_device_that_computes_nonsense_is_not_ready(http, problem_of, mo
     def lost(images):
         raise RuntimeError("device lost")
 
-    for broken in (lambda images: -type(http.app.state.encoder).encode(http.app.state.encoder, images), lost):
-        monkeypatch.setattr(http.app.state.encoder, "encode", broken)
+    encoder = http.app.state.encoder
+
+    def wrong(images):
+        return Features(-type(encoder).encode(encoder, images).embedding)
+
+    for broken in (wrong, lost):
+        monkeypatch.setattr(encoder, "encode", broken)
         assert "canary" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
 
 

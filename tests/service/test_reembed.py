@@ -36,7 +36,7 @@ def filled(settings, models, ground, encode_image):
     encoder = Encoder(models[0], "cpu", 1)
     contract = encoder.contract
     images = [encode_image(ground(n, 40, 40), "JPEG") for n in range(100)]
-    embeddings = encoder.encode(np.stack([model_input(image, contract, 10**6) for image in images]))
+    embeddings = encoder.encode(np.stack([model_input(image, contract, 10**6) for image in images])).embedding
     with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim) as gallery:
         gallery.upsert(
             [
@@ -59,7 +59,7 @@ def test_all_embeddings_become_those_of_the_other_model(settings, filled):
     seen = []
     result = reembed(settings, lambda done, total: seen.append((done, total)))
     encoder = Encoder(settings.model, "cpu", 1)
-    expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled]))
+    expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled])).embedding
     identity, same_tiles, embeddings = stored(settings)
     assert identity == encoder.contract.identity
     assert same_tiles == tiles

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from service.encoder.batcher import Batcher
+from service.encoder.session import Features
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 from service.telemetry import RequestRecord, current_request
 
@@ -35,7 +36,7 @@ class FakeEncoder:
             raise Death
         embeddings = np.stack([np.cos(values * 0.01), np.sin(values * 0.01)], axis=1).astype(np.float32)
         embeddings[values == NAN] = np.nan
-        return embeddings
+        return Features(embeddings)
 
 
 def image(value):

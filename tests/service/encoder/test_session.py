@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from service.encoder.preprocess import preprocess
-from service.encoder.session import Encoder, cuda_options
+from service.encoder.session import Encoder, Features, cuda_options
 from service.errors import ContractBroken, DeviceUnavailable
 
 
@@ -25,7 +25,9 @@ def reference(path, images):
 
 def test_embeddings_are_those_of_the_graph(path):
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    embeddings = Encoder(path, "cpu").encode(images)
+    features = Encoder(path, "cpu").encode(images)
+    embeddings = features.embedding
+    assert features.local is None
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
 
@@ -33,7 +35,11 @@ def test_embeddings_are_those_of_the_graph(path):
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     encoder = Encoder(path, "cpu", threads=1)
     assert encoder.canary_agrees()
-    monkeypatch.setattr(encoder, "encode", lambda images: np.roll(Encoder.encode(encoder, images), 1, axis=1))
+
+    def wrong(images):
+        return Features(np.roll(Encoder.encode(encoder, images).embedding, 1, axis=1))
+
+    monkeypatch.setattr(encoder, "encode", wrong)
     assert not encoder.canary_agrees()
 
 

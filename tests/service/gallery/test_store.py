@@ -227,7 +227,7 @@ def test_a_row_that_makes_no_sense_is_named(store, path, column):
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("PRAGMA user_version = 99", "schema version 99.*reads up to 2"),
+        ("PRAGMA user_version = 99", "schema version 99.*reads up to 3"),
         ("PRAGMA application_id = 7", "not an aerofix gallery"),
     ],
 )
