@@ -10,13 +10,13 @@ from typing import Any
 # accuracy_m is a 68 % radius; a `located` answer must be right more often than that for the radius to exist.
 ACCURACY_PROBABILITY = 0.68
 
-MIN_INLIERS = 20
+MIN_INLIERS = 25
 """Where the model file has no better number: of matches between unrelated smooth random maps of 24² and 32² cells, at
-most 14 agree; of those between maps of the same ground half a side apart, at least 45 (benchmarks/refine.py)."""
+most 18 agree; of those between maps of the same ground half a side apart, at least 45 (benchmarks/refine.py)."""
 
 INLIER_WEIGHT = 0.1
 """Where the model file has no better number: cosine that e times the inliers are worth. The same ground gives 45 to 500
-inliers, so 0.08 to 0.32: more than lies between the scores of neighbouring candidates, less than between strangers."""
+inliers, so 0.06 to 0.30: more than lies between the scores of neighbouring candidates, less than between strangers."""
 
 
 _SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers

@@ -136,7 +136,7 @@ async def test_request_ids(http, given, kept):
 
 async def test_an_image_that_the_model_cannot_embed(http, tile_request, photo, problem_of):
     await http.post("/gallery", **tile_request(1))
-    http.app.state.batcher._encode = lambda images: np.full((len(images), 32), np.nan, np.float32)
+    http.app.state.batcher._encode = lambda images: Features(np.full((len(images), 32), np.nan, np.float32))
     problem_of(await send(http, photo(1)), "embedding-failed", 422)
 
 

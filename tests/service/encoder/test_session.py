@@ -32,6 +32,15 @@ def test_embeddings_are_those_of_the_graph(path):
     np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
 
 
+def test_local_descriptors_are_those_of_the_graph(tmp_path, tiny_model):
+    images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    path = tiny_model(tmp_path / "m.onnx", local=True)
+    features = Encoder(path, "cpu").encode(images)
+    pooled = (images / 255).reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(features.embedding, reference(path, images), atol=1e-5)
+    np.testing.assert_allclose(features.local, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
+
+
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     encoder = Encoder(path, "cpu", threads=1)
     assert encoder.canary_agrees()
@@ -48,6 +57,8 @@ def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     [
         ({"normalise": False}, "`embedding` must have unit norm"),
         ({"mix_batch": True}, "must not depend on the other images of its batch"),
+        ({"local": True, "local_op": "Identity"}, "`local` must have unit norm"),
+        ({"local": True, "local_op": "Log"}, "`local` must have unit norm"),
     ],
 )
 def test_numeric_clauses(tmp_path, tiny_model, overrides, clause):
