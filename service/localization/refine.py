@@ -73,7 +73,7 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
         return None
     lat, lon = offset(lat0, lon0, fit.b.real, fit.b.imag)
     # the square's top, up = i, faces i·a; a turn of a is counter-clockwise, a compass turns clockwise
-    heading_deg = (turned_deg - fit.rotation_deg) % 360.0
+    heading_deg = (turned_deg - fit.rotation_deg) % 360.0 % 360.0  # the first makes 360 of a hair below 0
     return Fix(float(lat), float(lon), heading_deg, fit.scale, inliers)
 
 

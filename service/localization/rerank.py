@@ -132,7 +132,9 @@ def _match(
 ) -> Matches:
     _, height, width = tile_map.shape
     ground_m, cell_m = ground_grid(footprint, height, width, resize)
-    of_photo, of_tile = mutual_neighbours(descriptors, tile_map.reshape(len(tile_map), -1).astype(np.float32))
+    stored = tile_map.reshape(len(tile_map), -1).astype(np.float32)
+    stored /= np.linalg.norm(stored, axis=0) + np.float32(1e-6)  # rounding made some longer, which would be preferred
+    of_photo, of_tile = mutual_neighbours(descriptors, stored)
     return Matches(points[of_photo], ground_m[of_tile], np.full(len(of_tile), INLIER_CELLS * cell_m))
 
 

@@ -94,6 +94,12 @@ def test_position_and_heading_are_those_of_the_photo(
     assert fix.side_m == pytest.approx(side_m, rel=0.06)
 
 
+def test_a_hair_west_of_north_is_north(hit, calibration, tile_map, photo_map):
+    ranking = rerank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration, "squash")
+    north_deg = matched_position(ranking, MIN_INLIERS).heading_deg
+    assert matched_position(ranking, MIN_INLIERS, -north_deg - 1e-15).heading_deg == 0.0
+
+
 @pytest.mark.parametrize("centre", [50 + 50j, 50 + 0j, 40 - 60j])
 def test_a_photo_across_borders_has_matches_on_all_sides(hit, calibration, tile_map, photo_map, centre):
     """Four tiles that touch and do not overlap; the photo shows a part of each."""

@@ -44,6 +44,15 @@ def test_a_model_file_says_what_inliers_are_worth(hit, calibration, calibration_
     assert [each.score for each in rerank(hits, photo_map(), maps, worthless, "squash").hits] == [0.9, 0.8]
 
 
+def test_rounding_to_eight_bits_prefers_no_cell(hit, calibration):
+    """Colours that differ by little: a vector that rounding has made longer must not look more similar than it is."""
+    rng = np.random.default_rng(0)
+    colours = 1 + 0.3 * rng.random((3, 8, 8))
+    photo = (colours / np.linalg.norm(colours, axis=0)).astype(np.float32)
+    ranking = rerank([hit(0.9)], photo, [to_int8(photo)], calibration, "squash")
+    assert ranking.hits[0].inliers > 55
+
+
 def test_candidates_without_descriptors_keep_their_score(hit, calibration, tile_map, photo_map):
     hits = [hit(0.9, 500), hit(0.8), *(hit(0.7 - i / 100, 1000 * i + 2000) for i in range(MATCHED))]
     ranking = rerank(hits, photo_map(), [None, tile_map(hits[1]), None], calibration, "squash")
