@@ -32,6 +32,7 @@ format: .venv/dev.done  ## rewrite the code in the project's style
 
 bench: .venv/dev.done  ## tables of speed and accuracy (accuracy on real photos needs DATA=folder)
 	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/tracks.py
 	$(if $(DATA),$(BIN)/python benchmarks/real.py --data $(DATA))
 
 examples: .venv/dev.done  ## remake the demo area and its photos

@@ -7,6 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 # OpenBLAS's wait for each other, which makes the products of localization/matching.py thirty times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is loaded
 
+# From 1.29 on, onnxruntime's wheels report to Microsoft unless told not to before they are imported (its Privacy.md).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 try:
     __version__ = version("aerofix")
 except PackageNotFoundError:  # run from a source tree that was never installed

@@ -16,7 +16,7 @@ from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
 from service.metrics import Metrics, Timings
-from service.routes import docs, imports, localize, snapshots, system, tiles
+from service.routes import docs, imports, localize, snapshots, system, tiles, tracks, web
 from service.routes import gallery as gallery_routes
 from service.routes.access import Admission, Door, Guard, SecurityHeaders
 from service.routes.middleware import HEADER, BodyLimit, RequestContext
@@ -26,6 +26,8 @@ from service.security import Keys
 from service.settings import Settings
 from service.telemetry import RequestRecord
 from service.tracing import otlp
+from service.tracking.store import TrackStore
+from service.tracking.tracker import Tracker
 
 # Seconds to give up what is left in the encoder's queue when the server has already waited for every request.
 CLOSE_TIMEOUT_S = 2.0
@@ -102,13 +104,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.importer = importer
     app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
     app.state.localizer = Localizer(contract, batcher, gallery, settings)
+    app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes
     app.include_router(localize.router)
-    for room in (gallery_routes, tiles, imports, snapshots):
+    for room in (tracks, gallery_routes, tiles, imports, snapshots):
         app.include_router(room.router)
     app.include_router(system.router)
     docs.add_pages(app)
+    web.add_map_page(app)
     add_problem_handlers(app)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
     _add_middleware(app, settings, door, keys, observers)

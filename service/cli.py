@@ -69,7 +69,7 @@ def serve(
     socket.listen(config.backlog)  # from here on clients may connect; they are served as soon as the loop runs
     address = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{address}:{socket.getsockname()[1]}"
-    out.print(f"aerofix on {url} · try it at /docs", highlight=False, soft_wrap=True)
+    out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
     DrainingServer(config, service.state.door, settings.drain_s).run([socket])
 
 

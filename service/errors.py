@@ -73,6 +73,10 @@ class GalleryEmpty(AerofixError):
     """There is no tile to search."""
 
 
+class TrackNotFound(AerofixError):
+    """There is no open track of this id."""
+
+
 class GalleryUnusable(AerofixError):
     """The gallery file is corrupt, of another schema, or held by another process."""
 
@@ -137,13 +141,14 @@ class StorageFull(AerofixError):
     """The gallery's disk is full; nothing of this write was kept."""
 
 
-def disk_error(error: OSError, what: str) -> StorageFull | GalleryUnusable:
+def disk_error(error: OSError, what: str, disk_of: str = "the gallery") -> StorageFull | GalleryUnusable:
     """Name the fix of an error of the disk.
 
     Args:
         error: what the operating system says.
         what: what could not be done, in words that name no folder.
+        disk_of: what else lies on the full disk.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"No space left: {what}. Free space on the disk of the gallery, then try again.")
+        return StorageFull(f"No space left: {what}. Free space on the disk of {disk_of}, then try again.")
     return GalleryUnusable(f"{what} ({error.strerror}); check that the folder exists and this user may write to it.")

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     exif_position_radius_m: float = Field(
         500.0, gt=0, le=50_000, description="Metres round the EXIF position to search when it is used as the prior."
     )
+    max_tracks: int = Field(1000, ge=1, le=100_000, description="Tracks open at once; one takes about 60 kB of memory.")
 
     # who may ask
     host: str = Field("127.0.0.1", description="Address to listen on; any but a loopback address needs keys.")

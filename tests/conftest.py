@@ -7,8 +7,13 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
+
+# A slow machine is no failure: tests contain no timing.
+settings.register_profile("aerofix", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("aerofix")
 
 SIDE, DIM = 32, 32
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class Batch:
             tile's centre; NaN where it is not known.
         tile_side_m: ``[B]`` ground side of the tile; NaN where it is not known.
         overlap: ``[B]`` how much photo and tile show the same ground, 0 to 1; 1 where the data set grades nothing.
+        ground_m: ``[B, S, S, 2]`` right and down, from the tile's centre, of what each pixel of the photo shows, NaN
+            where that is not known; None when the data set does not tell.
     """
 
     photo: Tensor
@@ -28,13 +30,15 @@ class Batch:
     offset_m: Tensor
     tile_side_m: Tensor
     overlap: Tensor
+    ground_m: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.place)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        known = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in known})
 
 
 @dataclass(frozen=True)

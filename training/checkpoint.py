@@ -15,6 +15,9 @@ from training.errors import TrainingError
 from training.methods.base import Method
 from training.models.encoder import Encoder
 
+#: Parts of an encoder that a run may add to the one it starts from.
+_NEW_HEADS = frozenset({"dense"})
+
 
 @dataclass
 class State:
@@ -72,6 +75,22 @@ def resume(state: State, path: Path, config: Config) -> None:
         setattr(state, name, content[name])
 
 
+def start_from(encoder: Encoder, path: Path) -> None:
+    """Take over the encoder of another run; heads that it did not have keep their fresh weights.
+
+    Raises:
+        TrainingError: the file is no checkpoint, or its encoder is another network; the message names a part.
+    """
+    theirs, ours = read_checkpoint(path)["encoder"], encoder.state_dict()
+    misfits = [k for k, v in theirs.items() if k not in ours or ours[k].shape != v.shape]
+    missing = [k for k in ours if k not in theirs and k.split(".")[0] not in _NEW_HEADS]
+    if misfits or missing:
+        raise TrainingError(
+            f"{path} holds another network: {(misfits + missing)[0]} does not fit. Check model.backbone."
+        )
+    encoder.load_state_dict(theirs, strict=False)
+
+
 def load_encoder(path: Path) -> tuple[Encoder, Config]:
     """The encoder of a checkpoint, in evaluation mode, and the config that made it.
 
@@ -80,7 +99,9 @@ def load_encoder(path: Path) -> tuple[Encoder, Config]:
     """
     content = read_checkpoint(path)
     config = parse_config(content["config"])
-    settings = parse_config({**content["config"], "model": {**content["config"]["model"], "weights": "none"}}).model
+    settings = parse_config(
+        {**content["config"], "model": {**content["config"]["model"], "weights": "none", "start": None}}
+    ).model
     encoder = Encoder(settings)
     encoder.load_state_dict(content["encoder"])
     return encoder.eval(), config

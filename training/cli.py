@@ -65,6 +65,7 @@ def evaluate(
     gallery: Annotated[Gallery, typer.Option(help="all images, those of asked places, or both")] = Gallery.both,
     flip: Annotated[bool, typer.Option(help="add the embeddings of mirror images")] = False,
     robustness: Annotated[bool, typer.Option(help="also R@1 of turned and cropped queries")] = False,
+    rerank: Annotated[bool, typer.Option(help="look at the first five again, by dense descriptors")] = False,
     consistency: Annotated[bool, typer.Option(help="also how alike Grad-CAM maps stay (checkpoints only)")] = False,
     json: Annotated[Path | None, typer.Option(help="write the results to this file")] = None,
     report: Annotated[Path | None, typer.Option(help="write the worst failures to this folder, as a page")] = None,
@@ -85,6 +86,7 @@ def evaluate(
         gallery=gallery.value,
         flip=flip,
         robustness=robustness,
+        rerank=rerank,
         json_path=json,
         report_dir=report,
     )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from training.data.base import Images, Task
 from training.errors import TrainingError
-from training.evaluation.embed import Embedder, Flipped, embed, load_embedder
+from training.evaluation.embed import Embedder, Flipped, OnnxEmbedder, TorchEmbedder, embed, load_embedder
 from training.evaluation.metrics import SDM, Sdm
 from training.evaluation.protocol import Outcome, Protocol, filtered, judge
 from training.evaluation.report import write_report
+from training.evaluation.rerank import reranked
 from training.evaluation.robustness import robustness as robustness_grid
-from training.evaluation.search import Embeddings
+from training.evaluation.search import Embeddings, Ranking
 from training.evaluation.tables import show
 
 PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
@@ -33,6 +34,7 @@ def evaluate(
     gallery: Literal["full", "filtered", "both"] = "both",
     flip: bool = False,
     robustness: bool = False,
+    rerank: bool = False,
     json_path: Path | None = None,
     report_dir: Path | None = None,
     sdm: Mapping[str, Sdm] = SDM,
@@ -48,6 +50,7 @@ def evaluate(
         gallery: rank all gallery images, only those of places that are asked for, or both, one after the other.
         flip: add the embeddings of mirror images.
         robustness: R@1 of turned and cropped queries, too (in the full gallery, unless only the filtered one is asked).
+        rerank: look at the first five answers again, by dense descriptors (UnifyGeo); not together with ``flip``.
         json_path: write the results here.
         report_dir: write the sheet of the worst failures here (same gallery as the robustness).
         sdm: variants of SDM, by name.
@@ -55,8 +58,9 @@ def evaluate(
         quiet: print nothing.
 
     Returns:
-        ``version``, ``model``, ``dataset``, ``flip`` and, for each task, ``full`` and ``filtered`` with ``counts`` and
-        ``metrics``, and ``robustness``: nothing that depends on when, where and by which command it was measured.
+        ``version``, ``model``, ``dataset``, ``flip``, ``rerank`` and, for each task, ``full`` and ``filtered`` with
+        ``counts`` and ``metrics``, and ``robustness``: nothing that depends on when, where and by which command it
+        was measured.
 
     Raises:
         TrainingError: the model cannot be read or is broken, a task is empty, or ``gallery`` is unknown.
@@ -66,6 +70,7 @@ def evaluate(
     if len({task.name for task in tasks}) != len(tasks) or not tasks:
         raise TrainingError("Give one task or more, each with a name of its own.")
     embedder = load_embedder(model) if isinstance(model, Path) else model
+    again = _second_look(embedder, flip, batch) if rerank else None
     embedder = Flipped(embedder) if flip else embedder
     outcomes: list[Outcome] = []
     grids: dict[str, dict[str, Any]] = {}
@@ -79,14 +84,14 @@ def evaluate(
     for task in tasks:
         asked = embeddings(task.queries, f"{task.name}: queries")
         held = embeddings(task.gallery, f"{task.name}: gallery")
-        outcomes += [judge(task, asked, held, protocol, sdm) for protocol in PROTOCOLS[gallery]]
+        outcomes += [judge(task, asked, held, protocol, sdm, again) for protocol in PROTOCOLS[gallery]]
         if robustness:
             if gallery == "filtered":
                 task, rows = filtered(task)
                 held = held[rows]
             grids[task.name] = robustness_grid(embedder, task, held, batch=batch, quiet=quiet)
 
-    result = _result(embedder.model_id, dataset, flip, outcomes, grids)
+    result = _result(embedder.model_id, dataset, {"flip": flip, "rerank": rerank}, outcomes, grids)
     if json_path is not None:
         _write_json(json_path, result)
     title = f"{embedder.model_id} on {dataset}{', with test-time flip' if flip else ''}"
@@ -97,15 +102,21 @@ def evaluate(
     return result
 
 
+def _second_look(embedder: Embedder, flip: bool, batch: int) -> Callable[[Ranking, Task], Ranking]:
+    if flip or not isinstance(embedder, TorchEmbedder | OnnxEmbedder):
+        raise TrainingError("Re-ranking needs the model itself: leave out --flip.")
+    return lambda ranking, task: reranked(ranking, task, embedder.features, batch=batch)
+
+
 def _result(
-    model_id: str, dataset: str, flip: bool, outcomes: Sequence[Outcome], grids: dict[str, dict[str, Any]]
+    model_id: str, dataset: str, options: dict[str, bool], outcomes: Sequence[Outcome], grids: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     by_task: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         by_task.setdefault(outcome.task.name, {})[outcome.protocol] = outcome.as_json()
     for name, grid in grids.items():
         by_task[name]["robustness"] = grid
-    return {"version": JSON_VERSION, "model": model_id, "dataset": dataset, "flip": flip, "tasks": by_task}
+    return {"version": JSON_VERSION, "model": model_id, "dataset": dataset, **options, "tasks": by_task}
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

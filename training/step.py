@@ -106,7 +106,7 @@ def _own_gradients(by_view: dict[str, Features], rows: int, world: World) -> lis
 
 def _everywhere(batch: Batch, world: World) -> Batch:
     """The pairs of all processes, but for the pixels, which stay this process's."""
-    names = ("place", "offset_m", "tile_side_m", "overlap")
+    names = ["place", "offset_m", "tile_side_m", "overlap", *([] if batch.ground_m is None else ["ground_m"])]
     return replace(batch, **{name: gather_rows(getattr(batch, name), world) for name in names})
 
 

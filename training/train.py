@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Generator, Tensor
 
 from training.batch import Batch
-from training.checkpoint import State, resume, save_checkpoint
+from training.checkpoint import State, resume, save_checkpoint, start_from
 from training.config import Config, OptimConfig
 from training.data.base import PairData
 from training.data.datasets import open_dataset
@@ -83,7 +83,10 @@ def _fit(config: Config, world: World, *, quiet: bool) -> Path:
 
 def make_state(config: Config, places: int, world: World) -> State:
     """A fresh encoder, method and optimiser, the same in all processes."""
-    encoder = Encoder(config.model).to(world.device).to(memory_format=torch.channels_last)  # a third faster on CPUs
+    encoder = Encoder(config.model)
+    if config.model.start is not None:
+        start_from(encoder, config.model.start)
+    encoder = encoder.to(world.device).to(memory_format=torch.channels_last)  # a third faster on CPUs
     shape = ModelShape(
         encoder.embedding_dim, encoder.stage_channels, config.model.local_dim, places, config.model.image_size
     )

@@ -17,6 +17,8 @@ HeadingSource = Literal["gimbal", "flight", "camera", "compass"]
 # defines the equivalent by the diagonal (43.3 mm); for 3:2 the two agree, for 4:3 this is 4 % wide of it, for 16:9 5 %.
 FILM_WIDTH_MM = 36.0
 
+MAX_ALTITUDE_M = 20_000.0  # the form's own limit; what metadata says beyond it is garbage
+
 # Degrees from the stored image's top edge to the shown one's, clockwise, for the rotations in EXIF Orientation.
 _SHOWN_TOP = {3: 180.0, 6: -90.0, 8: 90.0}
 
@@ -29,6 +31,7 @@ class Pose:
         heading_deg: compass direction of the shown photo's top edge, in [0, 360), 0 = north.
         heading_source: which reading the heading comes from.
         altitude_m: height above the take-off point, the best guess at the height above ground.
+        gps_altitude_m: height above sea level, which says nothing about the ground without the ground's own.
         hfov_deg: angle that the shown photo's width covers.
         position: ``(lat, lon)`` of the camera.
     """
@@ -36,6 +39,7 @@ class Pose:
     heading_deg: float | None = None
     heading_source: HeadingSource | None = None
     altitude_m: float | None = None
+    gps_altitude_m: float | None = None
     hfov_deg: float | None = None
     position: tuple[float, float] | None = None
 
@@ -60,7 +64,8 @@ def read_pose(image: Image.Image) -> Pose:
     return Pose(
         heading_deg=heading,
         heading_source=source,
-        altitude_m=altitude if altitude is not None and altitude > 0 else None,
+        altitude_m=altitude if altitude is not None and 0 < altitude <= MAX_ALTITUDE_M else None,
+        gps_altitude_m=_gps_altitude_m(gps),
         hfov_deg=_hfov_deg(details.get(ExifTags.Base.FocalLengthIn35mmFilm), width, height),
         position=_position(gps),
     )
@@ -77,12 +82,13 @@ def _xmp(image: Image.Image) -> dict[str, str]:
 def _heading(xmp: dict[str, str], gps: dict[int, Any]) -> tuple[float | None, HeadingSource | None]:
     """The camera's own yaw if it is known, else the aircraft's, else that of an external camera or compass.
 
-    Some drones write a gimbal reading of exactly 0/0/0. That would be a camera looking at the horizon, due north and
-    level to a hundredth of a degree: it means "no reading".
+    Some drones, a DJI Mini 2 among them, write a gimbal yaw and pitch of exactly 0 in every photo. That would be a
+    camera looking at the horizon, due north to a hundredth of a degree: it means "no reading". A gimbal that has swung
+    past straight down is written as rolled by 180° with its yaw reversed; the top edge then faces the other way.
     """
-    gimbal = [_number(xmp.get(f"Gimbal{axis}Degree")) for axis in ("Yaw", "Pitch", "Roll")]
-    if gimbal[0] is not None and any(gimbal):
-        return gimbal[0], "gimbal"
+    yaw, pitch, roll = (_number(xmp.get(f"Gimbal{axis}Degree")) for axis in ("Yaw", "Pitch", "Roll"))
+    if yaw is not None and (yaw or pitch):
+        return yaw + (180.0 if roll is not None and 90 < abs(roll) < 270 else 0.0), "gimbal"
     if (yaw := _number(xmp.get("FlightYawDegree"))) is not None:
         return yaw, "flight"
     if (yaw := _number(xmp.get("Yaw"))) is not None:  # Pix4D's Camera:Yaw, written by Parrot and senseFly
@@ -90,6 +96,14 @@ def _heading(xmp: dict[str, str], gps: dict[int, Any]) -> tuple[float | None, He
     if (yaw := _number(gps.get(ExifTags.GPS.GPSImgDirection))) is not None:
         return yaw, "compass"
     return None, None
+
+
+def _gps_altitude_m(gps: dict[int, Any]) -> float | None:
+    """Metres above sea level; ``GPSAltitudeRef`` 1 means below (EXIF 2.32, section 4.6.6)."""
+    altitude = _number(gps.get(ExifTags.GPS.GPSAltitude))
+    if altitude is None or abs(altitude) > MAX_ALTITUDE_M:
+        return None
+    return -altitude if gps.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01") else altitude
 
 
 def _hfov_deg(focal_35mm: Any, width: int, height: int) -> float | None:

@@ -25,8 +25,8 @@ def make_view(
         photo: the decoded photo.
         heading_deg: compass direction of its top edge; None leaves it as it is.
         width_m: ground that its width covers, in metres.
-        tile_side_m: side of the gallery's tiles; with ``width_m``, a photo that shows more than a tile is cropped to
-            one. One that shows less is left as it is: there is nothing to add.
+        tile_side_m: side of the tiles to compare with; with ``width_m``, a photo that shows more than a tile is
+            cropped to one. One that shows less is left as it is: there is nothing to add.
 
     Returns:
         A square RGB image around the photo's centre.

@@ -1,7 +1,8 @@
 """The main job: a photo in, a position out."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from service.geo import Circle
 from service.imaging.decode import Photo, decode
 from service.imaging.view import ground_width_m, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
-from service.localization.hints import Hints, Known, Source, resolve
+from service.localization.hints import Hints, Known, resolve
 from service.localization.refine import matched_position, weighted_position
-from service.localization.rerank import MATCHED, Ranking, rerank, unmatched
+from service.localization.rerank import MATCHED, Ranking, rerank, unmatched, with_others
+from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
 
@@ -43,6 +45,25 @@ class Position:
 
 
 @dataclass(frozen=True)
+class View:
+    """What of the photo was compared, and with which tiles; metres, None where the photo's ground size is unknown.
+
+    Attributes:
+        photo_width_m: ground that the photo's width covers.
+        side_m: side of the square of ground that was compared.
+        tile_side_m: size of the tiles that were preferred.
+        tile_sizes: sizes among which it was chosen; 1 where there is no choice.
+        pixels: the compared square as the model got it, uint8 ``[S, S, 3]``.
+    """
+
+    photo_width_m: float | None = None
+    side_m: float | None = None
+    tile_side_m: float | None = None
+    tile_sizes: int = 1
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What one photo leads to.
 
@@ -50,7 +71,8 @@ class Answer:
         verdict: status and confidences.
         position: None when the status is ``not_found``.
         hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
-        used: which hints counted, and where each comes from.
+        pool: all candidates that were looked at, best first, those ``near`` the asked-for circle at the end.
+        known: which hints counted, and where each comes from.
         searched_tiles: tiles that the prior leaves, or all.
         timing_ms: by step, in milliseconds; ``total`` is larger than their sum by what lies between them.
     """
@@ -58,9 +80,11 @@ class Answer:
     verdict: Verdict
     position: Position | None
     hits: list[Hit]
+    pool: Ranking
     width: int
     height: int
-    used: dict[str, Source]
+    known: Known
+    view: View
     searched_tiles: int
     generation: int
     timing_ms: dict[str, float]
@@ -75,7 +99,14 @@ class Localizer:
     gallery: Gallery
     settings: Settings
 
-    async def localize(self, data: bytes, hints: Hints, top_k: int = 5, refine: bool = True) -> Answer:
+    @cached_property
+    def sizes(self) -> TileSizes:
+        """The tile sizes of the gallery."""
+        return TileSizes(self.gallery)
+
+    async def localize(
+        self, data: bytes, hints: Hints, top_k: int = 5, refine: bool = True, near: Circle | None = None
+    ) -> Answer:
         """Localize one photo.
 
         Args:
@@ -83,6 +114,7 @@ class Localizer:
             hints: see ``Hints``.
             top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
             refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
+            near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
@@ -91,14 +123,14 @@ class Localizer:
         useful_side_px = DECODE_SCALE * self.contract.image_size
         photo = await asyncio.to_thread(decode, data, self.settings.max_image_pixels, useful_side_px)
         known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
-        info = await asyncio.to_thread(self.gallery.info)
-        image = await asyncio.to_thread(self._view, photo, known, info.tile_side_m)
+        generation = (await asyncio.to_thread(self.gallery.info)).generation
+        image, view = await asyncio.to_thread(self._view, photo, known, generation)
         watch.lap("decode")
 
         encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3)
         watch.skip()  # the batcher notes queue and encode
 
-        searched, hits = await asyncio.to_thread(self._search, encoded.embedding, top_k, known.prior)
+        searched, hits, others = await asyncio.to_thread(self._search, encoded.embedding, top_k, known, view, near)
         watch.lap("search")
 
         ranking = unmatched(hits, self.contract.calibration)
@@ -117,24 +149,47 @@ class Localizer:
             verdict,
             position,
             ranking.hits[:top_k],
+            with_others(ranking, others),
             photo.width,
             photo.height,
-            known.used,
+            known,
+            view,
             searched,
-            info.generation,
+            generation,
             steps,
         )
 
-    def _view(self, photo: Photo, known: Known, tile_side_m: float | None) -> NDArray[np.uint8]:
-        width_m = None
-        if known.altitude_m is not None and known.hfov_deg is not None:
-            width_m = ground_width_m(known.altitude_m, known.hfov_deg)
-        return preprocess(make_view(photo, known.heading_deg, width_m, tile_side_m), self.contract)
+    def _view(self, photo: Photo, known: Known, generation: int) -> tuple[NDArray[np.uint8], View]:
+        """The model's input, and what it shows."""
+        if known.altitude_m is None or known.hfov_deg is None:
+            return preprocess(make_view(photo, known.heading_deg), self.contract), View()
+        width_m = ground_width_m(known.altitude_m, known.hfov_deg)
+        short_side_m = width_m * min(photo.width, photo.height) / photo.width
+        sides_m = self.sizes.sides_m(generation)
+        tile_side_m = closest_side_m(sides_m, short_side_m)
+        image = make_view(photo, known.heading_deg, width_m, tile_side_m)
+        side_m = image.width * width_m / photo.image.width
+        pixels = preprocess(image, self.contract)
+        return pixels, View(width_m, side_m, tile_side_m, max(1, len(sides_m)), pixels)
 
-    def _search(self, embedding: NDArray[np.float32], top_k: int, area: Circle | None) -> tuple[int, list[Hit]]:
-        """The tiles that were looked at, and the best of them; none when the prior holds no tile."""
-        hits = self.gallery.search(embedding[None], max(top_k, MIN_CANDIDATES), area)[0]
-        return self.gallery.count(area), hits
+    def _search(
+        self, embedding: NDArray[np.float32], top_k: int, known: Known, view: View, near: Circle | None
+    ) -> tuple[int, list[Hit], list[Hit]]:
+        """The number of tiles that were looked at, the best of them, and the others of the best ``near`` a place.
+
+        No hits when the prior holds no tile.
+        """
+        count = max(top_k, MIN_CANDIDATES)
+
+        def best(area: Circle | None) -> list[Hit]:
+            hits = self.gallery.search(embedding[None], count * view.tile_sizes, area)[0]
+            return hits if view.tile_side_m is None else prefer_size(hits, view.tile_side_m)
+
+        hits, others = best(known.prior), list[Hit]()
+        if near is not None and known.prior is None:  # what the caller knows comes before what the track guesses
+            known_ids = {hit.tile.id for hit in hits}
+            others = [hit for hit in best(near) if hit.tile.id not in known_ids]
+        return self.gallery.count(known.prior), hits, others
 
     def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
         """The candidates in their final order."""

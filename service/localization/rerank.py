@@ -63,6 +63,13 @@ def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
     return Ranking(hits, [hit.score for hit in hits], [None] * len(hits), calibration)
 
 
+def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
+    """Add candidates, by score, that the search found to be worse and nobody matched."""
+    more = unmatched(others, ranking.calibration)
+    evidence, matches = [*ranking.evidence, *more.evidence], [*ranking.matches, *more.matches]
+    return Ranking([*ranking.hits, *others], evidence, matches, ranking.calibration)
+
+
 def rerank(
     hits: list[Hit],
     photo: NDArray[np.float32],

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 
+from service.routes.access import PAGE_POLICY
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -19,6 +21,7 @@ _PAGE = """<!doctype html>
 # a file of its own, so that the page's policy need not allow scripts inside pages
 _START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger", deepLinking: true});
 """
+_POLICY = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'"  # Swagger UI writes style attributes
 
 
 def add_pages(app: FastAPI) -> None:
@@ -26,7 +29,7 @@ def add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(_PAGE)
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
     @app.get("/docs/start.js", include_in_schema=False)
     async def start() -> Response:

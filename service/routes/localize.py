@@ -57,6 +57,16 @@ class LocalizeForm:
     hfov_deg: Annotated[
         float | None, Form(gt=0, lt=180, allow_inf_nan=False, description="horizontal field of view", examples=[73.7])
     ] = None
+    ground_elevation_m: Annotated[
+        float | None,
+        Form(
+            ge=-500,
+            le=9_000,
+            allow_inf_nan=False,
+            description="ground above sea level: makes a GPS altitude in EXIF a height above ground, where the photo "
+            "carries no relative altitude",
+        ),
+    ] = None
     use_exif: Annotated[
         bool, Form(description="fill heading, altitude and field of view from EXIF/XMP where the form leaves them out")
     ] = True
@@ -76,7 +86,15 @@ class LocalizeForm:
             circle = Circle(lat, lon, radius_m)
         elif prior != [None, None, None]:
             raise InvalidParameter("give all three of prior_lat, prior_lon and prior_radius_m, or none of them.")
-        return Hints(circle, self.heading_deg, self.altitude_m, self.hfov_deg, self.use_exif, self.use_exif_position)
+        return Hints(
+            circle,
+            self.heading_deg,
+            self.altitude_m,
+            self.hfov_deg,
+            self.ground_elevation_m,
+            self.use_exif,
+            self.use_exif_position,
+        )
 
 
 @router.post(
@@ -87,7 +105,14 @@ class LocalizeForm:
             "description": "One answer, or `results` when several images were sent; GeoJSON when asked for.",
             "content": {geojson.MEDIA_TYPE: {"schema": {"type": "object"}, "example": geojson.EXAMPLE}},
         },
-        **documented(*PHOTO_ERRORS, errors.InvalidParameter, errors.BodyTooLarge, errors.GalleryEmpty, errors.NotReady),
+        **documented(
+            *PHOTO_ERRORS,
+            errors.InvalidParameter,
+            errors.BodyTooLarge,
+            errors.GalleryEmpty,
+            errors.NotReady,
+            errors.StorageFull,
+        ),
     },
 )
 async def localize(
@@ -109,7 +134,7 @@ async def localize(
 
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
     if len(image) == 1:
-        result = _result(await answer(image[0]), localizer)
+        result = localization(await answer(image[0]), localizer)
         content = geojson.collection([result]) if as_geojson else result.model_dump()
     else:
         results = await _each(image, answer, localizer)
@@ -130,18 +155,28 @@ async def _each(
         if isinstance(error, AerofixError) and not isinstance(error, PHOTO_ERRORS):
             raise error
     return [
-        schemas.Failure(problem=problem_of(each)) if isinstance(each, Exception) else _result(each, localizer)
+        schemas.Failure(problem=problem_of(each)) if isinstance(each, Exception) else localization(each, localizer)
         for each in answers
     ]
 
 
-def _result(answer: Answer, localizer: Localizer) -> schemas.Localization:
+def localization(answer: Answer, localizer: Localizer) -> schemas.Localization:
+    """The answer as JSON has it."""
     position = answer.position
     return schemas.Localization(
         status=answer.verdict.status,
         position=None if position is None else schemas.Position(**vars(position)),
         candidates=[_candidate(answer, i) for i in range(len(answer.hits))],
-        query=schemas.Query(width=answer.width, height=answer.height, used=answer.used),
+        query=schemas.Query(
+            width=answer.width,
+            height=answer.height,
+            used=answer.known.used,
+            values=answer.known.values,
+            readings=answer.known.readings,
+            ground_width_m=answer.view.photo_width_m,
+            view_side_m=answer.view.side_m,
+            tile_side_m=answer.view.tile_side_m,
+        ),
         searched_tiles=answer.searched_tiles,
         model_id=localizer.contract.model_id,
         gallery_generation=answer.generation,

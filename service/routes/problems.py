@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from service import errors
-from service.errors import AerofixError
+from service.errors import AerofixError, disk_error
 from service.telemetry import request_id
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.SnapshotNotFound: ("snapshot-not-found", "There is no such snapshot", 404),
     errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),
     errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
+    errors.TrackNotFound: ("track-not-found", "There is no such track", 404),
     errors.Overloaded: ("overloaded", "Too many requests wait", 429),
     errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
     errors.NotReady: ("not-ready", "The service is not ready", 503),
@@ -93,6 +94,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:
+            if isinstance(error.__cause__, OSError):  # large uploads wait in files until their body is complete
+                return problem_response(disk_error(error.__cause__, "the upload cannot be kept", "temporary files"))
             return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
         slug = _HTTP.get(error.status_code, "http-error")
         answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, str(error.detail)))

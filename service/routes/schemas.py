@@ -59,6 +59,23 @@ class Query(BaseModel):
     width: int = Field(description="pixels, upright", examples=[4000])
     height: int = Field(description="pixels, upright", examples=[2250])
     used: dict[str, Source] = Field(description="hints that counted, and where they come from")
+    values: dict[str, float] = Field(
+        default={}, description="the hints that counted", examples=[{"heading_deg": 151.8}]
+    )
+    readings: dict[str, str] = Field(
+        default={},
+        description="for hints from EXIF or XMP, which reading it is",
+        examples=[{"heading_deg": "gimbal yaw"}],
+    )
+    ground_width_m: float | None = Field(
+        default=None,
+        description="ground that the photo's width covers, from altitude and field of view",
+        examples=[179.5],
+    )
+    view_side_m: float | None = Field(default=None, description="side of the square of ground that was compared")
+    tile_side_m: float | None = Field(
+        default=None, description="of the gallery's tile sizes the one closest to the photo's"
+    )
 
 
 class Timing(BaseModel):
@@ -87,6 +104,80 @@ class Localization(BaseModel):
     gallery_generation: int = Field(description="grows with every change of the gallery")
     request_id: str
     timing_ms: Timing
+
+
+class TrackPosition(BaseModel):
+    """Where the track is."""
+
+    lat: float = Field(description="degrees north, WGS84", examples=[24.26012])
+    lon: float = Field(description="degrees east, WGS84", examples=[120.71854])
+    accuracy_m: float = Field(description="radius in metres that holds the truth with 68 % probability", examples=[6.2])
+    confidence: float = Field(description="probability that the track is right", examples=[0.998])
+    reference: str = Field(default="ground point at image centre, WGS84", description="the point that lat and lon name")
+
+
+class Velocity(BaseModel):
+    """How the point on the ground moves."""
+
+    east_m_s: float = Field(examples=[7.1])
+    north_m_s: float = Field(examples=[-7.1])
+    speed_m_s: float = Field(examples=[10.0])
+    course_deg: float = Field(description="compass direction, 0 = north; means nothing at speed 0", examples=[135.0])
+
+
+class Covariance(BaseModel):
+    """How sure the position is."""
+
+    axes: tuple[Literal["east"], Literal["north"]] = ("east", "north")
+    position_m2: list[list[float]] = Field(
+        description="2 by 2, square metres, rows and columns as in axes", examples=[[[17.2, 0.4], [0.4, 17.9]]]
+    )
+
+
+class TrackEstimate(BaseModel):
+    """What is known of a flight at its last photo."""
+
+    timestamp_s: float | None = Field(description="of the last photo, seconds; null before the first")
+    confidence: float = Field(description="probability that the track is right; 0 before the first fix")
+    position: TrackPosition | None = Field(default=None, description="null while confidence is not above 0.68")
+    velocity: Velocity | None = Field(default=None, description="null before the first fix")
+    covariance: Covariance | None = Field(default=None, description="null before the first fix")
+
+
+class TrackedLocalization(TrackEstimate):
+    """The answer to the next photo of a flight."""
+
+    track_id: str
+    use: Literal["fused", "gated", "lost"] = Field(
+        description="what became of the photo: a place of it was fused, none of them fits the track, or it shows none"
+    )
+    fused_tile_id: str | None = Field(description="tile of the place that was fused, not always the photo's best")
+    photo: Localization = Field(description="the answer to the photo alone")
+
+
+class TrackOptions(BaseModel):
+    """What a track was opened with."""
+
+    max_speed_m_s: float
+    acceleration_m_s2: float
+    expiry_s: float
+
+
+class PhotoUses(BaseModel):
+    """How many photos of a track became what."""
+
+    fused: int
+    gated: int
+    lost: int
+
+
+class TrackState(TrackEstimate):
+    """A track."""
+
+    id: str
+    expires_in_s: float = Field(description="seconds until it is forgotten if no photo comes")
+    options: TrackOptions
+    uses: PhotoUses
 
 
 class Failure(BaseModel):

@@ -95,7 +95,7 @@ def assert_same(index, reference, rng, k, area):
 
 
 @each_index
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(["upsert", "delete", "search"]), max_size=25))
 def test_random_histories_equal_brute_force(make_index, seed, steps):
     rng = np.random.default_rng(seed)

@@ -132,7 +132,7 @@ def clear(search):
     return len(set(scores)) == len(scores) and all(abs(gap - calibrate.NEAR_SIDES) > 0.015 for gap in gaps)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(searches)
 def test_score_and_margin_mean_the_same(search):
     assume(clear(search))
@@ -146,7 +146,7 @@ def test_score_and_margin_mean_the_same(search):
     assert verdict.status == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(searches)
 def test_the_refined_position_is_the_same(search):
     """Training measures distances from the truth: with the service's answer as the truth there is none."""

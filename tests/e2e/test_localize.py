@@ -39,7 +39,8 @@ async def test_a_photo_of_a_tile_is_located_there(filled, photo, place):
     assert west < best["tile"]["lon"] < east
     assert south < best["tile"]["lat"] < north
     assert best["tile"]["gsd_m"] == pytest.approx(1.5, rel=1e-3)
-    assert answer["query"] == {"width": 64, "height": 64, "used": {}}
+    unknown = {"ground_width_m": None, "view_side_m": None, "tile_side_m": None}
+    assert answer["query"] == {"width": 64, "height": 64, "used": {}, "values": {}, "readings": {}} | unknown
     assert answer["searched_tiles"] == len(COLUMNS)
     assert answer["gallery_generation"] == (await filled.get("/gallery")).json()["generation"]
     assert answer["model_id"] == "tiny-0"
@@ -111,8 +112,29 @@ async def test_height_and_field_of_view_give_the_tile_scale(filled, ground, enco
     wide.paste(ground(3, 64, 64), (32, 32))
     answer = (await send(filled, encode_image(wide), altitude_m=96, hfov_deg=90)).json()
     assert (answer["status"], answer["candidates"][0]["tile_id"]) == ("located", "map/3")
-    assert answer["query"]["used"] == {"altitude_m": "form", "hfov_deg": "form"}
+    query = answer["query"]
+    assert query["used"] == {"altitude_m": "form", "hfov_deg": "form"}
+    assert query["values"] == {"altitude_m": 96, "hfov_deg": 90}
+    assert query["ground_width_m"] == pytest.approx(192)
+    assert query["view_side_m"] == pytest.approx(query["tile_side_m"], abs=1)
+    assert query["tile_side_m"] == pytest.approx(96, abs=0.1)
     assert (await send(filled, encode_image(wide))).json()["status"] != "located"
+
+
+async def test_of_several_tile_sizes_the_one_of_the_photo_counts(filled, tile_request, ground, encode_image, place):
+    """Over the tiles of 96 m lies one of 384 m. A photo of either ground size finds the tile of its size."""
+    lat, lon = place(3)
+    form = tile_request(50)
+    form["data"]["tiles"] = json.dumps([{"id": "large", "lat": lat, "lon": lon, "gsd_m": 6.0}])
+    form["files"] = [("image", ("large.png", encode_image(ground(3, 64, 64))))]  # looks like map/3, only larger
+    await filled.post("/gallery", **form)
+    photo = encode_image(ground(3, 64, 64))
+    small = (await send(filled, photo, altitude_m=48, hfov_deg=90)).json()
+    assert (small["candidates"][0]["tile_id"], small["query"]["tile_side_m"]) == ("map/3", pytest.approx(96, abs=0.1))
+    large = (await send(filled, photo, altitude_m=192, hfov_deg=90)).json()
+    assert (large["candidates"][0]["tile_id"], large["query"]["tile_side_m"]) == ("large", pytest.approx(384, abs=0.1))
+    assert "large" not in {candidate["tile_id"] for candidate in small["candidates"]}
+    assert "map/3" not in {candidate["tile_id"] for candidate in large["candidates"]}
 
 
 def exif_photo(encode_image, image, place, xmp=b'<d drone-dji:FlightYawDegree="90"/>'):
@@ -126,6 +148,7 @@ async def test_exif_fills_what_the_form_leaves_out(filled, ground, encode_image,
     data = exif_photo(encode_image, ground(3, 64, 64).transpose(Image.Transpose.ROTATE_90), place(3))
     answer = (await send(filled, data)).json()
     assert (answer["status"], answer["query"]["used"]) == ("located", {"heading_deg": "exif"})
+    assert answer["query"]["readings"] == {"heading_deg": "flight yaw"}
     assert (await send(filled, data, use_exif="false")).json()["query"]["used"] == {}
     assert (await send(filled, data, heading_deg=0)).json()["query"]["used"] == {"heading_deg": "form"}
 

@@ -96,7 +96,7 @@ entries = st.fixed_dictionaries(
         "properties": json_values,
     },
 )
-quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

@@ -53,7 +53,7 @@ def check_body(description, case, answer):
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_every_answer_is_described(http, requests_for, mode, data):
     case = data.draw(requests_for(mode))

@@ -1,7 +1,9 @@
 """Disks that are full or read-only, met over HTTP: a problem that says so, and everything acknowledged is kept."""
 
 import asyncio
+import errno
 import sqlite3
+import tempfile
 
 import pytest
 
@@ -49,6 +51,16 @@ async def test_a_full_disk_refuses_snapshots_and_uploads(http, tile_request, pro
     monkeypatch.setattr("service.routes.imports.shutil.disk_usage", lambda path: Nothing)
     problem_of(await http.post("/gallery/imports", files={"file": ("m.tif", bytes(1000))}), "storage-full", 507)
     assert list((tmp_path / "g.gallery-imports").iterdir()) == []
+
+
+async def test_no_room_for_large_uploads_while_they_are_read(http, problem_of, monkeypatch):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    large = {"image": ("p.jpg", bytes(2 * 2**20))}
+    problem_of(await http.post("/localize", files=large), "storage-full", 507)
+    problem_of(await http.post("/gallery", files=large, data={"tiles": "[{}]"}), "storage-full", 507)
 
 
 async def test_a_disk_that_becomes_read_only(http, tile_request, photo, problem_of):

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidParameter
@@ -33,7 +33,6 @@ def sphere_distance_m(lat1, lon1, lat2, lon2):
     return MEAN_RADIUS_M * math.atan2(np.linalg.norm(np.cross(a, b)), a @ b)
 
 
-@settings(deadline=None)
 @given(LATS, LONS, LATS, LONS)
 def test_haversine_equals_angle_between_vectors(lat1, lon1, lat2, lon2):
     # near antipodes the haversine formula keeps 8 digits of the half circumference
@@ -55,7 +54,6 @@ def test_offset_m_gives_the_published_length_of_a_degree(lat, lat_degree_m, lon_
     assert east_m == pytest.approx(lon_degree_m / 100, abs=0.02)
 
 
-@settings(deadline=None)
 @given(st.floats(-85, 85), LONS, st.floats(-5e4, 5e4), st.floats(-5e4, 5e4))
 def test_offset_and_back(lat, lon, east_m, north_m):
     moved = offset(lat, lon, east_m, north_m)
@@ -70,7 +68,6 @@ def test_offset_takes_arrays():
     assert lons[1] < -179.99
 
 
-@settings(deadline=None)
 @given(st.floats(-1000, 1000))
 def test_wrapped_longitude_is_the_same_meridian(lon):
     assert -180 <= wrap_lon(lon) < 180
@@ -82,7 +79,6 @@ def test_wrapped_longitude_is_the_same_meridian(lon):
 PLACES = st.lists(st.tuples(LATS, st.one_of(LONS, st.floats(179.9, 180), st.floats(-180, -179.9))), max_size=30)
 
 
-@settings(deadline=None)
 @given(
     PLACES,
     st.one_of(LATS, st.sampled_from([-90.0, 90.0, 0.0])),
@@ -116,7 +112,6 @@ def test_mercator_tiles_of_the_whole_world():
     assert mercator_tile_bounds(1, 1, 0) == pytest.approx((0, 0, 180, 85.0511288))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 22), st.floats(-85, 85), st.floats(-180, 179.999))
 def test_mercator_tile_holds_the_place_it_is_computed_from(z, lat, lon):
     # the OpenStreetMap wiki's formula, place to tile

@@ -41,11 +41,13 @@ def test_the_shipped_configs_are_valid():
     assert files
     for file in files:
         config = load_config(file)
+        if file.stem.startswith("lite2"):  # recipes of shipped models
+            continue
         method, _, dataset = file.stem.partition("_")
         if file.stem.startswith("csp_hd"):
             method, dataset = "csp_hd", file.stem.removeprefix("csp_hd_")
         assert config.data.dataset == dataset
-        assert config.method_name in {method, {"dphr": "sample4geo+dphr", "lite2": "sample4geo"}.get(method)}
+        assert config.method_name == {"dphr": "sample4geo+dphr"}.get(method, method)
 
 
 def test_bases_are_joined_section_by_section_and_the_file_wins(tmp_path):

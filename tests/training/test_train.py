@@ -241,3 +241,21 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(TrainingError, match="at most 2"):
         join_world("auto")
+
+
+def test_a_run_starts_from_another_runs_encoder(tiny_config, tmp_path):
+    first = fit(tiny_config(optim={"steps": 1}), quiet=True)
+    weights = load_encoder(first)[0].state_dict()
+    grown = tiny_config(
+        model={"start": str(first), "local_dim": 8, "local_stride": 16}, run={"out": str(tmp_path / "b")}
+    )
+    ours = make_state(grown, 12, ALONE).encoder.state_dict()
+    assert all(torch.equal(ours[k], v) for k, v in weights.items())
+    assert any(k.startswith("dense.") for k in ours)
+
+
+def test_another_network_is_no_start(tiny_config):
+    first = fit(tiny_config(optim={"steps": 1}), quiet=True)
+    for change in ({"embedding_dim": 16}, {"backbone": "test_convnext"}):
+        with pytest.raises(TrainingError, match="holds another network"):
+            make_state(tiny_config(model={"start": str(first)} | change), 12, ALONE)

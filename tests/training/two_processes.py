@@ -23,7 +23,7 @@ if world.leads:
 same_everywhere(state.encoder, world)
 state.encoder.train()
 half = len(work["batch"]["place"]) // 2
-share = Batch(**{k: v[world.rank * half :][:half] for k, v in work["batch"].items()})
+share = Batch(**{k: v[world.rank * half :][:half] for k, v in work["batch"].items() if v is not None})
 losses, _ = backward(state, share, config.optim, world, torch.Generator().manual_seed(0), progress=0.3)
 sum_gradients(state.encoder.parameters(), world)
 weights = [*state.encoder.parameters(), *state.method.parameters()]

@@ -64,13 +64,15 @@ class PairSimulator:
         photo = views.image
         if not clean:
             photo, tile = augment(photo, generator), augment(tile, generator, strength=0.7)
+        south = torch.tensor([1.0, -1.0])  # north is up, and down is counted
         return Batch(
             photo=photo,
             tile=tile,
             place=index,
-            offset_m=(views.centre[:, :2] - centre) * torch.tensor([1.0, -1.0]),  # north is up, and down is counted
+            offset_m=(views.centre[:, :2] - centre) * south,
             tile_side_m=torch.full((n,), config.tile_side_m),
             overlap=torch.ones(n),
+            ground_m=(views.ground[..., :2] - centre[:, None, None]) * south,
         )
 
     def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:

@@ -14,12 +14,14 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
+from training.batch import Features
 from training.checkpoint import load_encoder
 from training.data.base import Images
 from training.errors import TrainingError
 from training.evaluation.search import Embeddings
+from training.models.encoder import Encoder
 
 #: Threads that read images: decoders and resamplers release Python's lock.
 LOADERS = min(8, os.cpu_count() or 1)
@@ -44,6 +46,11 @@ class Embedder(Protocol):
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
 
 
+def no_descriptors(model_id: str) -> TrainingError:
+    """What to say of a model without dense descriptors."""
+    return TrainingError(f"{model_id} has no dense descriptors to re-rank by: train one with model.local_dim=64.")
+
+
 class TorchEmbedder:
     """A live encoder, in evaluation mode, on the device where it is.
 
@@ -54,7 +61,7 @@ class TorchEmbedder:
         resize: ``squash`` or ``center_crop``.
     """
 
-    def __init__(self, encoder: nn.Module, model_id: str, image_size: int, resize: str) -> None:
+    def __init__(self, encoder: Encoder, model_id: str, image_size: int, resize: str) -> None:
         self.encoder, self.model_id, self.image_size, self.resize = encoder, model_id, image_size, resize
 
     def __call__(self, images: Tensor) -> Embeddings:
@@ -63,6 +70,19 @@ class TorchEmbedder:
         with torch.inference_mode():
             embedding: Tensor = self.encoder(as_bytes(images).to(device))
         return embedding.float().cpu().numpy()
+
+    def features(self, images: Tensor) -> Features:
+        """``[n, 3, S, S]``, 0 to 1 → embeddings and dense descriptors.
+
+        Raises:
+            TrainingError: the model has none.
+        """
+        device = next(self.encoder.parameters()).device
+        with torch.inference_mode():
+            features = self.encoder.features(as_bytes(images).to(device))
+        if features.local is None:
+            raise no_descriptors(self.model_id)
+        return features
 
 
 class OnnxEmbedder:
@@ -90,6 +110,17 @@ class OnnxEmbedder:
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
         embedding: Embeddings = self.session.run(["embedding"], {"image": as_bytes(images).numpy()})[0]
         return embedding
+
+    def features(self, images: Tensor) -> Features:
+        """``[n, 3, S, S]``, 0 to 1 → embeddings and dense descriptors.
+
+        Raises:
+            TrainingError: the model has none.
+        """
+        if "local" not in {output.name for output in self.session.get_outputs()}:
+            raise no_descriptors(self.model_id)
+        embedding, local = self.session.run(["embedding", "local"], {"image": as_bytes(images).numpy()})
+        return Features(torch.from_numpy(embedding), local=torch.from_numpy(local))
 
 
 class Flipped:

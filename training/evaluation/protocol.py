@@ -8,7 +8,7 @@ higher in the filtered one, so a figure is worth little without the name of its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,7 +64,12 @@ class Outcome:
 
 
 def judge(
-    task: Task, queries: Embeddings, gallery: Embeddings, protocol: Protocol, sdm: Mapping[str, Sdm] = SDM
+    task: Task,
+    queries: Embeddings,
+    gallery: Embeddings,
+    protocol: Protocol,
+    sdm: Mapping[str, Sdm] = SDM,
+    again: Callable[[Ranking, Task], Ranking] | None = None,
 ) -> Outcome:
     """Search and measure.
 
@@ -74,6 +79,7 @@ def judge(
         gallery: embeddings ``[G, D]`` of the full gallery.
         protocol: which gallery to rank.
         sdm: variants of SDM, by name.
+        again: a second look at the ranking, such as re-ranking.
 
     Raises:
         TrainingError: embeddings or positions cannot be used, or the filter leaves nothing.
@@ -83,6 +89,7 @@ def judge(
         task, rows = filtered(task)
         gallery = gallery[rows]
     ranking = search(queries, gallery, task.positives, task.semi_positives)
+    ranking = ranking if again is None else again(ranking, task)
     counts = {
         "queries": len(task.queries),
         "gallery": len(task.gallery),

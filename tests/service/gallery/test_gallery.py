@@ -223,7 +223,7 @@ def test_searches_and_writes_at_the_same_time(gallery, new_tile):
     assert problems == []
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(["upsert", "delete", "delete in"]), st.integers(0, 9)), max_size=25))
 def test_a_search_finds_what_is_stored_after_every_history(steps):
     rng = np.random.default_rng(0)

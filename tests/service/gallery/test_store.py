@@ -125,7 +125,7 @@ def test_an_empty_gallery_adopts_the_model_and_a_full_one_keeps_it(store):
 CENTRES = st.tuples(st.floats(-80, 80), st.one_of(st.floats(-180, 180), st.floats(179, 180), st.floats(-180, -179)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(CENTRES, max_size=15), CENTRES, CENTRES, st.integers(0, 5), st.integers(1, 20))
 def test_numbers_in_bounds_equal_brute_force(centres, one, other, after, limit):
     south, north = sorted((one[0], other[0]))
@@ -307,7 +307,7 @@ HISTORY = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(HISTORY)
 def test_the_spatial_index_is_right_after_every_history(steps):
     """Also where an id comes back in another place, and after deletions by area, over the antimeridian included."""

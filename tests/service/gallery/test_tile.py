@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidFootprint, InvalidParameter
@@ -13,7 +13,6 @@ LATS, LONS = st.floats(-84, 84), st.floats(-180, 180)
 NORTH_UP = [(1.001, 2.0), (1.001, 2.001), (1.0, 2.001), (1.0, 2.0)]
 
 
-@settings(deadline=None)
 @given(LATS, LONS, st.floats(0.02, 10), st.integers(64, 1000), st.integers(64, 1000))
 def test_centre_form_round_trips(lat, lon, gsd_m, width_px, height_px):
     footprint = Footprint.from_centre(lat, lon, gsd_m, width_px, height_px)
@@ -23,7 +22,6 @@ def test_centre_form_round_trips(lat, lon, gsd_m, width_px, height_px):
     assert footprint.side_m == pytest.approx(gsd_m * math.sqrt(width_px * height_px), rel=1e-4)
 
 
-@settings(deadline=None)
 @given(LATS, LONS, st.floats(1e-4, 0.5), st.floats(1e-4, 0.5))
 def test_bounds_form_round_trips_also_over_the_antimeridian(s, w, height, width):
     e = w + width if w + width <= 180 else w + width - 360
@@ -46,7 +44,6 @@ def test_an_east_edge_on_the_antimeridian_stays_east():
     assert Footprint.from_bounds(179.99, 0, 180, 0.01, 10, 10).bounds == pytest.approx((179.99, 0, 180, 0.01))
 
 
-@settings(deadline=None)
 @given(LATS, LONS, st.floats(10, 2000), st.floats(0, 360))
 def test_a_turned_square_keeps_its_side_and_centre(lat, lon, side_m, turn_deg):
     angles = np.radians(turn_deg + np.array([-45, 45, 135, 225]))

@@ -1,14 +1,13 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidParameter
 from service.gallery.tiling import Grid, Tiling
 
 
-@settings(deadline=None)
 @given(
     st.floats(20, 3000),
     st.floats(20, 3000),

@@ -59,6 +59,18 @@ def test_a_gimbal_that_faces_north_and_down_is_a_reading():
     assert (pose.heading_deg, pose.heading_source) == (0.0, "gimbal")
 
 
+def test_yaw_and_pitch_of_zero_are_no_reading_whatever_the_roll_says():
+    xmp = dji(**NO_GIMBAL | {"GimbalRollDegree": "+0.10"}, FlightYawDegree="+152.10")
+    assert read_pose(photo(xmp)).heading_source == "flight"
+
+
+@pytest.mark.parametrize("roll", ["+180.00", "-180.00", "+179.60"])
+def test_a_gimbal_past_straight_down_is_upside_down(roll):
+    """The Euler angles (yaw 20, pitch -91, roll 0) and (200, -89, 180) are one attitude."""
+    xmp = dji(GimbalYawDegree="+200.00", GimbalPitchDegree="-89.00", GimbalRollDegree=roll)
+    assert read_pose(photo(xmp)).heading_deg == 20.0
+
+
 def test_zeros_without_a_flight_reading_are_unknown():
     assert read_pose(photo(dji(**NO_GIMBAL))).heading_deg is None
 
@@ -80,7 +92,7 @@ def test_the_heading_is_that_of_the_shown_top(orientation, heading):
     assert read_pose(photo(dji(FlightYawDegree="100"), exif)).heading_deg == heading
 
 
-@pytest.mark.parametrize("height", ["0.0", "-3.2", "nan", "high"])
+@pytest.mark.parametrize("height", ["0.0", "-3.2", "nan", "high", "1e9"])
 def test_a_height_that_is_none_is_unknown(height):
     assert read_pose(photo(dji(RelativeAltitude=height))).altitude_m is None
 
@@ -111,6 +123,12 @@ def test_position():
 @pytest.mark.parametrize("lat", [(91.0, 0.0, 0.0), (1.0, 2.0), (1.0, IFDRational(1, 0), 2.0)])
 def test_an_impossible_position_is_unknown(lat):
     assert read_pose(photo(exif=gps(lat=lat))).position is None
+
+
+@pytest.mark.parametrize(("ref", "sign"), [(b"\x00", 1), (b"\x01", -1)])
+def test_gps_altitude_is_above_or_below_the_sea(ref, sign):
+    pose = read_pose(photo(exif=gps(t5=ref, t6=IFDRational(3756, 10))))
+    assert (pose.gps_altitude_m, pose.altitude_m) == (sign * 375.6, None)
 
 
 def test_zero_zero_is_a_receiver_without_a_fix():

@@ -46,6 +46,10 @@ def test_every_route_is_described(description):
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/model", "get"),
+        ("/tracks", "post"),
+        ("/tracks/{track_id}", "get"),
+        ("/tracks/{track_id}", "delete"),
+        ("/tracks/{track_id}/localize", "post"),
         ("/metrics", "get"),
         ("/timings", "get"),
     }
@@ -79,6 +83,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "429",
         "503",
         "504",
+        "507",
     }
     assert "Retry-After" in operation["responses"]["429"]["headers"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/geo+json"}
@@ -93,6 +98,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "heading_deg",
         "altitude_m",
         "hfov_deg",
+        "ground_elevation_m",
         "use_exif",
         "use_exif_position",
         "refine",

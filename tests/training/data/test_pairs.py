@@ -129,3 +129,12 @@ def test_photos_cover_about_a_tile(textures):
     np.testing.assert_allclose(views.centre[:, :2], 0, atol=1e-3)
     sides = (views.footprint - views.footprint.roll(1, 1)).norm(dim=-1)
     np.testing.assert_allclose(sides, 36.0, atol=0.01)
+
+
+def test_every_pixel_of_a_photo_knows_its_ground(textures):
+    """Around the middle it is the photo's ground point; nothing hides there, as the ground is flat."""
+    batch = simulator(textures, relief_share=0.0).load(range(4), torch.Generator().manual_seed(5), clean=True)
+    assert batch.ground_m.shape == (*batch.photo.movedim(1, 3).shape[:3], 2)
+    half = batch.photo.shape[2] // 2
+    middle = batch.ground_m[:, half - 1 : half + 1, half - 1 : half + 1].mean((1, 2))
+    assert torch.allclose(middle, batch.offset_m, atol=0.05)

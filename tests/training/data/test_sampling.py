@@ -23,7 +23,7 @@ def places(*counts):
 # --- batches at random ---------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 6), min_size=4, max_size=30), st.integers(1, 4), st.integers(0, 9))
 def test_a_place_once_in_a_batch_and_a_pair_once_in_an_epoch(counts, batch_pairs, seed):
     place = places(*counts)
@@ -147,7 +147,7 @@ def test_neighbours_join_a_drawn_pair(as_tensor):
     assert together > 0.7 > 0.5 > apart
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 5), min_size=6, max_size=20),
     st.integers(2, 5),

@@ -50,7 +50,7 @@ def boxes():
 # --- flat ground: closed form ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(poses)
 def test_on_flat_ground_every_pixel_shows_what_the_homography_says(make_scene, flat_ground, waves, pose):
     scene = make_scene()
@@ -73,7 +73,7 @@ def test_on_flat_ground_every_pixel_shows_what_the_homography_says(make_scene, f
     np.testing.assert_allclose(colours[off_map], np.broadcast_to(SKY_RGB, (off_map.sum(), 3)), atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(poses)
 def test_centre_and_footprint_are_the_ground_of_the_image_centre_and_corners(make_scene, flat_ground, pose):
     views = render(make_scene(), Camera.single(*pose), W, H)
@@ -86,7 +86,7 @@ def test_centre_and_footprint_are_the_ground_of_the_image_centre_and_corners(mak
     assert np.isnan(seen[off_map]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(poses, st.floats(-50, 50, width=32), st.floats(-50, 50, width=32))
 def test_looking_at_hits_its_target(make_scene, pose, east, north):
     distance, (heading, pitch, hfov) = pose[2], pose[3:]
@@ -105,7 +105,7 @@ def test_the_photo_top_points_where_the_heading_says(make_scene):
 # --- relief ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(poses, st.integers(0, 5))
 def test_ground_truth_reprojects_to_its_pixel(make_scene, projected, pose, seed):
     scene = make_scene(heights=raise_blocks(200, 160, np.random.default_rng(seed)))
@@ -141,7 +141,7 @@ def test_hits_agree_with_brute_force_ray_marching(make_scene, heading, pitch):
     assert (np.nan_to_num(brute[:, 2]) > 5).mean() > 0.05  # boxes are in view
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, 360, width=32), st.floats(20, 90, width=32), st.integers(0, 3))
 def test_nothing_thicker_than_a_step_stands_between_camera_and_hit(make_scene, heading, pitch, seed):
     heights = raise_blocks(120, 100, np.random.default_rng(seed), cover=0.3)

@@ -62,7 +62,7 @@ def test_entropy_by_hand():
     assert normalized_entropy(logits).tolist() == pytest.approx([1, 2 - 0.75 * math.log2(3), 0], abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-30, 30), min_size=2, max_size=9))
 def test_entropy_lies_between_0_and_1_and_knows_no_offset(logits):
     z = torch.tensor([logits], dtype=torch.float64)

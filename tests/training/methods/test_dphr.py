@@ -59,7 +59,7 @@ def make_features(n, seed=0, dtype=torch.float32):
 distances = st.integers(1, 200).map(lambda hundredths: hundredths / 100)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(distances, distances, st.floats(0.1, 100))
 def test_hardness_is_a_share_that_knows_no_scale(positive, negative, factor):
     h = hardness(torch.tensor([[positive, negative], [negative, positive]], dtype=torch.float64))
@@ -70,7 +70,7 @@ def test_hardness_is_a_share_that_knows_no_scale(positive, negative, factor):
     torch.testing.assert_close(scaled, h)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(distances, distances, st.floats(0.01, 1.0))
 def test_hardness_grows_with_the_positive_distance_and_falls_with_the_negative_one(positive, negative, more):
     def h(p, n):
@@ -90,7 +90,7 @@ def test_every_row_has_its_own_positive():
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(distances, distances, st.tuples(st.floats(0, 1), st.floats(1, 3)))
 def test_weights_stay_in_their_interval_and_are_linear(positive, negative, interval):
     distance = torch.tensor([[positive, negative], [negative, positive]], dtype=torch.float64)

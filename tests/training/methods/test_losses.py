@@ -151,7 +151,7 @@ def test_rivals_are_of_other_places():
     assert rivals(torch.tensor([7, 3, 7])).tolist() == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=8),
     st.integers(1, 10),

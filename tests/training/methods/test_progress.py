@@ -28,7 +28,7 @@ def slowly(values, start, end, window, beta):
     return path
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(losses, ends, st.integers(1, 6), st.sampled_from([0.0, 0.5, 0.9]))
 def test_the_signal_is_its_recursion(values, ends, window, beta):
     path = run(ProgressSignal(*ends, window=window, beta=beta), values)

@@ -1,0 +1,171 @@
+"""``/tracks``: a flight, photo by photo."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
+
+from service import errors
+from service.routes import schemas
+from service.routes.localize import PHOTO_ERRORS, LocalizeForm, localization
+from service.routes.problems import documented
+from service.routes.timestamps import parse_timestamp
+from service.routes.uploads import in_time
+from service.tracking.store import OpenTrack
+from service.tracking.track import Options, Track
+from service.tracking.tracker import Tracker
+
+router = APIRouter(prefix="/tracks", tags=["tracks"])
+TrackId = Annotated[str, Path(max_length=64, description="as `POST /tracks` answered it")]
+
+
+@dataclass
+class TrackForm:
+    """What is known of the aircraft; everything has a default."""
+
+    max_speed_m_s: Annotated[
+        float, Form(gt=0, le=300, allow_inf_nan=False, description="over ground; no fix is fused that would need more")
+    ] = Options.max_speed_m_s
+    acceleration_m_s2: Annotated[
+        float,
+        Form(
+            gt=0,
+            le=100,
+            allow_inf_nan=False,
+            description="standard deviation along each axis; small for straight flight, which is then smoothed more",
+        ),
+    ] = Options.acceleration_m_s2
+    expiry_s: Annotated[
+        float,
+        Form(ge=1, le=86_400, allow_inf_nan=False, description="seconds without a photo until the track is forgotten"),
+    ] = Options.expiry_s
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=schemas.TrackState,
+    responses=documented(errors.InvalidParameter, errors.BodyTooLarge, errors.Overloaded),
+)
+async def open_track(request: Request, response: Response, form: Annotated[TrackForm, Depends()]) -> schemas.TrackState:
+    """Open a track: the photos of one flight, in the order in which they are taken.
+
+    It lives in the memory of the service until `DELETE`, or until no photo came for `expiry_s`.
+    """
+    tracker: Tracker = request.app.state.tracker
+    opened = tracker.store.open(Options(**asdict(form)))
+    response.headers["Location"] = f"/tracks/{opened.id}"
+    return _state(opened, tracker)
+
+
+@router.get(
+    "/{track_id}",
+    response_model=schemas.TrackState,
+    responses=documented(errors.TrackNotFound, errors.InvalidParameter),
+)
+async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
+    """Where the track was at its last photo, and what became of its photos; does not prolong its life."""
+    tracker: Tracker = request.app.state.tracker
+    return _state(tracker.store.get(track_id), tracker)
+
+
+@router.delete(
+    "/{track_id}",
+    status_code=204,
+    response_model=None,
+    responses=documented(errors.TrackNotFound, errors.InvalidParameter),
+)
+async def delete_track(request: Request, track_id: TrackId) -> None:
+    """Forget a track."""
+    tracker: Tracker = request.app.state.tracker
+    tracker.store.delete(track_id)
+
+
+@router.post(
+    "/{track_id}/localize",
+    response_model=schemas.TrackedLocalization,
+    responses=documented(
+        *PHOTO_ERRORS,
+        errors.TrackNotFound,
+        errors.InvalidParameter,
+        errors.BodyTooLarge,
+        errors.GalleryEmpty,
+        errors.NotReady,
+    ),
+)
+async def localize_next(
+    request: Request,
+    track_id: TrackId,
+    image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or TIFF")],
+    timestamp: Annotated[
+        str,
+        Form(
+            max_length=64,
+            description="when the photo was taken: seconds on any clock, or ISO 8601 (UTC if without offset); later "
+            "than that of the photo before",
+            examples=["2025-06-14T10:12:00.5Z"],
+        ),
+    ],
+    form: Annotated[LocalizeForm, Depends()],
+) -> Any:
+    """Localize the next photo of a flight and fuse it with those before.
+
+    `photo` is the answer of `POST /localize` to the photo alone. `use` says what became of it: `fused` when the track
+    took one of its places as a fix, `gated` when none of them fits the track, `lost` when it shows no known place; the
+    position is then the prediction. Photos of one track are answered one after the other. A photo that is answered
+    with a problem leaves the track as it was.
+    """
+    tracker: Tracker = request.app.state.tracker
+    timestamp_s, hints, data = parse_timestamp(timestamp), form.hints(), await image.read()
+
+    async def answer() -> schemas.TrackedLocalization:
+        async with tracker.store.turn(track_id) as track:
+            step = await tracker.localize(track, data, hints, timestamp_s, form.top_k, form.refine)
+            return schemas.TrackedLocalization(
+                track_id=track_id,
+                use=step.use,
+                fused_tile_id=None if step.place is None else step.place.tile_id,
+                photo=localization(step.answer, tracker.localizer),
+                **_estimate(track),
+            )
+
+    return await in_time(answer(), tracker.localizer.settings.deadline_s)
+
+
+def _state(opened: OpenTrack, tracker: Tracker) -> schemas.TrackState:
+    return schemas.TrackState(
+        id=opened.id,
+        expires_in_s=tracker.store.expires_in_s(opened),
+        options=schemas.TrackOptions(**asdict(opened.track.options)),
+        uses=schemas.PhotoUses(**opened.track.uses),
+        **_estimate(opened.track),
+    )
+
+
+def _estimate(track: Track) -> dict[str, Any]:
+    """The fields of ``schemas.TrackEstimate``."""
+    estimate = track.estimate
+    if estimate is None:
+        return {"timestamp_s": track.timestamp_s, "confidence": 0.0}
+    motion = estimate.motion
+    position = None
+    if estimate.accuracy_m is not None:
+        position = schemas.TrackPosition(
+            lat=motion.lat, lon=motion.lon, accuracy_m=estimate.accuracy_m, confidence=estimate.confidence
+        )
+    east_m_s, north_m_s = motion.velocity_m_s.tolist()
+    velocity = schemas.Velocity(
+        east_m_s=east_m_s,
+        north_m_s=north_m_s,
+        speed_m_s=math.hypot(east_m_s, north_m_s),
+        course_deg=math.degrees(math.atan2(east_m_s, north_m_s)) % 360,
+    )
+    covariance = schemas.Covariance(position_m2=motion.covariance[:2, :2].tolist())
+    return {
+        "timestamp_s": track.timestamp_s,
+        "confidence": estimate.confidence,
+        "position": position,
+        "velocity": velocity,
+        "covariance": covariance,
+    }

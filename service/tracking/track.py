@@ -1,0 +1,294 @@
+"""One flight: several explanations of its photos at once, each a Kalman filter with a probability.
+
+A photo names places, and any of them may be wrong. For every hypothesis (a motion) and every place, three things can
+be true: the motion is right and the place is its next fix; the motion is right and the photo is not (it shows no place
+of the gallery, or none that was listed); the motion is lost and the place begins a new one. Bayes' rule weighs them
+against each other, on the scale of "nothing is known, and the photo tells nothing", which has the weight ``lost``:
+
+    fix    w · min(L · A · N, most)        L: odds that the place is right against that none of the places is
+    miss   w                               A: ground that the gallery covers; A · N: how much likelier than anywhere
+    birth  lost · L                        w: weight of the motion
+
+So a place near the prediction needs little evidence, one far away has its full chance, and a track that has seen
+nothing for a while gives way to the first good fix. This is the Gaussian sum form of multiple hypothesis tracking
+(Reid, "An Algorithm for Tracking Multiple Targets", IEEE TAC 24, 1979) for one target.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from service.encoder.calibration import ACCURACY_PROBABILITY
+from service.errors import InvalidParameter
+from service.geo import Circle, offset_m
+from service.localization.places import Place
+from service.tracking.filter import (
+    GATE,
+    Array,
+    Fix,
+    Motion,
+    Shift,
+    gaussian_density,
+    largest_sigma_m,
+    squared_distance,
+)
+from service.tracking.odometry import NorthUpView
+
+Use = Literal["fused", "gated", "lost"]
+
+MAX_HYPOTHESES = 8
+MIN_WEIGHT = 1e-4
+TRUST_S = 300.0
+"""Mean time for which a track that nothing confirms stays right: 10 photos lost at one in 2 s cost it 6 %."""
+
+MAX_GAP_S = 600.0
+"""After ten minutes without a photo a drone may be anywhere in reach: the track starts anew."""
+
+LEAST_NONE = 0.05
+"""The photo shows none of its places with at least this probability: no calibration is believed beyond 95 %, so that
+one wild photo does not outweigh a track."""
+
+SAME_MOTION = 4.0
+"""Squared Mahalanobis distance (two standard deviations) within which two hypotheses are one."""
+
+MAX_EVIDENCE = 10.0
+"""Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most ten
+times as likely as a miss, so that it takes several to make up for what the track was right about before."""
+
+UNSURE, UNSURE_EVIDENCE = 0.1, 2.0
+"""What the odds of a photo that is not located are worth, and how often its fix counts for a miss. Its confidence is
+right over photos of all kinds; but photos of a flight that has left the map come in rows, each ambiguous in the same
+way, and must not lead the track there."""
+
+MAX_RADIUS_M = 100_000.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is known of the aircraft.
+
+    Attributes:
+        max_speed_m_s: over ground; no fix is fused that would need more.
+        acceleration_m_s2: standard deviation of its acceleration along each axis.
+        expiry_s: seconds without a photo after which the track is forgotten.
+    """
+
+    max_speed_m_s: float = 30.0
+    acceleration_m_s2: float = 2.0
+    expiry_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A motion and its weight.
+
+    Attributes:
+        motion: see ``Motion``.
+        weight: probability that this is the flight.
+        grain_m: of the place that it last took as a fix.
+        place: what the last photo gave it, None when it gave nothing.
+    """
+
+    motion: Motion
+    weight: float
+    grain_m: float
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The likeliest motion after a photo.
+
+    Attributes:
+        motion: mean and covariance of position and velocity.
+        confidence: probability that this motion is the right one.
+        accuracy_m: radius that holds the truth with 68 % probability, taken from the long axis of the ellipse; None
+            when ``confidence`` is not above 68 %: then no radius round one place does.
+    """
+
+    motion: Motion
+    confidence: float
+
+    @property
+    def accuracy_m(self) -> float | None:
+        """See the class; the formula is that of a single photo (``localization.confidence.accuracy_m``)."""
+        if self.confidence <= ACCURACY_PROBABILITY:
+            return None
+        sigma_m = largest_sigma_m(self.motion.position_covariance_m2)
+        return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / self.confidence))
+
+
+@dataclass
+class Track:
+    """A flight and what is believed of it. Not safe for several threads: photos come one after the other.
+
+    Attributes:
+        options: see ``Options``.
+        hypotheses: what the photos may mean, the likeliest first.
+        lost: probability that none of them is right.
+        timestamp_s: of the last photo.
+        view: what the last photo showed, if its heading and ground size were known.
+        uses: how many photos became what.
+    """
+
+    options: Options = field(default_factory=Options)
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    lost: float = 1.0
+    timestamp_s: float | None = None
+    view: NorthUpView | None = None
+    uses: dict[Use, int] = field(default_factory=lambda: {"fused": 0, "gated": 0, "lost": 0})
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The likeliest motion at ``timestamp_s``, None before the first fix."""
+        if not self.hypotheses:
+            return None
+        best = self.hypotheses[0]
+        return Estimate(best.motion, best.weight)
+
+    def check(self, timestamp_s: float) -> None:
+        """Refuse a photo that is not later than the last one.
+
+        Raises:
+            InvalidParameter: it is not.
+        """
+        if self.timestamp_s is not None and timestamp_s <= self.timestamp_s:
+            raise InvalidParameter(
+                f"timestamp is {timestamp_s} s, but the track's last photo is of {self.timestamp_s} s; send photos in "
+                "the order in which they were taken, each with a later timestamp.",
+                limit=self.timestamp_s,
+                actual=timestamp_s,
+            )
+
+    def predicted_area(self, timestamp_s: float, sigma_m: float) -> Circle | None:
+        """Where the likeliest motion expects a fix of this ``sigma_m``; None when it is less likely than not right."""
+        if not self.hypotheses or self.hypotheses[0].weight < 0.5:
+            return None
+        motion = self._predicted(self.hypotheses[0], timestamp_s)
+        radius_m = math.sqrt(GATE) * math.hypot(largest_sigma_m(motion.position_covariance_m2), sigma_m)
+        return Circle(motion.lat, motion.lon, min(radius_m, MAX_RADIUS_M))
+
+    def update(
+        self,
+        timestamp_s: float,
+        places: list[Place],
+        area_m2: float,
+        sure: bool = True,
+        shift: Shift | None = None,
+    ) -> Use:
+        """Take in what a photo says.
+
+        Args:
+            timestamp_s: when it was taken, in seconds of any clock.
+            places: the places that it may show; none for a photo that shows no place of the gallery.
+            area_m2: ground on which places were searched.
+            sure: false when the photo may well show no place of the gallery: its places then count for less.
+            shift: the movement since the photo before, if that was measured.
+
+        Returns:
+            ``fused`` when the likeliest motion took one of the places as its fix, ``gated`` when it took none, ``lost``
+            when there was none to take.
+
+        Raises:
+            InvalidParameter: the timestamp does not increase.
+        """
+        self.check(timestamp_s)
+        dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
+        if dt_s > MAX_GAP_S:
+            self.hypotheses, self.lost = [], 1.0
+        survival = math.exp(-dt_s / TRUST_S)
+        lost = self.lost + (1 - survival) * sum(each.weight for each in self.hypotheses)
+
+        odds = list(zip(places, _odds(places, sure), strict=True))
+        branches = [self._birth(place, lost * odd) for place, odd in odds]
+        for each in self.hypotheses:
+            motion = self._predicted(each, timestamp_s, shift)
+            predicted = replace(each, motion=motion, weight=each.weight * survival, place=None)
+            branches.append(predicted)
+            branches += [
+                _fused(predicted, place, odd * area_m2, MAX_EVIDENCE if sure else UNSURE_EVIDENCE)
+                for place, odd in odds
+                if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
+            ]
+        self.hypotheses, self.lost = _pruned(branches, lost)
+        self.timestamp_s = timestamp_s
+        use = self._use(places)
+        self.uses[use] += 1
+        return use
+
+    def _use(self, places: list[Place]) -> Use:
+        if self.hypotheses and self.hypotheses[0].place is not None:
+            return "fused"
+        return "gated" if places else "lost"
+
+    def _birth(self, place: Place, weight: float) -> Hypothesis:
+        return Hypothesis(Motion.start(_fix(place), self.options.max_speed_m_s), weight, place.grain_m, place)
+
+    def _predicted(self, hypothesis: Hypothesis, timestamp_s: float, shift: Shift | None = None) -> Motion:
+        dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
+        return hypothesis.motion.predict(dt_s, self.options.acceleration_m_s2, hypothesis.grain_m, shift)
+
+    def _in_reach(self, motion: Motion, place: Place, dt_s: float) -> bool:
+        """Whether the aircraft could have come here since the last photo, within the errors of both positions."""
+        gap_m, expected = _gap(motion, place)
+        return math.hypot(*gap_m) <= self.options.max_speed_m_s * dt_s + math.sqrt(GATE) * largest_sigma_m(expected)
+
+
+def in_gate(motion: Motion, place: Place) -> bool:
+    """Whether a place is as near as 99 of 100 right fixes are."""
+    return squared_distance(*_gap(motion, place)) <= GATE
+
+
+def _gap(motion: Motion, place: Place) -> tuple[Array, Array]:
+    """Metres from a motion to a place, and their covariance if their errors had nothing in common.
+
+    The update knows better, but a gate must let a fix pass whose error has suddenly become another.
+    """
+    gap_m = np.array(offset_m(motion.lat, motion.lon, place.lat, place.lon))
+    return gap_m, motion.position_covariance_m2 + place.sigma_m**2 * np.eye(2)
+
+
+def _fix(place: Place) -> Fix:
+    return Fix(place.lat, place.lon, place.sigma_m)
+
+
+def _fused(predicted: Hypothesis, place: Place, flat_odds_m2: float, most: float) -> Hypothesis:
+    """The hypothesis that a place is the motion's next fix."""
+    evidence = min(flat_odds_m2 * gaussian_density(*_gap(predicted.motion, place)), most)
+    return Hypothesis(predicted.motion.update(_fix(place)), predicted.weight * evidence, place.grain_m, place)
+
+
+def _odds(places: list[Place], sure: bool) -> list[float]:
+    """For each place the odds that it is right against that none of them is.
+
+    The confidences are judged one by one, so their sum may exceed what is left by ``LEAST_NONE``; it is then scaled.
+    """
+    total = sum(place.confidence for place in places)
+    scale = min(1.0, (1 - LEAST_NONE) / total) if total > 0 else 1.0
+    discount = 1.0 if sure else UNSURE
+    return [discount * scale * place.confidence / (1 - scale * total) for place in places]
+
+
+def _pruned(branches: list[Hypothesis], lost: float) -> tuple[list[Hypothesis], float]:
+    """Give the weight of each branch to a better one that says the same, keep the best, and make the sum 1."""
+    kept: list[Hypothesis] = []
+    for branch in sorted(branches, key=lambda each: each.weight, reverse=True):
+        for i, better in enumerate(kept):
+            if _says_the_same(better.motion, branch.motion):
+                kept[i] = replace(better, weight=better.weight + branch.weight)
+                break
+        else:
+            kept.append(branch)
+    kept = sorted(kept, key=lambda each: each.weight, reverse=True)[:MAX_HYPOTHESES]
+    total = lost + sum(each.weight for each in kept)
+    kept = [replace(each, weight=each.weight / total) for each in kept]
+    return [each for each in kept if each.weight >= MIN_WEIGHT], lost / total
+
+
+def _says_the_same(one: Motion, other: Motion) -> bool:
+    gap_m = np.array(offset_m(one.lat, one.lon, other.lat, other.lon))
+    return squared_distance(gap_m, one.position_covariance_m2) <= SAME_MOTION

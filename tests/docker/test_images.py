@@ -1,0 +1,149 @@
+"""The Dockerfile and docker-compose.yml say the same, and what they should; no engine is needed to read them."""
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.server import FLUSH_S
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+TARGETS = {"cpu": "cpu,otel", "gpu": "gpu,otel", "train": "cpu,train"}
+
+
+def stages():
+    """Stage name → (the stage or image that it is from, its instructions as (word, rest))."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "docker" / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    found, current = {}, None
+    for line in filter(str.strip, text.splitlines()):
+        word, rest = line.strip().split(maxsplit=1)
+        if word == "FROM":
+            base, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()
+            current = []
+            found[name] = (base, current)
+        else:
+            current.append((word, " ".join(rest.split())))
+    return found
+
+
+def layers(name):
+    """All instructions of a stage with those of the stages that it is from; its outermost image comes last."""
+    base, own = stages()[name]
+    if base not in stages():
+        return own, base
+    inherited, image = layers(base)
+    return inherited + own, image
+
+
+def last(name, word):
+    return [rest for each, rest in layers(name)[0] if each == word][-1]
+
+
+def environment(name):
+    words = [word for each, rest in layers(name)[0] if each == "ENV" for word in shlex.split(rest)]
+    return dict(word.split("=", 1) for word in words)
+
+
+@pytest.fixture(scope="module")
+def compose():
+    """docker-compose.yml, with every variable at its default."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_is_slim_pinned_and_not_roots(target):
+    _, image = layers(target)
+    assert re.fullmatch(r"python:3\.11-slim-[a-z]+", image)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last(target, "USER"))
+
+
+@pytest.mark.parametrize(("target", "extras"), TARGETS.items())
+def test_packages_come_from_a_stage_that_stays_behind(target, extras):
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= known.keys()
+    copied = [rest for word, rest in layers(target)[0] if word == "COPY" and "--from" in rest]
+    assert copied == [f"--from=build-{target} /opt/aerofix /opt/aerofix"]
+    installs = [rest for _, rest in stages()[f"build-{target}"][1] if "pip install" in rest]
+    assert len(installs) == 1
+    assert f"[{extras}]" in installs[0]
+    assert "--constraint constraints.txt" in installs[0]
+    assert not any("pip install" in rest for _, rest in layers(target)[0])
+
+
+def test_what_is_copied_is_there_and_let_through():
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = {
+        rest for stage in stages() for word, rest in stages()[stage][1] if word == "COPY" and "--from" not in rest
+    }
+    sources = {part for rest in copies for part in rest.split()[:-1] if not part.startswith("--")}
+    assert sources == let_through
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_an_image_is_set_up_with_settings_that_exist(target):
+    given = {name for name in environment(target) if name.startswith("AEROFIX_")}
+    assert {"AEROFIX_HOST", "AEROFIX_MODEL", "AEROFIX_GALLERY"} <= given
+    assert given <= {f"AEROFIX_{name.upper()}" for name in Settings.model_fields}
+    assert "AEROFIX_INSECURE" not in given  # run by itself, it wants keys
+    assert environment(target)["ORT_DISABLE_TELEMETRY"] == "1"
+    assert (ROOT / environment(target)["AEROFIX_MODEL"].lstrip("/")).exists()
+
+
+def test_one_service_runs_when_no_profile_is_named(compose):
+    default = re.search(r"^COMPOSE_PROFILES=(.*)$", (ROOT / ".env").read_text(), re.M)[1]
+    profiles = {name: service["profiles"] for name, service in compose["services"].items()}
+    assert [name for name, mine in profiles.items() if default in mine] == ["cpu"]
+    assert [name for name, mine in profiles.items() if "gpu" in mine] == ["gpu"]
+    assert profiles["train"] == ["train"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "train-gpu"])
+def test_a_container_may_do_nothing_that_it_need_not(compose, name):
+    service = compose["services"][name]
+    target = service["build"]["target"]
+    assert service["user"] == last(target, "USER")
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"][0].startswith("/tmp:")
+    written = {volume.split(":")[1] for volume in service["volumes"] if not volume.endswith(":ro")}
+    assert written == {last(target, "VOLUME")}
+    assert (ROOT / service["build"]["dockerfile"]).exists()
+    gpu = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+    assert [device["capabilities"] for device in gpu] == ([["gpu"]] if "gpu" in name else [])
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_without_keys_only_this_machine_gets_in(compose, name):
+    service = compose["services"][name]
+    assert service["environment"]["AEROFIX_INSECURE"] == "true"
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    known = {f"AEROFIX_{field.upper()}" for field in Settings.model_fields}
+    assert set(service["environment"]) - known == {"AEROFIX_DEMO"}
+
+
+def test_the_values_for_the_service_can_be_read(compose, monkeypatch):
+    for name, value in (environment("cpu") | compose["services"]["cpu"]["environment"]).items():
+        monkeypatch.setenv(name, value or "")
+    settings = Settings()
+    assert settings.allowed_hosts == ("localhost", "127.0.0.1", "::1")
+    assert (settings.insecure, settings.read_keys, settings.write_keys) == (True, (), ())
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_health_is_readiness_and_stopping_waits_for_the_drain(compose, name):
+    service = compose["services"][name]
+    check = service["healthcheck"]["test"]
+    assert check[:3] == ["CMD", "python", "-c"]
+    assert f"http://127.0.0.1:{environment(name)['AEROFIX_PORT']}/readyz" in check[3]
+    compile(check[3], "healthcheck", "exec")
+    assert json.dumps(check[1:]) in last(name, "HEALTHCHECK")
+    drain_s = Settings.model_fields["drain_s"].default
+    assert int(service["stop_grace_period"].removesuffix("s")) >= drain_s + FLUSH_S
