@@ -12,11 +12,11 @@ ACCURACY_PROBABILITY = 0.68
 
 MIN_INLIERS = 25
 """Where the model file has no better number: of matches between unrelated smooth random maps of 24² and 32² cells, at
-most 18 agree; of those between maps of the same ground half a side apart, at least 45 (benchmarks/refine.py)."""
+most 15 agree; of those between maps of the same ground half a side apart, at least 93 (benchmarks/refine.py)."""
 
 INLIER_WEIGHT = 0.1
-"""Where the model file has no better number: cosine that e times the inliers are worth. The same ground gives 45 to 500
-inliers, so 0.06 to 0.30: more than lies between the scores of neighbouring candidates, less than between strangers."""
+"""Where the model file has no better number: cosine that e times the inliers are worth. The same ground gives 93 to 500
+inliers, so 0.13 to 0.30: more than lies between the scores of neighbouring candidates, less than between strangers."""
 
 
 _SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers
