@@ -24,7 +24,7 @@ MAX_SIDE_PX = 4096
 
 @dataclass(frozen=True)
 class Texture:
-    """One picture: ``image`` is uint8 ``[3, H, W]``; ``group`` names the folder it came from."""
+    """A picture, or a piece of a large one: ``image`` is uint8 ``[3, H, W]``; ``group`` names the folder."""
 
     name: str
     group: str
@@ -34,7 +34,9 @@ class Texture:
 def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
     """All textures of the globs, as ``(train, held_out)``.
 
-    The split goes by a hash of the relative path, so that it does not change when textures are added.
+    A texture is a place. A map that is large enough for several windows (``window_px``) is cut into as many pieces as
+    have room, which share no ground: one orthophoto is enough to train on. The split goes by a hash of the relative
+    path and piece, so that it does not change when textures are added.
 
     Raises:
         TrainingError: a glob matches nothing, or a file is no picture.
@@ -50,15 +52,28 @@ def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
                 f"No file matches {glob!r} under {data.root}. Set data.root to the folder it counts from."
             )
         for path in paths:
-            name = path.relative_to(data.root).as_posix()
-            texture = Texture(name, path.parent.relative_to(data.root).as_posix(), _read(path))
-            draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
-            (held_out if draw < data.held_out_share else train).append(texture)
+            file, group = path.relative_to(data.root).as_posix(), path.parent.relative_to(data.root).as_posix()
+            for piece, image in _pieces(_read(path), data.window_px[1]):
+                name = file + piece
+                draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+                (held_out if draw < data.held_out_share else train).append(Texture(name, group, image))
     if not train:
         raise TrainingError(
             f"Only {len(held_out)} textures, and all are held out. Add more, or set data.held_out_share=0."
         )
     return train, held_out
+
+
+def _pieces(image: Tensor, side_px: int) -> list[tuple[str, Tensor]]:
+    """The image in equal pieces of at least ``side_px``, named like ``#r0c2``; whole and without a name if small."""
+    rows, columns = (max(1, side // side_px) for side in image.shape[1:])
+    if rows == columns == 1:
+        return [("", image)]
+    return [
+        (f"#r{r}c{c}", piece.contiguous())
+        for r, row in enumerate(torch.tensor_split(image, rows, dim=1))
+        for c, piece in enumerate(torch.tensor_split(row, columns, dim=2))
+    ]
 
 
 def _read(path: Path) -> Tensor:

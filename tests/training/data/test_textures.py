@@ -75,3 +75,17 @@ def test_another_file_is_no_picture(tmp_path):
 def test_all_held_out_names_the_fix(picture_folder):
     with pytest.raises(TrainingError, match="held_out_share=0"):
         load_textures(data(picture_folder, "a/00.png", held_out_share=0.999))
+
+
+def test_a_large_map_is_many_places_that_share_no_ground(tmp_path):
+    """Every pixel of a 90 × 50 map has its own colour, and is in exactly one of the 4 × 2 pieces of at least 20 px."""
+    number = np.arange(90 * 50).reshape(50, 90)
+    pixels = np.stack([number // 256, number % 256, number * 0], axis=2).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "map.png")
+    train, held_out = load_textures(data(tmp_path, "*.png", held_out_share=0.4, window_px=(20, 20)))
+    assert sorted(t.name for t in train + held_out) == [f"map.png#r{r}c{c}" for r in range(2) for c in range(4)]
+    assert train
+    assert held_out
+    assert all(min(t.image.shape[1:]) >= 20 for t in train + held_out)
+    seen = [int(v) for t in train + held_out for v in (t.image[0].int() * 256 + t.image[1].int()).flatten()]
+    assert sorted(seen) == list(range(90 * 50))
