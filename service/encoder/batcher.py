@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.session import Embeddings, Images
+from service.encoder.session import Features, Images
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 from service.telemetry import record_step
 
@@ -34,11 +34,17 @@ an image by itself, after the batch that it was in had failed."""
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image's embedding (float32 ``[D]``) and the milliseconds it waited and its batch ran."""
+    """One image's features, and the milliseconds it waited and its batch ran.
+
+    Attributes:
+        embedding: float32 ``[D]``.
+        local: float32 ``[C, h, w]``, None when the model has none.
+    """
 
     embedding: NDArray[np.float32]
     queue_ms: float
     encode_ms: float
+    local: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Batcher:
     """A bounded queue in front of one encoder thread.
 
     Args:
-        encode: maps uint8 ``[N, S, S, 3]`` to float32 ``[N, D]``; called in a thread of its own, one batch at a time.
+        encode: maps uint8 ``[N, S, S, 3]`` to features; called in a thread of its own, one batch at a time.
         max_batch: largest N.
         max_queue: images that may wait; one more is refused.
         stuck_after_s: seconds that one batch may take before the encoder counts as stuck.
@@ -73,7 +79,7 @@ class Batcher:
 
     def __init__(
         self,
-        encode: Callable[[Images], Embeddings],
+        encode: Callable[[Images], Features],
         max_batch: int,
         max_queue: int,
         stuck_after_s: float = 60.0,
@@ -204,7 +210,7 @@ class Batcher:
         """Encode a batch; when it fails, encode its images one by one so that a bad image fails alone."""
         started = self._busy_since = time.perf_counter()
         try:
-            embeddings = self._encode(np.stack([item.image for item in batch]))
+            features = self._encode(np.stack([item.image for item in batch]))
         except Exception as error:
             if len(batch) == 1:
                 self._tell(_answer, [(batch[0], error)])
@@ -218,7 +224,9 @@ class Batcher:
         ended = time.perf_counter()
         for item in batch:
             item.started_at, item.ended_at = started, ended
-        answers = [(item, _encoded(item, row)) for item, row in zip(batch, embeddings, strict=True)]
+        locals_ = [None] * len(batch) if features.local is None else features.local
+        rows = zip(batch, features.embedding, locals_, strict=True)
+        answers = [(item, _encoded(item, embedding, local)) for item, embedding, local in rows]
         self._tell(_answer, answers)
         self._on_batch(Batch(len(batch), reason, ended - started))
 
@@ -229,10 +237,11 @@ class Batcher:
                 self._loop.call_soon_threadsafe(function, *args)
 
 
-def _encoded(item: _Item, embedding: NDArray[np.float32]) -> Encoded | Exception:
-    if abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE:  # false for NaN
+def _encoded(item: _Item, embedding: NDArray[np.float32], local: NDArray[np.float32] | None) -> Encoded | Exception:
+    is_unit = abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE  # false for NaN
+    if is_unit and (local is None or np.isfinite(local).all()):
         waited, ran = item.started_at - item.queued_at, item.ended_at - item.started_at
-        return Encoded(embedding, waited * 1e3, ran * 1e3)
+        return Encoded(embedding, waited * 1e3, ran * 1e3, local)
     return EmbeddingError("the model gives no finite embedding for this image; send another.")
 
 
