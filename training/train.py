@@ -91,7 +91,7 @@ def make_state(config: Config, places: int, world: World) -> State:
     shape = ModelShape(
         encoder.embedding_dim, encoder.stage_channels, config.model.local_dim, places, config.model.image_size
     )
-    method = make_method(config.method, config.dphr, shape).to(world.device)
+    method = make_method(config.method, config.dphr, config.dense, shape).to(world.device)
     same_everywhere(encoder, world)
     same_everywhere(method, world)
     groups = [
