@@ -24,12 +24,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.calibrate import calibrate, held_out_answers, untrained_calibration
+from training.calibrate_local import calibrate_local
 from training.checkpoint import load_encoder
 from training.config import Config, dump_config
 from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
+from training.rehearsal import Rehearsal, write_stage
 
 CONTRACT = "1"
 #: 18 is the contract's floor, and what the exporter writes without conversion.
@@ -50,21 +52,35 @@ def export_checkpoint(
         TrainingError: the checkpoint is unreadable, the parity check fails, or there is nothing to calibrate on.
     """
     encoder, config = load_encoder(checkpoint)
-    report = []
-    calibration: dict[str, Any] = untrained_calibration()
+    calibration, report = untrained_calibration(), list[str]()
     if calibrated:
         if not isinstance(config.data, SimulatedConfig):
             raise TrainingError(
                 f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
             )
         data = config.data if data_root is None else replace(config.data, root=data_root)
-        _, held_out = load_textures(data)
-        answers = held_out_answers(encoder, held_out, data, seed=config.run.seed)
-        calibration, lines = calibrate(answers)
-        report += lines
+        calibration, report = _calibration(encoder, config, data)
     parity = write_onnx(encoder, config, out, calibration)
     size_mb = out.stat().st_size / 1e6
     return [*report, f"ONNX against PyTorch: cosine ≥ {parity:.7f}", f"{out}: {size_mb:.1f} MB"]
+
+
+def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tuple[dict[str, Any], list[str]]:
+    """Fitted on held-out textures, and for a model with dense descriptors on the service's own answers too."""
+    _, held_out = load_textures(data)
+    seed, size = config.run.seed, config.model.image_size
+    calibration, report = calibrate(held_out_answers(encoder, held_out, data, seed=seed))
+    if encoder.local_dim is None:
+        return calibration, report
+    with tempfile.TemporaryDirectory() as name:
+        stage, model = write_stage(Path(name), held_out, data, image_size=size, seed=seed), Path(name) / "model.onnx"
+
+        def answer(provisional: dict[str, Any]) -> Rehearsal:
+            write_onnx(encoder, config, model, provisional)
+            return stage.rehearse(model)
+
+        calibration, lines = calibrate_local(calibration, answer)
+    return calibration, report + lines
 
 
 def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[str, Any]) -> float:

@@ -1,0 +1,89 @@
+"""The calibration of a model with dense descriptors: what matches are worth, and how far they can be trusted.
+
+Candidates are ordered by ``evidence``, cosine and matches in one number (``service/encoder/calibration.py``):
+
+    evidence = score + inlier_weight · ln(max(1, inliers / min_inliers))
+
+``min_inliers`` is what wrong tiles hardly ever reach, ``inlier_weight`` what puts most photos in their place; both, and
+the curves over evidence in place of the score, are fitted on a rehearsal (``training/rehearsal.py``). Ours; the papers
+re-rank by sums of cosines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from training.calibrate import RIGHT_WITHIN_SIDES, Answers, Floats, calibrate
+from training.rehearsal import Rehearsal
+
+#: Share of wrong tiles that may reach ``min_inliers``.
+CHANCE = 0.01
+#: Weights that are tried, from hardly any to matches above all.
+WEIGHTS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
+#: A wrong tile is this far, in tile sides, from the truth: nearer ones show some of the same ground.
+APART_SIDES = 1.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How matches are weighed."""
+
+    min_inliers: int
+    inlier_weight: float
+
+    def __call__(self, rehearsal: Rehearsal) -> Floats:
+        """``[M, C]`` evidence of each candidate."""
+        found = np.maximum(1.0, rehearsal.inliers / self.min_inliers)
+        total: Floats = rehearsal.scores + self.inlier_weight * np.log(found)
+        return total
+
+
+def calibrate_local(
+    base: dict[str, Any], answer: Callable[[dict[str, Any]], Rehearsal]
+) -> tuple[dict[str, Any], list[str]]:
+    """Add the section ``local`` to a calibration of cosines.
+
+    Args:
+        base: that calibration.
+        answer: holds a rehearsal with the calibration it is given.
+
+    Returns:
+        The calibration and a report, a line each.
+
+    Raises:
+        TrainingError: hardly any answer is right.
+    """
+    first = answer(_provisional(base, Evidence(25, 0.1)))
+    evidence = fit_evidence(first)
+    final = answer(_provisional(base, evidence))
+    errors = np.linalg.norm(final.positions - final.truth, axis=1)
+    fitted, report = calibrate(Answers(evidence(final), final.centres, final.truth), errors)
+    section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight}
+    section |= {name: value for name, value in fitted.items() if name != "version"}
+    lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
+    return base | {"local": section}, lines + [f"with matches: {line}" for line in report]
+
+
+def fit_evidence(rehearsal: Rehearsal) -> Evidence:
+    """The fewest inliers that wrong tiles hardly ever reach, and the weight that finds most places."""
+    gaps = np.linalg.norm(rehearsal.centres - rehearsal.truth[:, None], axis=-1)
+    matched = rehearsal.inliers > 0
+    wrong = matched & ~(gaps < APART_SIDES)  # NaN, a photo of elsewhere, is far from everything
+    fewest = max(3, int(np.ceil(np.quantile(rehearsal.inliers[wrong], 1 - CHANCE)))) if wrong.any() else 3
+    inside = ~np.isnan(rehearsal.truth[:, 0])
+
+    def found(weight: float) -> float:
+        best = Evidence(fewest, weight)(rehearsal).argmax(1)
+        return float((gaps[np.arange(len(best)), best] < 2 * RIGHT_WITHIN_SIDES)[inside].mean())
+
+    return Evidence(fewest, max(WEIGHTS, key=found))
+
+
+def _provisional(base: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """A calibration under which every answer has a position."""
+    local = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "not_found_below": 0.0}
+    return base | {"local": local}
