@@ -105,11 +105,12 @@ def export(
     out: Annotated[Path, typer.Option(help="the .onnx file to write")],
     calibrate: Annotated[bool, typer.Option(help="fit the confidence on held-out textures (needs data.root)")] = True,
     data_root: Annotated[Path | None, typer.Option(help="where the textures are now")] = None,
+    local: Annotated[Path | None, typer.Option(help="checkpoint.pt of the run that trained the descriptors")] = None,
 ) -> None:
     """Write the ONNX file, check it against PyTorch, and store its calibration."""
     from training.export import export_checkpoint
 
-    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root)
+    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root, local=local)
     for line in report:
         _show(line)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from training.calibrate import calibrate, held_out_answers, untrained_calibration
 from training.calibrate_local import calibrate_local
-from training.checkpoint import load_encoder
+from training.checkpoint import load_encoder, with_local
 from training.config import Config, dump_config
 from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
@@ -41,9 +41,21 @@ MIN_COSINE = 0.9999
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, *, calibrated: bool = True, data_root: Path | None = None
+    checkpoint: Path,
+    out: Path,
+    *,
+    calibrated: bool = True,
+    data_root: Path | None = None,
+    local: Path | None = None,
 ) -> list[str]:
     """Export a checkpoint, prove that the file answers as PyTorch does, and calibrate it on held-out textures.
+
+    Args:
+        checkpoint: of a run.
+        out: the file to write.
+        calibrated: fit the confidence.
+        data_root: where the textures are; default: where they were.
+        local: checkpoint of a run whose dense descriptors to take.
 
     Returns:
         What was measured, a line each.
@@ -52,6 +64,8 @@ def export_checkpoint(
         TrainingError: the checkpoint is unreadable, the parity check fails, or there is nothing to calibrate on.
     """
     encoder, config = load_encoder(checkpoint)
+    if local is not None:
+        encoder, config = with_local(encoder, config, local)
     calibration, report = untrained_calibration(), list[str]()
     if calibrated:
         if not isinstance(config.data, SimulatedConfig):

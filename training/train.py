@@ -70,7 +70,8 @@ def _fit(config: Config, world: World, *, quiet: bool) -> Path:
             if not math.isfinite(report["loss"]):
                 _stop(batch, report["loss"], state.step, config.run.out, world)
             rate = len(batch) * world.size / (time.perf_counter() - began)
-            note = f"loss {report['loss']:.3f}  R@1 {report['recall_at_1']:.2f}  {rate:.1f} pairs/s"
+            found = f"R@1 {report['recall_at_1']:.2f}  " if "recall_at_1" in report else ""
+            note = f"loss {report['loss']:.3f}  {found}{rate:.1f} pairs/s"
             progress.update(task, completed=state.step, note=note)
             if folder is not None:
                 folder.log(state.step, {**report, "lr": lr, "pairs_per_s": rate})

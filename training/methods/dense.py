@@ -44,7 +44,7 @@ class Dense(Method):
         if shape.local_dim is None:
             raise TrainingError("dense matches dense descriptors: set model.local_dim, for example to 64.")
         self.config, self.host = config, host
-        self.needs_stages = host.needs_stages
+        self.needs_stages, self.needs_embedding = host.needs_stages, host.needs_embedding
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The host's."""

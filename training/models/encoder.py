@@ -62,19 +62,21 @@ class Encoder(nn.Module):
         """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
         return self.embed(self.last_map(image))
 
-    def features(self, image: Tensor, *, stages: bool = False) -> Features:
+    def features(self, image: Tensor, *, stages: bool = False, embedding: bool = True) -> Features:
         """Everything that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
 
         Args:
             image: RGB, 0 to 255 (uint8 or float).
             stages: also the mean of each stage's map, strides 4 to 32. GeM would cut their negative half away: many
                 backbones end a stage before any activation. Those of frozen stages carry no gradient.
+            embedding: False leaves it empty, ``[N, 0]``, where nothing else needs the backbone.
 
         Raises:
             TrainingError: stages are asked of a backbone that has none.
         """
         if not stages and not isinstance(self.dense, DenseHead):
-            return Features(self(image), local=self._own_local(image))
+            whole = self(image) if embedding else image.new_zeros((len(image), 0), dtype=torch.float32)
+            return Features(whole, local=self._own_local(image))
         self._require_stages("Features of stages")
         last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
         return Features(
