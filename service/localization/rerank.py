@@ -15,7 +15,7 @@ from service.gallery.tile import Footprint
 from service.geo import offset_m
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
 
-MATCHED = 10
+MATCHED = 20
 """Candidates that are matched, by score; see benchmarks/refine.py for what one costs."""
 
 INLIER_CELLS = 1.5
