@@ -81,6 +81,7 @@ class RunConfig:
     checkpoint_every: Annotated[int, Field(ge=1)] = 100  # steps
     evaluate_every: Annotated[int, Field(ge=1)] | None = None  # steps; the last step counts too; None: never
     evaluate_queries: Annotated[int, Field(ge=1)] | None = 2000  # queries of each task, evenly drawn; None: all
+    export: Path | None = None  # ONNX file to write when all steps are done
 
 
 @dataclass(frozen=True, config=STRICT)

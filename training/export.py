@@ -73,10 +73,26 @@ def export_checkpoint(
                 f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
             )
         data = config.data if data_root is None else replace(config.data, root=data_root)
-        calibration, report = _calibration(encoder, config, data)
+        if data.map is None:
+            calibration, report = _calibration(encoder, config, data)
+        else:
+            calibration, report = _calibration_of_start(config)
     parity = write_onnx(encoder, config, out, calibration)
     size_mb = out.stat().st_size / 1e6
     return [*report, f"ONNX against PyTorch: cosine ≥ {parity:.7f}", f"{out}: {size_mb:.1f} MB"]
+
+
+def _calibration_of_start(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """A model that was adapted to a map keeps the calibration it had: its own map is all trained on."""
+    start = config.model.start
+    if start is None or start.suffix != ".onnx":
+        raise TrainingError(
+            "A run on data.map holds nothing out to calibrate on: start from an .onnx file (model.start), whose "
+            "calibration is kept, or add --no-calibrate."
+        )
+    entries = {entry.key: entry.value for entry in onnx.load(str(start)).metadata_props}
+    calibration: dict[str, Any] = json.loads(entries["aerofix.calibration"])
+    return calibration, [f"calibration: kept from {start}"]
 
 
 def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tuple[dict[str, Any], list[str]]:
@@ -221,4 +237,6 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_paths(tree: dict[str, Any]) -> dict[str, Any]:
     """The config without the folders of the machine it ran on: a model file is passed around."""
-    return {**tree, "data": {**tree["data"], "root": "DATA"}, "run": {**tree["run"], "out": "RUN"}}
+    data = {**tree["data"], "root": "DATA"} | ({"map": "MAP"} if tree["data"].get("map") else {})
+    model = tree["model"] | ({"start": "START"} if tree["model"]["start"] else {})
+    return {**tree, "data": data, "model": model, "run": {**tree["run"], "out": "RUN", "export": None}}
