@@ -1,7 +1,7 @@
 """How sure an answer is, and how far off it may be.
 
 Two numbers describe a search: the best ``score`` (cosine) and its ``margin`` over the best *rival*, a candidate of
-another place: one whose centre lies more than ``refine.NEAR_SIDES`` tile sides away. A rival counts with at least
+another place: one whose centre lies more than ``neighbours.NEAR_SIDES`` tile sides away. A rival counts with at least
 ``rival_floor``. The model file carries logistic functions of both, fitted on held-out photos. Where candidates were
 matched, their *evidence* (``LocalCalibration.evidence``) can take the place of the score.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.encoder.calibration import ACCURACY_PROBABILITY, Calibration
 from service.gallery.gallery import Hit
 from service.geo import haversine_m
-from service.localization.refine import same_place
+from service.localization.neighbours import same_place
 
 Status = Literal["located", "ambiguous", "not_found"]
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from service.encoder.calibration import Calibration
 from service.localization.confidence import judge
-from service.localization.refine import same_place, weighted_position
+from service.localization.neighbours import same_place
+from service.localization.refine import weighted_position
 from service.localization.rerank import Ranking
 
 MAX_PLACES = 16

@@ -9,16 +9,12 @@ between several.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.gallery.gallery import Hit
-from service.geo import haversine_m, offset, offset_m
+from service.geo import offset, offset_m
 from service.localization.matching import fit_similarity
+from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m
-
-# Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
-# exactly, and rounding must not decide. The calibration is fitted with the same number (training/calibrate.py).
-NEAR_SIDES = 1.1
 
 
 @dataclass(frozen=True)
@@ -98,15 +94,3 @@ def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float
     east_m, north_m = weights @ metres
     lat, lon = offset(lat0, lon0, float(east_m), float(north_m))
     return float(lat), float(lon)
-
-
-def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
-    """Which hits name the same place: entry ``[i, j]`` says whether j's centre lies within ``NEAR_SIDES`` sides of i's.
-
-    Returns:
-        bool ``[N, N]``; the diagonal is true.
-    """
-    lat, lon = np.array([hit.tile.footprint.centre for hit in hits]).T
-    side_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    near: NDArray[np.bool_] = haversine_m(lat[:, None], lon[:, None], lat, lon) <= NEAR_SIDES * side_m[:, None]
-    return near

@@ -14,9 +14,13 @@ from service.gallery.local_maps import LocalMap
 from service.gallery.tile import Footprint
 from service.geo import offset_m
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
+from service.localization.neighbours import same_place
 
 MATCHED = 20
-"""Candidates that are matched, by score; see benchmarks/refine.py for what one costs."""
+"""Candidates that are matched; see benchmarks/refine.py for what one costs."""
+
+MATCHED_PER_PLACE = 3
+"""Of one place, at most so many: tiles overlap, and one that shows half of the photo tells that the place is right."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
@@ -70,6 +74,15 @@ def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
     return Ranking([*ranking.hits, *others], evidence, matches, ranking.calibration)
 
 
+def to_match(hits: list[Hit]) -> list[int]:
+    """Which candidates to match, by score: up to ``MATCHED``, of which ``MATCHED_PER_PLACE`` are of one place."""
+    near, chosen = same_place(hits), list[int]()
+    for i in range(len(hits)):
+        if len(chosen) < MATCHED and near[chosen, i].sum() < MATCHED_PER_PLACE:
+            chosen.append(i)
+    return chosen
+
+
 def rerank(
     hits: list[Hit],
     photo: NDArray[np.float32],
@@ -77,14 +90,14 @@ def rerank(
     calibration: Calibration,
     resize: Resize,
 ) -> Ranking:
-    """Match the first candidates, count who agrees, and order all by score and inliers.
+    """Match candidates, count who agrees, and order all by score and inliers.
 
     The order does not change when no tile has descriptors, and those of equal evidence keep theirs.
 
     Args:
         hits: by score, best first.
         photo: the photo's local descriptors, ``[C, h, w]``.
-        maps: those of the first hits; None where a tile has none.
+        maps: those of the first hits or of all; None where there is none, or it is not to be matched.
         calibration: of the model.
         resize: how a tile's image became the model's input.
     """
@@ -92,7 +105,7 @@ def rerank(
         return unmatched(hits, calibration)
     local, points, descriptors = calibration.local, cell_centres(*photo.shape[1:]), photo.reshape(len(photo), -1)
     looked_at, matches = list(hits), list[Matches | None]([None] * len(hits))
-    for i, (hit, tile_map) in enumerate(zip(hits, maps, strict=False)):  # the rest stays unmatched
+    for i, (hit, tile_map) in enumerate(zip(hits, maps, strict=False)):
         if tile_map is not None:
             found = matches[i] = _match(points, descriptors, tile_map, hit.tile.footprint, resize)
             looked_at[i] = replace(hit, inliers=_inliers(found, hit.tile.footprint.side_m))

@@ -11,7 +11,8 @@ from service.geo import haversine_m, offset_m
 from service.imaging.decode import Photo
 from service.imaging.pose import Pose
 from service.imaging.view import make_view
-from service.localization.refine import matched_position, same_place, weighted_position
+from service.localization.neighbours import same_place
+from service.localization.refine import matched_position, weighted_position
 from service.localization.rerank import rerank, unmatched
 
 ORIGIN = (24.26, 120.72)
