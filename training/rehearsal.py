@@ -26,6 +26,7 @@ from torch import Tensor
 from training.calibrate import OUTSIDE_SHARE, SCENE_TILE_SHARE, Floats, require_enough
 from training.data.base import on_the_equator
 from training.data.pairs import PairSimulator, cut_tiles
+from training.data.scene import Scene
 from training.data.simulated import SimulatedConfig
 from training.data.textures import Texture
 from training.data.transforms import augment
@@ -40,7 +41,8 @@ GALLERIES, PHOTOS_PER_GALLERY = 40, 30
 CANDIDATES = 64
 #: Quality of the photos' JPEG, as cameras save them.
 JPEG_QUALITY = 85
-_DEGREES_PER_M = float(on_the_equator(np.array([1.0]), np.array([0.0]))[0, 1])
+#: On the equator, of either axis.
+DEGREES_PER_M = float(on_the_equator(np.array([1.0]), np.array([0.0]))[0, 1])
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,13 @@ class Stage:
         """
         gallery = self.folder / "held-out.gallery"
         if not gallery.exists():
-            _aerofix("gallery", "add", self.folder / "tiles.csv", "--gallery", gallery, "--model", model)
+            run_aerofix("gallery", "add", self.folder / "tiles.csv", "--gallery", gallery, "--model", model)
         answers, truth = list[Any](), list[Floats]()
         for middle_m, radius_m, photos in self._circles():
-            prior = f"--prior=0,{middle_m * _DEGREES_PER_M:.9f},{radius_m:.1f}"
+            prior = f"--prior=0,{middle_m * DEGREES_PER_M:.9f},{radius_m:.1f}"
             paths = [self.folder / f"photo{p}.jpg" for p in photos]
             wanted = ("--json", "--no-exif", "--top-k", CANDIDATES, prior)
-            answers += json.loads(_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model))
+            answers += json.loads(run_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model))
             known = self.truth_m[photos]
             truth.append(np.where(np.abs(known[:, :1] - middle_m) < radius_m, known, np.nan))
         return _tabulate(answers, np.concatenate(truth), self.tile_side_m)
@@ -136,29 +138,38 @@ def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *,
     require_enough(textures)
     simulator = PairSimulator(sorted(textures, key=lambda t: t.group), data, image_size, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    steps = torch.tensor([-0.5, 0.0, 0.5]) * data.tile_side_m
-    grid = torch.cartesian_prod(steps, steps)  # tile centres, east and north
     truth = list[Floats]()
     with (folder / "tiles.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "lat", "lon", "gsd_m"))
         for i in range(len(textures)):
-            east_m = i * SPACING_M
             scene = simulator.scenes(torch.tensor([i]), SCENE_TILE_SHARE, generator)
-            for k, centre in enumerate(grid):
-                tile = cut_tiles(scene, centre[None], data.tile_side_m, image_size)
-                _save(augment(tile, generator, strength=0.3), folder / f"tile{i}_{k}.png")
-                ((lat, lon),) = on_the_equator(centre[:1].double().numpy() + east_m, centre[1:].double().numpy())
-                rows.writerow((f"tile{i}_{k}.png", f"{lat:.9f}", f"{lon:.9f}", data.tile_side_m / image_size))
+            rows.writerows(write_tiles(folder, i, scene, data.tile_side_m, image_size, generator))
             for _ in range(PHOTOS_PER_SCENE):
                 target = (torch.rand(1, 2, generator=generator) - 0.5) * data.tile_side_m
                 view = simulator.photos(scene, target, generator)
-                _save(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
-                truth.append(view.centre[0, :2].double().numpy() + np.array((east_m, 0.0)))
+                save_image(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
+                truth.append(view.centre[0, :2].double().numpy() + np.array((i * SPACING_M, 0.0)))
     return Stage(folder, np.array(truth), len(textures), data.tile_side_m, seed)
 
 
-def _save(image: Tensor, path: Path) -> None:
+def write_tiles(
+    folder: Path, number: int, scene: Scene, tile_side_m: float, image_size: int, generator: torch.Generator
+) -> list[tuple[str, str, str, float]]:
+    """Render the nine half-overlapping tiles of scene ``number`` of the row; returns file, lat, lon and gsd of each."""
+    steps = torch.tensor([-0.5, 0.0, 0.5]) * tile_side_m
+    rows = []
+    for k, centre in enumerate(torch.cartesian_prod(steps, steps)):  # east and north
+        name, tile = f"tile{number}_{k}.png", cut_tiles(scene, centre[None], tile_side_m, image_size)
+        save_image(augment(tile, generator, strength=0.3), folder / name)
+        east_m, north_m = centre.double().numpy()[:, None]
+        ((lat, lon),) = on_the_equator(east_m + number * SPACING_M, north_m)
+        rows.append((name, f"{lat:.9f}", f"{lon:.9f}", tile_side_m / image_size))
+    return rows
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write one picture ``[1, 3, H, W]``, 0 to 1, as PNG or as a camera's JPEG."""
     pixels = image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
 
@@ -171,11 +182,11 @@ def _tabulate(answers: list[dict[str, Any]], truth_m: Floats, side_m: float) -> 
             scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
             centres[row, column] = candidate["tile"]["lon"], candidate["tile"]["lat"]
     positions = np.array([(answer["position"]["lon"], answer["position"]["lat"]) for answer in answers])
-    sides = _DEGREES_PER_M * side_m
+    sides = DEGREES_PER_M * side_m
     return Rehearsal(scores, inliers, centres / sides, positions / sides, truth_m / side_m)
 
 
-def _aerofix(*arguments: object) -> str:
+def run_aerofix(*arguments: object) -> str:
     """Run the command; exit codes 0 (located) and 3 (not located) are answers."""
     command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  # our own command
