@@ -11,6 +11,7 @@ re-rank by sums of cosines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from training.rehearsal import Rehearsal
 CHANCE = 0.01
 #: Weights that are tried, from hardly any to matches above all.
 WEIGHTS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
+#: ``accuracy_m`` holds the truth as often as this.
+ACCURACY_SHARE = 0.68
 #: A wrong tile is this far, in tile sides, from the truth: nearer ones show some of the same ground.
 APART_SIDES = 1.5
 
@@ -62,8 +65,13 @@ def calibrate_local(
     final = answer(_provisional(base, evidence))
     errors = np.linalg.norm(final.positions - final.truth, axis=1)
     fitted, report = calibrate(Answers(evidence(final), final.centres, final.truth), errors)
+    best = evidence(final).argmax(1)
+    inliers = final.inliers[np.arange(len(best)), best]
+    right = errors < RIGHT_WITHIN_SIDES  # NaN, a photo of elsewhere, is never right
+    exponent, sigma = fit_sigma(inliers[right] / evidence.min_inliers, errors[right])
     section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight}
     section |= {name: value for name, value in fitted.items() if name != "version"}
+    section |= {"sigma_exponent": exponent, "sigma_tiles": sigma}
     lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
     return base | {"local": section}, lines + [f"with matches: {line}" for line in report]
 
@@ -81,6 +89,26 @@ def fit_evidence(rehearsal: Rehearsal) -> Evidence:
         return float((gaps[np.arange(len(best)), best] < 2 * RIGHT_WITHIN_SIDES)[inside].mean())
 
     return Evidence(fewest, max(WEIGHTS, key=found))
+
+
+def fit_sigma(found: Floats, errors: Floats) -> tuple[float, float]:
+    """How the error of right answers falls with their matches: ``error ~ sigma · found^-exponent``, Rayleigh.
+
+    The exponent is the slope of a least-squares line through the logarithms; sigma makes 68 % lie within its radius.
+
+    Args:
+        found: ``[N]`` inliers over ``min_inliers``; below 1 counts as 1.
+        errors: ``[N]`` in tile sides.
+
+    Returns:
+        ``(exponent, sigma)``, the exponent not negative.
+    """
+    log_found = np.log(np.maximum(1.0, found))
+    spread = float(np.var(log_found))
+    slope = float(np.cov(log_found, np.log(np.maximum(errors, 1e-6)), bias=True)[0, 1]) / spread if spread > 0 else 0.0
+    exponent = max(0.0, -slope)
+    scaled = errors * np.exp(exponent * log_found)
+    return exponent, float(np.quantile(scaled, ACCURACY_SHARE)) / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
 
 
 def _provisional(base: dict[str, Any], evidence: Evidence) -> dict[str, Any]:

@@ -43,17 +43,26 @@ class LocalCalibration:
     Attributes:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
+        sigma_exponent: see ``sigma_factor``.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
             what the section overrides. None without a section: then cosines are judged, as for any other model.
     """
 
     min_inliers: int = MIN_INLIERS
     inlier_weight: float = INLIER_WEIGHT
+    sigma_exponent: float = 0.0
     judge: Calibration | None = None
 
     def evidence(self, score: float, inliers: int | None) -> float:
         """Cosine and matches in one number: ``score + inlier_weight · ln(max(1, inliers / min_inliers))``."""
         return score + self.inlier_weight * math.log(max(1.0, (inliers or 0) / self.min_inliers))
+
+    def sigma_factor(self, inliers: int | None) -> float:
+        """What ``sigma_tiles`` is multiplied with: ``(min_inliers / inliers) ** sigma_exponent``, at most 1.
+
+        A position from many matches is more exact than one from few; the exponent is fitted with the rest.
+        """
+        return math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
 
 
 @dataclass(frozen=True)
@@ -119,9 +128,10 @@ def _local(section: dict[str, Any], judge: Calibration) -> LocalCalibration:
     min_inliers, inlier_weight = _finite(section, "min_inliers"), _finite(section, "inlier_weight")
     if not (min_inliers >= 3 and min_inliers == int(min_inliers)):
         raise ValueError("min_inliers must be a whole number of at least 3: any two matches agree")
-    if inlier_weight < 0:
-        raise ValueError("inlier_weight must not be negative")
-    return LocalCalibration(int(min_inliers), inlier_weight, judge)
+    sigma_exponent = _finite({"sigma_exponent": 0.0} | section, "sigma_exponent")
+    if inlier_weight < 0 or sigma_exponent < 0:
+        raise ValueError("inlier_weight and sigma_exponent must not be negative")
+    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, judge)
 
 
 def _logistic(raw: dict[str, Any], name: str) -> Logistic:

@@ -1,7 +1,7 @@
 """The main job: a photo in, a position out."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -203,7 +203,9 @@ class Localizer:
         best, calibration = ranking.hits[0], self.contract.calibration
         fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
         if fix is not None:
-            radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, ranking.calibration)
+            sigma_tiles = ranking.calibration.sigma_tiles * calibration.local.sigma_factor(best.inliers)
+            by_inliers = replace(ranking.calibration, sigma_tiles=sigma_tiles)
+            radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
             return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg)
         temperature = calibration.refine_temperature
         place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre

@@ -6,7 +6,7 @@ import pytest
 
 from service.encoder.calibration import Calibration
 from training.calibrate import untrained_calibration
-from training.calibrate_local import Evidence, calibrate_local, fit_evidence
+from training.calibrate_local import Evidence, calibrate_local, fit_evidence, fit_sigma
 from training.rehearsal import Rehearsal
 
 PLACES = 20
@@ -63,7 +63,20 @@ def test_the_service_reads_the_section(fitted):
 
 
 def test_sigma_is_the_scale_of_the_answered_positions(fitted):
-    assert fitted[0]["local"]["sigma_tiles"] == pytest.approx(0.02, rel=0.1)
+    """The made-up errors do not depend on inliers."""
+    local = fitted[0]["local"]
+    assert local["sigma_exponent"] == pytest.approx(0, abs=0.05)
+    assert local["sigma_tiles"] == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.2])
+def test_errors_that_fall_with_matches(exponent):
+    rng = np.random.default_rng(0)
+    found = np.exp(rng.uniform(0, 3, 20_000))
+    errors = rng.rayleigh(0.03 * found**-exponent)
+    assert fit_sigma(found, errors) == pytest.approx((exponent, 0.03), rel=0.05, abs=0.02)
+    assert fit_sigma(np.ones(5), np.ones(5))[0] == 0  # nothing to learn an exponent from
+    assert fit_sigma(found, rng.rayleigh(0.03 * found))[0] == 0  # never less sure for more matches
 
 
 def test_every_rehearsal_is_held_with_a_calibration_that_always_answers(fitted):

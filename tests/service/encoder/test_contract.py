@@ -106,7 +106,11 @@ def test_malformed_metadata_is_named(tmp_path, tiny_model, key, value):
             "local: min_inliers must be a whole number of at least 3",
         ),
         ({"local": {"min_inliers": 20.5, "inlier_weight": 0.1}}, "local: min_inliers must be a whole number"),
-        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight must not be negative"),
+        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight and .* negative"),
+        (
+            {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_exponent": -1}},
+            "local: .* sigma_exponent must not be negative",
+        ),
         ({"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_tiles": 0}}, "local: .* must be positive"),
     ],
 )
@@ -117,10 +121,11 @@ def test_malformed_calibration_is_named(tmp_path, tiny_model, calibration_json, 
 
 
 def test_the_section_local_overrides_the_calibration(calibration_json):
-    section = {"min_inliers": 30, "inlier_weight": 0.2, "sigma_tiles": 0.01}
+    section = {"min_inliers": 30, "inlier_weight": 0.2, "sigma_tiles": 0.01, "sigma_exponent": 0.5}
     local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
     plain = Calibration.parse(json.dumps(calibration_json))
     assert (local.min_inliers, local.inlier_weight) == (30, 0.2)
+    assert [local.sigma_factor(n) for n in (None, 10, 30, 120)] == [1, 1, 1, 0.5]
     assert local.judge == replace(plain, sigma_tiles=0.01)
     assert plain.local.judge is None
 
