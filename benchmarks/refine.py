@@ -85,12 +85,12 @@ def times(side: int, rounds: int) -> str:
     hits.append(tile(9, 5000.0, 0.0))
     query = photo(ground, side, cmath.rect(1.2 * SIDE_M, 2.0), 15 + 20j, rng)
     maps = [seen(ground, hit, side) for hit in hits]
-    ranking = rerank(hits, query, maps, CALIBRATION, "squash")
+    ranking = rerank(hits, query[None], maps, CALIBRATION, "squash")
     fix = matched_position(ranking, CALIBRATION.local.min_inliers)
     if fix is None:
         raise SystemExit("the photo was not laid on the ground")
     off_m = abs(complex(*offset_m(*ORIGIN, fix.lat, fix.lon)) - (15 + 20j))
-    match = milliseconds(lambda: rerank(hits, query, maps, CALIBRATION, "squash"), rounds)
+    match = milliseconds(lambda: rerank(hits, query[None], maps, CALIBRATION, "squash"), rounds)
     refine = milliseconds(lambda: matched_position(ranking, CALIBRATION.local.min_inliers), rounds)
     kilobytes = maps[0].nbytes / 1e3
     return (
@@ -109,7 +109,9 @@ def counts(side: int, grain_m: float, rounds: int) -> str:
         a = cmath.rect(SIDE_M * rng.uniform(0.6, 1.8), rng.uniform(0, 7))
         query = photo(ground, side, a, cmath.rect(SIDE_M / 2, rng.uniform(0, 7)), rng)
         for shown, into in ((other, chance), (ground, right)):
-            into.append(rerank([hit], query, [seen(shown, hit, side)], CALIBRATION, "squash").hits[0].inliers or 0)
+            into.append(
+                rerank([hit], query[None], [seen(shown, hit, side)], CALIBRATION, "squash").hits[0].inliers or 0
+            )
     return f"{side:4}{grain_m:9.1f}{np.median(chance):9.0f}{max(chance):6}{min(right):12}{np.median(right):9.0f}"
 
 

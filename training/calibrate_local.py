@@ -46,13 +46,14 @@ class Evidence:
 
 
 def calibrate_local(
-    base: dict[str, Any], answer: Callable[[dict[str, Any]], Rehearsal]
+    base: dict[str, Any], answer: Callable[[dict[str, Any]], Rehearsal], *, turns: int = 1
 ) -> tuple[dict[str, Any], list[str]]:
     """Add the section ``local`` to a calibration of cosines.
 
     Args:
         base: that calibration.
         answer: holds a rehearsal with the calibration it is given.
+        turns: in how many turns the service is to match a photo of unknown heading.
 
     Returns:
         The calibration and a report, a line each.
@@ -60,16 +61,16 @@ def calibrate_local(
     Raises:
         TrainingError: hardly any answer is right.
     """
-    first = answer(_provisional(base, Evidence(25, 0.1)))
+    first = answer(_provisional(base, Evidence(25, 0.1), turns))
     evidence = fit_evidence(first)
-    final = answer(_provisional(base, evidence))
+    final = answer(_provisional(base, evidence, turns))
     errors = np.linalg.norm(final.positions - final.truth, axis=1)
     fitted, report = calibrate(Answers(evidence(final), final.centres, final.truth), errors)
     best = evidence(final).argmax(1)
     inliers = final.inliers[np.arange(len(best)), best]
     right = errors < RIGHT_WITHIN_SIDES  # NaN, a photo of elsewhere, is never right
     exponent, sigma = fit_sigma(inliers[right] / evidence.min_inliers, errors[right])
-    section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight}
+    section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "turns": turns}
     section |= {name: value for name, value in fitted.items() if name != "version"}
     section |= {"sigma_exponent": exponent, "sigma_tiles": sigma}
     lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
@@ -111,7 +112,7 @@ def fit_sigma(found: Floats, errors: Floats) -> tuple[float, float]:
     return exponent, float(np.quantile(scaled, ACCURACY_SHARE)) / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
 
 
-def _provisional(base: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
+def _provisional(base: dict[str, Any], evidence: Evidence, turns: int) -> dict[str, Any]:
     """A calibration under which every answer has a position."""
-    local = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "not_found_below": 0.0}
-    return base | {"local": local}
+    local = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight}
+    return base | {"local": local | {"turns": turns, "not_found_below": 0.0}}

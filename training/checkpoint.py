@@ -116,7 +116,7 @@ def with_local(encoder: Encoder, config: Config, path: Path) -> tuple[Encoder, C
     other, theirs = load_encoder(path)
     if theirs.model.local_dim is None or theirs.model.local_from == "backbone":
         raise TrainingError(f"{path} has no descriptors of their own network: train them with model.local_from=xfeat.")
-    wanted = {name: getattr(theirs.model, name) for name in ("local_dim", "local_stride", "local_from")}
+    wanted = {name: getattr(theirs.model, name) for name in ("local_dim", "local_stride", "local_from", "local_turns")}
     joined = Encoder(replace(config.model, **wanted, weights="none", start=None))
     ours = {name: value for name, value in encoder.state_dict().items() if not name.startswith("dense.")}
     descriptors = {name: value for name, value in other.state_dict().items() if name.startswith("dense.")}

@@ -41,6 +41,8 @@ class ModelConfig:
     # what makes them: a head on the backbone's stages, or XFeat's own small network (64 channels, stride 8)
     local_from: Literal["backbone", "xfeat"] = "backbone"
     local_stride: Literal[8, 16, 32] = 8  # px of the input per dense descriptor
+    # turns in which the service matches a photo of unknown heading; 4 for descriptors trained on headings of ±50°
+    local_turns: Literal[1, 4] = 1
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"

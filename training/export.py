@@ -109,7 +109,7 @@ def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tup
             write_onnx(encoder, config, model, provisional)
             return stage.rehearse(model)
 
-        calibration, lines = calibrate_local(calibration, answer)
+        calibration, lines = calibrate_local(calibration, answer, turns=config.model.local_turns)
     return calibration, report + lines
 
 

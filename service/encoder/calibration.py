@@ -44,6 +44,8 @@ class LocalCalibration:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
         sigma_exponent: see ``sigma_factor``.
+        turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
+            is and turned by 90°, 180° and 270°. 1 when they know any.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
             what the section overrides. None without a section: then cosines are judged, as for any other model.
     """
@@ -51,6 +53,7 @@ class LocalCalibration:
     min_inliers: int = MIN_INLIERS
     inlier_weight: float = INLIER_WEIGHT
     sigma_exponent: float = 0.0
+    turns: int = 1
     judge: Calibration | None = None
 
     def evidence(self, score: float, inliers: int | None) -> float:
@@ -131,7 +134,10 @@ def _local(section: dict[str, Any], judge: Calibration) -> LocalCalibration:
     sigma_exponent = _finite({"sigma_exponent": 0.0} | section, "sigma_exponent")
     if inlier_weight < 0 or sigma_exponent < 0:
         raise ValueError("inlier_weight and sigma_exponent must not be negative")
-    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, judge)
+    turns = _finite({"turns": 1} | section, "turns")
+    if turns not in {1, 4}:
+        raise ValueError("turns must be 1 or 4")
+    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, int(turns), judge)
 
 
 def _logistic(raw: dict[str, Any], name: str) -> Logistic:

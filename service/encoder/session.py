@@ -6,9 +6,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import onnx
+import onnx.utils
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -90,6 +92,9 @@ class Encoder:
                     "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                 )
             log.warning("%s; name --device cuda to insist on the GPU", fallback)
+        self._describe = (
+            self._describer(path, options, providers) if self.contract.calibration.local.turns > 1 else None
+        )
         self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
         self._canary_embedding = self._warm_up(path)
 
@@ -101,6 +106,26 @@ class Encoder:
         """Run the model on a batch: uint8 ``[N, S, S, 3]``, RGB."""
         outputs = ["embedding"] if self.contract.local_shape is None else ["embedding", "local"]
         return Features(*self._session.run(outputs, {"image": images}))
+
+    def describe_turned(self, images: Images) -> LocalMaps:
+        """Descriptors of images turned counter-clockwise by 90°, 180° and 270°: ``[N, 3, C, h, w]``.
+
+        Only for models whose calibration asks for turns; runs that part of the graph alone, a fraction of the whole.
+
+        Args:
+            images: uint8 ``[N, S, S, 3]``, as they are.
+        """
+        if self._describe is None:
+            raise ValueError("this model's descriptors know any turn")
+        turned = np.stack([np.rot90(images, k, axes=(1, 2)) for k in (1, 2, 3)], axis=1)
+        local: LocalMaps = self._describe.run(["local"], {"image": turned.reshape(-1, *self._shape)})[0]
+        return local.reshape(len(images), 3, *local.shape[1:])
+
+    @staticmethod
+    def _describer(path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
+        """A session of the nodes that lead to ``local``: onnxruntime runs a whole graph, whatever outputs are asked."""
+        part = onnx.utils.Extractor(onnx.load(os.fspath(path))).extract_model(["image"], ["local"])
+        return ort.InferenceSession(part.SerializeToString(), options, providers=providers)
 
     def canary_agrees(self) -> bool:
         """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give."""

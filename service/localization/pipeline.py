@@ -127,7 +127,8 @@ class Localizer:
         image, view = await asyncio.to_thread(self._view, photo, known, generation)
         watch.lap("decode")
 
-        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3)
+        turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
+        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3, turned=turned)
         watch.skip()  # the batcher notes queue and encode
 
         searched, hits, others = await asyncio.to_thread(self._search, encoded.embedding, top_k, known, view, near)
@@ -135,7 +136,8 @@ class Localizer:
 
         ranking = unmatched(hits, self.contract.calibration)
         if encoded.local is not None and hits:
-            ranking = await asyncio.to_thread(self._rerank, encoded.local, hits)
+            maps = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
+            ranking = await asyncio.to_thread(self._rerank, maps, hits)
         watch.lap("rerank")
 
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)

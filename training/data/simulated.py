@@ -46,6 +46,7 @@ class SimulatedConfig:
     scale: Annotated[tuple[Positive, Positive], Ordered] = (0.75, 1.35)  # ground side of the photo over the tile side
     pitch_deg: Annotated[tuple[_Pitch, _Pitch], Ordered] = (50.0, 90.0)
     nadir_share: Probability = 0.6  # share of photos with a pitch within 10° of straight down
+    heading_deg: tuple[float, float] = (0.0, 360.0)  # compass direction of the photo's top edge
     hfov_deg: Annotated[tuple[_FieldOfView, _FieldOfView], Ordered] = (35.0, 80.0)
     relief_share: Probability = 0.6  # share of scenes with raised blocks; the rest is flat
     # pitch of all test photos, [45, 60] for oblique ones; None: as in training

@@ -100,10 +100,10 @@ def tile_map(ground_of):
 
 @pytest.fixture(scope="session")
 def photo_map(ground_of, spoil):
-    """``photo_map(centre_m, heading_deg, side_m)``: the local map of a photo of that ground."""
+    """``photo_map(centre_m, heading_deg, side_m)``: the local maps of a photo of that ground, in one turn."""
 
     def make(centre_m=0j, heading_deg=0.0, side_m=SIDE_M, seed=0):
         a = cmath.rect(side_m, -math.radians(heading_deg))
-        return spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(64, CELLS, CELLS)
+        return spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(1, 64, CELLS, CELLS)
 
     return make

@@ -95,6 +95,21 @@ def test_position_and_heading_are_those_of_the_photo(
     assert fix.side_m == pytest.approx(side_m, rel=0.06)
 
 
+@pytest.mark.parametrize("heading", [10, 80, 130, 200, 285, 340])
+def test_descriptors_that_know_small_turns_only_are_tried_in_four(hit, calibration, tile_map, photo_map, heading):
+    """The photo's content, turned counter-clockwise by k quarters, faces 90° · k further: noise beyond 50° from north."""
+    level = photo_map(15 - 10j, heading, 90)[0]
+    noise = photo_map(15 - 10j, heading, 90, seed=7)[0]
+    facing = [(heading + 90 * k + 180) % 360 - 180 for k in range(4)]
+    assert sum(abs(each) <= 50 for each in facing) in {1, 2}
+    turns = [np.rot90(level if abs(facing[k]) <= 50 else noise, k, axes=(1, 2)) for k in range(4)]
+    hits = [hit(0.9)]
+    position, seen_deg, fix = laid(hits, np.stack(turns), [tile_map(hits[0])], calibration)
+    assert abs(position - (15 - 10j)) < 1
+    assert abs((seen_deg - heading + 180) % 360 - 180) < 2
+    assert fix.inliers > 100
+
+
 def test_a_hair_west_of_north_is_north(hit, calibration, tile_map, photo_map):
     ranking = rerank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration, "squash")
     north_deg = matched_position(ranking, MIN_INLIERS).heading_deg
@@ -165,7 +180,7 @@ def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_
     right_m, up_m = (seen[..., 0] + 0.5 - across / 2) * metres, (high / 2 - seen[..., 1] - 0.5) * metres
     turn = np.exp(-1j * np.radians(true_heading))
     points = centre + turn * (right_m + 1j * up_m)
-    photo = ground_of(0)(points).astype(np.float32).reshape(64, 24, 24)
+    photo = ground_of(0)(points).astype(np.float32).reshape(1, 64, 24, 24)
     hits = [hit(0.9)]
     position, seen_deg, _ = laid(hits, photo, [tile_map(hits[0])], calibration, heading or 0.0)
     assert abs(position - centre) < 0.5 * CELL_M

@@ -60,7 +60,7 @@ def test_rounding_to_eight_bits_prefers_no_cell(hit, calibration):
     rng = np.random.default_rng(0)
     colours = 1 + 0.3 * rng.random((3, 8, 8))
     photo = (colours / np.linalg.norm(colours, axis=0)).astype(np.float32)
-    ranking = rerank([hit(0.9)], photo, [to_int8(photo)], calibration, "squash")
+    ranking = rerank([hit(0.9)], photo[None], [to_int8(photo)], calibration, "squash")
     assert ranking.hits[0].inliers > 55
 
 
