@@ -153,7 +153,7 @@ def scale_range_m(side_m: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Turn:
-    """A turned photo: where its cells lie in the photo as it was, their descriptors ``[C, P]``, and a quarter of these."""
+    """A turned photo: where its cells lay before, their descriptors ``[C, P]``, and a quarter of these."""
 
     points: Complex
     descriptors: NDArray[np.float32]

@@ -97,7 +97,7 @@ def test_position_and_heading_are_those_of_the_photo(
 
 @pytest.mark.parametrize("heading", [10, 80, 130, 200, 285, 340])
 def test_descriptors_that_know_small_turns_only_are_tried_in_four(hit, calibration, tile_map, photo_map, heading):
-    """The photo's content, turned counter-clockwise by k quarters, faces 90° · k further: noise beyond 50° from north."""
+    """The photo's content, turned left by k quarters, faces 90° · k further: noise beyond 50° from north."""
     level = photo_map(15 - 10j, heading, 90)[0]
     noise = photo_map(15 - 10j, heading, 90, seed=7)[0]
     facing = [(heading + 90 * k + 180) % 360 - 180 for k in range(4)]
