@@ -35,10 +35,11 @@ def send(ground, encode_image):
     return ask
 
 
+@pytest.mark.parametrize("tried", [1, 4])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-async def test_a_turned_photo_is_found_by_its_descriptors(start, with_local, tile_request, send, place, turns):
+async def test_a_turned_photo_is_found_by_its_descriptors(start, with_local, tile_request, send, place, turns, tried):
     """The tiny model's embedding is that of a north-up photo only; what it shows, turned, must find it."""
-    async with start(model=with_local(SECTION)) as http:
+    async with start(model=with_local(SECTION | {"turns": tried})) as http:
         await http.post("/gallery", **tile_request(*COLUMNS))
         answer = await send(http, 3, turns)
     best, *others = answer["candidates"]
