@@ -26,6 +26,10 @@ INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
 which change slowly from cell to cell."""
 
+BORDER = 14
+"""Cells of the outermost fourteenth of a map's side are left out: networks pad images with zeros, so that descriptors
+there tell of the border as much as of the ground, and borders match borders."""
+
 GLANCE_STEP = 2
 """A glance compares every second cell of every second row: a quarter of the cost, and enough to tell turns apart."""
 
@@ -162,19 +166,32 @@ class _Turn:
 
 def _turns(photo: NDArray[np.float32]) -> list[_Turn]:
     """The photo's maps ``[T, C, h, w]``, to be matched; what k quarter turns moved to z came from ``(-i)^k z``."""
-    points, flat = cell_centres(*photo.shape[2:]), photo.reshape(*photo.shape[:2], -1)
-    glances = photo[:, :, ::GLANCE_STEP, ::GLANCE_STEP].reshape(*photo.shape[:2], -1)
+    inner = _inner(*photo.shape[2:])
+    points, flat = cell_centres(*photo.shape[2:])[inner.ravel()], photo[:, :, inner]
+    glance = inner[::GLANCE_STEP, ::GLANCE_STEP]
+    glances = photo[:, :, ::GLANCE_STEP, ::GLANCE_STEP][:, :, glance]
     return [_Turn((-1j) ** k * points, flat[k], glances[k]) for k in range(len(photo))]
 
 
 def _match(turns: list[_Turn], tile_map: LocalMap, footprint: Footprint, resize: Resize) -> Matches:
     _, height, width = tile_map.shape
     ground_m, cell_m = ground_grid(footprint, height, width, resize)
-    stored = tile_map.reshape(len(tile_map), -1).astype(np.float32)
+    inner = _inner(height, width)
+    stored = tile_map[:, inner].astype(np.float32)
     stored /= np.linalg.norm(stored, axis=0) + np.float32(1e-6)  # rounding made some longer, which would be preferred
     turn = turns[0] if len(turns) == 1 else max(turns, key=lambda each: _likeness(each.glance, stored))
     of_photo, of_tile = mutual_neighbours(turn.descriptors, stored)
-    return Matches(turn.points[of_photo], ground_m[of_tile], np.full(len(of_tile), INLIER_CELLS * cell_m))
+    return Matches(
+        turn.points[of_photo], ground_m[inner.ravel()][of_tile], np.full(len(of_tile), INLIER_CELLS * cell_m)
+    )
+
+
+def _inner(height: int, width: int) -> NDArray[np.bool_]:
+    """Cells that are matched: all but the ``BORDER``."""
+    inner = np.zeros((height, width), dtype=bool)
+    down, right = height // BORDER, width // BORDER
+    inner[down : height - down, right : width - right] = True
+    return inner
 
 
 def _likeness(photo: NDArray[np.float32], tile: NDArray[np.float32]) -> float:

@@ -55,6 +55,18 @@ def test_at_most_three_tiles_of_a_place_are_matched(hit):
     assert to_match(strangers) == list(range(MATCHED))
 
 
+def test_borders_that_are_alike_are_no_evidence(hit, calibration):
+    """Noise inside; the outer two cells, where a network sees the image's edge, are the same in photo and tile."""
+    rng = np.random.default_rng(0)
+    photo, tile = (rng.normal(size=(16, 28, 28)) for _ in range(2))
+    edge = np.ones((28, 28), dtype=bool)
+    edge[2:-2, 2:-2] = False
+    tile[:, edge] = photo[:, edge]
+    photo, tile = ((maps / np.linalg.norm(maps, axis=0)).astype(np.float32) for maps in (photo, tile))
+    ranking = rerank([hit(0.9)], photo[None], [to_int8(tile)], calibration, "squash")
+    assert ranking.hits[0].inliers < MIN_INLIERS < edge.sum()
+
+
 def test_rounding_to_eight_bits_prefers_no_cell(hit, calibration):
     """Colours that differ by little: a vector that rounding has made longer must not look more similar than it is."""
     rng = np.random.default_rng(0)
