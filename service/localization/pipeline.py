@@ -17,7 +17,7 @@ from service.imaging.view import ground_width_m, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.hints import Hints, Known, resolve
 from service.localization.refine import matched_position, weighted_position
-from service.localization.rerank import Ranking, rerank, to_match, unmatched, with_others
+from service.localization.rerank import MATCHED, Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -195,9 +195,7 @@ class Localizer:
 
     def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
         """The candidates in their final order."""
-        chosen = to_match(hits)
-        found = dict(zip(chosen, self.gallery.local_maps([hits[i].tile.id for i in chosen]), strict=True))
-        maps = [found.get(i) for i in range(len(hits))]
+        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:MATCHED]])
         return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
 
     def _position(self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool) -> Position:

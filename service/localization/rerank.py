@@ -14,13 +14,10 @@ from service.gallery.local_maps import LocalMap
 from service.gallery.tile import Footprint
 from service.geo import offset_m
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
-from service.localization.neighbours import same_place
 
-MATCHED = 20
-"""Candidates that are matched; see benchmarks/refine.py for what one costs."""
-
-MATCHED_PER_PLACE = 3
-"""Of one place, at most so many: tiles overlap, and one that shows half of the photo tells that the place is right."""
+MATCHED = 32
+"""Candidates that are matched, by score; see benchmarks/refine.py for what one costs. Half-overlapping tiles come in
+dozens, and the one that shows the whole photo need not be the first of its place."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
@@ -81,15 +78,6 @@ def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
     return Ranking([*ranking.hits, *others], evidence, matches, ranking.calibration)
 
 
-def to_match(hits: list[Hit]) -> list[int]:
-    """Which candidates to match, by score: up to ``MATCHED``, of which ``MATCHED_PER_PLACE`` are of one place."""
-    near, chosen = same_place(hits), list[int]()
-    for i in range(len(hits)):
-        if len(chosen) < MATCHED and near[chosen, i].sum() < MATCHED_PER_PLACE:
-            chosen.append(i)
-    return chosen
-
-
 def rerank(
     hits: list[Hit],
     photo: NDArray[np.float32],
@@ -105,7 +93,7 @@ def rerank(
         hits: by score, best first.
         photo: the photo's local descriptors, ``[T, C, h, w]``: as it is, and for T = 4 turned counter-clockwise by 90°,
             180° and 270°; in each tile the turn counts that is most alike at a glance.
-        maps: those of the first hits or of all; None where there is none, or it is not to be matched.
+        maps: those of the first hits; None where a tile has none.
         calibration: of the model.
         resize: how a tile's image became the model's input.
     """

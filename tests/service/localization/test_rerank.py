@@ -12,7 +12,7 @@ from service.gallery.local_maps import to_int8
 from service.gallery.tile import Footprint, Tile
 from service.geo import offset
 from service.localization.matching import cell_centres
-from service.localization.rerank import MATCHED, ground_grid, rerank, to_match
+from service.localization.rerank import MATCHED, ground_grid, rerank
 
 ORIGIN = (24.26, 120.72)
 SIDE_M, CELLS = 100.0, 24
@@ -42,17 +42,6 @@ def test_a_model_file_says_what_inliers_are_worth(hit, calibration, calibration_
     assert ranking.calibration.sigma_tiles == 0.02
     worthless = replace(calibration, local=replace(calibration.local, inlier_weight=0.0))
     assert [each.score for each in rerank(hits, photo_map(), maps, worthless, "squash").hits] == [0.9, 0.8]
-
-
-def test_at_most_three_tiles_of_a_place_are_matched(hit):
-    """Five places of five tiles each, 10 m apart, and one lone tile that is worst of all."""
-    hits = [hit(0.9 - place / 10 - i / 100, 1000 * place + 10 * i) for place in range(5) for i in range(5)]
-    hits = sorted([*hits, hit(0.1, 9000)], key=lambda each: -each.score)
-    assert [hits[i].score for i in to_match(hits)] == pytest.approx(
-        [0.9 - place / 10 - i / 100 for place in range(5) for i in range(3)] + [0.1]
-    )
-    strangers = [hit(0.9 - i / 100, 1000 * i) for i in range(MATCHED + 5)]
-    assert to_match(strangers) == list(range(MATCHED))
 
 
 def test_borders_that_are_alike_are_no_evidence(hit, calibration):
