@@ -1,4 +1,4 @@
-"""What re-ranking costs: the photo's map against those of the ten best tiles, and the position from their matches.
+"""What re-ranking costs: the photo's map against those of the best tiles, and the position from their matches.
 
 The maps are made-up ground (smooth random fields) that nine half-overlapping tiles show in part and one does not. Also
 how many matches agree by chance, and between maps of the same ground: what ``min_inliers`` has to lie between.
@@ -23,7 +23,7 @@ from service.gallery.tile import Footprint, Tile
 from service.geo import offset, offset_m
 from service.localization.matching import cell_centres
 from service.localization.refine import matched_position
-from service.localization.rerank import ground_grid, rerank
+from service.localization.rerank import MATCHED, ground_grid, rerank
 
 ORIGIN, SIDE_M, CHANNELS = (24.26, 120.72), 86.0, 64
 CALIBRATION = Calibration(Logistic(0, 0, 0), Logistic(0, 0, 0), 0.2, 0.2, 0.75, 0.5, 0.05)
@@ -76,25 +76,26 @@ def milliseconds(work: Callable[[], object], rounds: int) -> tuple[float, float]
     return float(np.median(took)), float(np.quantile(took, 0.95))
 
 
-def times(side: int, rounds: int) -> str:
+def times(side: int, turns: int, tiles: int, rounds: int) -> str:
     """One line of the first table."""
     rng = np.random.default_rng(0)
     ground = Ground(rng)
     steps = (0.0, 0.5, -0.5)
     hits = [tile(3 * i + j, SIDE_M * x, SIDE_M * y) for i, x in enumerate(steps) for j, y in enumerate(steps)]
-    hits.append(tile(9, 5000.0, 0.0))
-    query = photo(ground, side, cmath.rect(1.2 * SIDE_M, 2.0), 15 + 20j, rng)
+    hits += [tile(9 + i, 5000.0 + 1000.0 * i, 0.0) for i in range(tiles - len(hits))]
+    level = photo(ground, side, cmath.rect(1.2 * SIDE_M, 2.0), 15 + 20j, rng)
+    query = np.stack([np.rot90(level, k, axes=(1, 2)) for k in range(turns)])
     maps = [seen(ground, hit, side) for hit in hits]
-    ranking = rerank(hits, query[None], maps, CALIBRATION, "squash")
+    ranking = rerank(hits, query, maps, CALIBRATION, "squash")
     fix = matched_position(ranking, CALIBRATION.local.min_inliers)
     if fix is None:
         raise SystemExit("the photo was not laid on the ground")
     off_m = abs(complex(*offset_m(*ORIGIN, fix.lat, fix.lon)) - (15 + 20j))
-    match = milliseconds(lambda: rerank(hits, query[None], maps, CALIBRATION, "squash"), rounds)
+    match = milliseconds(lambda: rerank(hits, query, maps, CALIBRATION, "squash"), rounds)
     refine = milliseconds(lambda: matched_position(ranking, CALIBRATION.local.min_inliers), rounds)
     kilobytes = maps[0].nbytes / 1e3
     return (
-        f"{side:4}{kilobytes:9.1f}{match[0]:10.1f}{match[1]:7.1f}{refine[0]:10.1f}{refine[1]:7.1f}"
+        f"{side:4}{turns:7}{tiles:7}{kilobytes:11.1f}{match[0]:10.1f}{match[1]:7.1f}{refine[0]:10.1f}{refine[1]:7.1f}"
         f"{fix.inliers:9}{off_m:9.2f}"
     )
 
@@ -119,12 +120,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
-    print("ten tiles   stored     match, ms     refine, ms    agreeing      off")
-    print("side   kB a tile     p50    p95       p50    p95  positions   metres")
-    for side in (24, 32):
-        print(times(side, arguments.rounds))
+    print("                         stored     match, ms     refine, ms    agreeing      off")
+    print("side  turns  tiles  kB a tile     p50    p95       p50    p95  positions   metres")
+    for side, turns, tiles in ((24, 1, 10), (28, 1, 10), (28, 4, 10), (28, 4, MATCHED), (32, 4, MATCHED)):
+        print(times(side, turns, tiles, arguments.rounds))
     print("\n         grain    by chance       same ground, half a side off")
     print("side    metres   median   max     fewest   median")
-    for side in (24, 32):
+    for side in (24, 28, 32):
         for grain_m in (3.0, 6.0, 12.0):
             print(counts(side, grain_m, arguments.rounds))
