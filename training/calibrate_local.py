@@ -27,6 +27,9 @@ CHANCE = 0.01
 WEIGHTS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
 #: ``accuracy_m`` holds the truth as often as this.
 ACCURACY_SHARE = 0.68
+#: What real lenses, relief and maps add to the error of a position, in descriptor cells. Our judgement: no real photo is
+#: among those that are fitted.
+FLOOR_CELLS = 0.5
 #: A wrong tile is this far, in tile sides, from the truth: nearer ones show some of the same ground.
 APART_SIDES = 1.5
 
@@ -46,7 +49,7 @@ class Evidence:
 
 
 def calibrate_local(
-    base: dict[str, Any], answer: Callable[[dict[str, Any]], Rehearsal], *, turns: int = 1
+    base: dict[str, Any], answer: Callable[[dict[str, Any]], Rehearsal], *, turns: int = 1, cell_tiles: float = 0.0
 ) -> tuple[dict[str, Any], list[str]]:
     """Add the section ``local`` to a calibration of cosines.
 
@@ -54,6 +57,7 @@ def calibrate_local(
         base: that calibration.
         answer: holds a rehearsal with the calibration it is given.
         turns: in how many turns the service is to match a photo of unknown heading.
+        cell_tiles: side of the ground that a descriptor stands for, in tile sides.
 
     Returns:
         The calibration and a report, a line each.
@@ -72,7 +76,7 @@ def calibrate_local(
     exponent, sigma = fit_sigma(inliers[right] / evidence.min_inliers, errors[right])
     section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "turns": turns}
     section |= {name: value for name, value in fitted.items() if name != "version"}
-    section |= {"sigma_exponent": exponent, "sigma_tiles": sigma}
+    section |= {"sigma_exponent": exponent, "sigma_tiles": sigma, "sigma_floor_tiles": FLOOR_CELLS * cell_tiles}
     lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
     return base | {"local": section}, lines + [f"with matches: {line}" for line in report]
 

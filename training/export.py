@@ -109,7 +109,8 @@ def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tup
             write_onnx(encoder, config, model, provisional)
             return stage.rehearse(model)
 
-        calibration, lines = calibrate_local(calibration, answer, turns=config.model.local_turns)
+        cell = config.model.local_stride / size
+        calibration, lines = calibrate_local(calibration, answer, turns=config.model.local_turns, cell_tiles=cell)
     return calibration, report + lines
 
 

@@ -43,7 +43,7 @@ class LocalCalibration:
     Attributes:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
-        sigma_exponent: see ``sigma_factor``.
+        sigma_exponent, sigma_floor_tiles: see ``sigma_tiles``.
         turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
             is and turned by 90°, 180° and 270°. 1 when they know any.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
@@ -53,6 +53,7 @@ class LocalCalibration:
     min_inliers: int = MIN_INLIERS
     inlier_weight: float = INLIER_WEIGHT
     sigma_exponent: float = 0.0
+    sigma_floor_tiles: float = 0.0
     turns: int = 1
     judge: Calibration | None = None
 
@@ -60,12 +61,18 @@ class LocalCalibration:
         """Cosine and matches in one number: ``score + inlier_weight · ln(max(1, inliers / min_inliers))``."""
         return score + self.inlier_weight * math.log(max(1.0, (inliers or 0) / self.min_inliers))
 
-    def sigma_factor(self, inliers: int | None) -> float:
-        """What ``sigma_tiles`` is multiplied with: ``(min_inliers / inliers) ** sigma_exponent``, at most 1.
+    def sigma_tiles(self, fitted: float, inliers: int | None) -> float:
+        """Rayleigh scale of a position's error: ``hypot(fitted · (min_inliers / inliers)^sigma_exponent, floor)``.
 
-        A position from many matches is more exact than one from few; the exponent is fitted with the rest.
+        A position from many matches is more exact than one from few. The floor is for what simulated photos have not:
+        distortions of lens and map.
+
+        Args:
+            fitted: of as many matches as ``min_inliers``; fewer count as these.
+            inliers: of the best tile.
         """
-        return math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
+        shrunk = math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
+        return math.hypot(fitted * shrunk, self.sigma_floor_tiles)
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,14 @@ def _local(section: dict[str, Any], judge: Calibration) -> LocalCalibration:
     min_inliers, inlier_weight = _finite(section, "min_inliers"), _finite(section, "inlier_weight")
     if not (min_inliers >= 3 and min_inliers == int(min_inliers)):
         raise ValueError("min_inliers must be a whole number of at least 3: any two matches agree")
-    sigma_exponent = _finite({"sigma_exponent": 0.0} | section, "sigma_exponent")
-    if inlier_weight < 0 or sigma_exponent < 0:
-        raise ValueError("inlier_weight and sigma_exponent must not be negative")
-    turns = _finite({"turns": 1} | section, "turns")
+    optional = {"sigma_exponent": 0.0, "sigma_floor_tiles": 0.0, "turns": 1} | section
+    sigma_exponent, sigma_floor = _finite(optional, "sigma_exponent"), _finite(optional, "sigma_floor_tiles")
+    if min(inlier_weight, sigma_exponent, sigma_floor) < 0:
+        raise ValueError("inlier_weight, sigma_exponent and sigma_floor_tiles must not be negative")
+    turns = _finite(optional, "turns")
     if turns not in {1, 4}:
         raise ValueError("turns must be 1 or 4")
-    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, int(turns), judge)
+    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, sigma_floor, int(turns), judge)
 
 
 def _logistic(raw: dict[str, Any], name: str) -> Logistic:

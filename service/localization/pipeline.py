@@ -203,7 +203,7 @@ class Localizer:
         best, calibration = ranking.hits[0], self.contract.calibration
         fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
         if fix is not None:
-            sigma_tiles = ranking.calibration.sigma_tiles * calibration.local.sigma_factor(best.inliers)
+            sigma_tiles = calibration.local.sigma_tiles(ranking.calibration.sigma_tiles, best.inliers)
             by_inliers = replace(ranking.calibration, sigma_tiles=sigma_tiles)
             radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
             return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg)

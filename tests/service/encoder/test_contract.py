@@ -106,10 +106,10 @@ def test_malformed_metadata_is_named(tmp_path, tiny_model, key, value):
             "local: min_inliers must be a whole number of at least 3",
         ),
         ({"local": {"min_inliers": 20.5, "inlier_weight": 0.1}}, "local: min_inliers must be a whole number"),
-        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight and .* negative"),
+        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight, .* negative"),
         (
             {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_exponent": -1}},
-            "local: .* sigma_exponent must not be negative",
+            "local: .* sigma_exponent .* must not be negative",
         ),
         ({"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_tiles": 0}}, "local: .* must be positive"),
     ],
@@ -125,7 +125,8 @@ def test_the_section_local_overrides_the_calibration(calibration_json):
     local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
     plain = Calibration.parse(json.dumps(calibration_json))
     assert (local.min_inliers, local.inlier_weight) == (30, 0.2)
-    assert [local.sigma_factor(n) for n in (None, 10, 30, 120)] == [1, 1, 1, 0.5]
+    assert [local.sigma_tiles(0.04, n) for n in (None, 10, 30, 120)] == [0.04, 0.04, 0.04, 0.02]
+    assert replace(local, sigma_floor_tiles=0.03).sigma_tiles(0.04, 30) == pytest.approx(0.05)
     assert local.judge == replace(plain, sigma_tiles=0.01)
     assert plain.local.judge is None
 
