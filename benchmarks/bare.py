@@ -1,0 +1,125 @@
+"""The service's own work without a service: decode, encode, search and what follows, in loops without HTTP or asyncio.
+
+``Localizer.localize`` itself is driven by hand. It is a coroutine that gives its image to a batcher and waits for the
+features; here it waits for whoever drives it, and what it would do in other threads happens at once. So a loop does
+exactly what the service does for the same photo, whatever the model asks for, and nothing else.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import service  # noqa: F401, E402 - before NumPy: it says how many threads a matrix product may have
+
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from service.encoder.batcher import Encoded  # noqa: E402
+from service.encoder.session import Encoder  # noqa: E402
+from service.gallery.gallery import Gallery  # noqa: E402
+from service.localization import pipeline  # noqa: E402
+from service.localization.hints import Hints  # noqa: E402
+from service.localization.pipeline import Answer, Localizer  # noqa: E402
+from service.settings import Settings  # noqa: E402
+
+Job = Coroutine[NDArray[np.uint8], Encoded, Answer]
+"""A photo on its way: sending None gives the model's input, sending its features gives the answer."""
+
+
+async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
+
+
+class _Waiting:
+    """The place of the batcher: hands out the image and waits."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.image = image
+
+    def __await__(self) -> Generator[NDArray[np.uint8], Encoded, Encoded]:
+        return (yield self.image)
+
+
+class _NoBatcher:
+    async def encode(self, image: NDArray[np.uint8], deadline_s: float) -> Encoded:
+        return await _Waiting(image)
+
+
+class Bare:
+    """The parts of a service that localize photos; replaces ``asyncio`` in the pipeline of this process."""
+
+    def __init__(self, gallery: Path, model: Path | None = None, threads: int = 0) -> None:
+        pipeline.asyncio = SimpleNamespace(to_thread=_at_once)
+        settings = Settings(gallery=gallery, device="cpu", threads=threads, **({"model": model} if model else {}))
+        self.encoder = Encoder(settings.model, settings.device, settings.threads)
+        contract = self.encoder.contract
+        self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
+        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings)
+
+    def prepare(self, data: bytes) -> tuple[Job, NDArray[np.uint8]]:
+        """Decode a photo: what is left to do for it, and the model's input."""
+        job: Job = self._localizer.localize(data, Hints())
+        return job, job.send(None)
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Encoded]:
+        """Run the model on a batch."""
+        features = self.encoder.encode(np.stack(images))
+        if isinstance(features, np.ndarray):
+            return [Encoded(row, 0.0, 0.0) for row in features]
+        local = [None] * len(images) if features.local is None else features.local
+        return [Encoded(*row[:1], 0.0, 0.0, *row[1:]) for row in zip(features.embedding, local, strict=True)]
+
+    def finish(self, job: Job, encoded: Encoded) -> Answer:
+        """Search, and whatever else it takes to the answer."""
+        try:
+            job.send(encoded)
+        except StopIteration as end:
+            return end.value
+        raise RuntimeError("the pipeline waits for something that this loop does not know")
+
+    def localize(self, photos: Sequence[bytes], spread: Callable[..., Iterator[Any]] = map) -> list[Answer]:
+        """Answer several photos with one batch; ``spread`` is the ``map`` of a pool that decodes side by side."""
+        prepared = list(spread(self.prepare, photos))
+        encoded = self.encode([image for _, image in prepared])
+        return [self.finish(job, features) for (job, _), features in zip(prepared, encoded, strict=True)]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a loop works through photos: ``batch`` at a time, with ``decoders`` threads that decode ahead (0: none)."""
+
+    batch: int
+    decoders: int
+
+    def __str__(self) -> str:
+        ahead = f"{self.decoders} thread{'s' * (self.decoders > 1)} decode ahead" if self.decoders else "one thread"
+        return f"batches of {self.batch}, {ahead}"
+
+    def run(self, bare: Bare, photos: Iterator[bytes], go_on: Callable[[], bool]) -> int:
+        """Localize photos while ``go_on``; how many were answered."""
+        done = 0
+        if not self.decoders:
+            while go_on():
+                done += len(bare.localize([next(photos) for _ in range(self.batch)]))
+            return done
+        with ThreadPoolExecutor(self.decoders) as pool:
+            ahead: deque[Future[tuple[Job, NDArray[np.uint8]]]] = deque()
+            while go_on():
+                while len(ahead) < 2 * self.batch:
+                    ahead.append(pool.submit(bare.prepare, next(photos)))
+                prepared = [ahead.popleft().result() for _ in range(self.batch)]
+                encoded = bare.encode([image for _, image in prepared])
+                for (job, _), features in zip(prepared, encoded, strict=True):
+                    bare.finish(job, features)
+                done += self.batch
+            for left in ahead:
+                left.result()[0].close()
+        return done
