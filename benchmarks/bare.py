@@ -14,21 +14,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import service  # noqa: F401 - before NumPy: it says how many threads a matrix product may have
 
-import service  # noqa: F401, E402 - before NumPy: it says how many threads a matrix product may have
+# isort: split
+import numpy as np
+from numpy.typing import NDArray
 
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from service.encoder.batcher import Encoded  # noqa: E402
-from service.encoder.session import Encoder  # noqa: E402
-from service.gallery.gallery import Gallery  # noqa: E402
-from service.localization import pipeline  # noqa: E402
-from service.localization.hints import Hints  # noqa: E402
-from service.localization.pipeline import Answer, Localizer  # noqa: E402
-from service.settings import Settings  # noqa: E402
+from service.encoder.batcher import Encoded
+from service.encoder.session import Encoder
+from service.gallery.gallery import Gallery
+from service.localization import pipeline
+from service.localization.hints import Hints
+from service.localization.pipeline import Answer, Localizer
+from service.settings import Settings
 
 Job = Coroutine[NDArray[np.uint8], Encoded, Answer]
 """A photo on its way: sending None gives the model's input, sending its features gives the answer."""

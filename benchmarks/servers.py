@@ -23,7 +23,7 @@ class Server:
     """How to start a server, and where it answers; ``PORT`` in the command is replaced by a free one."""
 
     name: str
-    command: Sequence[str | Path]
+    command: Sequence[str | Path | int]
     path: str
     ready: str
     cwd: Path = ROOT
@@ -55,17 +55,21 @@ def aerofix(gallery: Path, model: Path) -> Server:
     return Server("aerofix", [*command, "--gallery", gallery, "--model", model], "/localize", "/readyz")
 
 
-def litserve(python: Path, gallery: Path, model: Path) -> Server:
-    """LitServe, with the Python that it is installed for."""
-    command = [python, PEERS / "litserve_server.py", gallery, model, "PORT"]
-    return Server("LitServe", command, "/predict", "/health")
+def litserve(python: Path, gallery: Path, model: Path, decoders: int) -> Server:
+    """LitServe, with the Python that it is installed for; ``decoders`` threads decode a batch."""
+    command = [python, PEERS / "litserve_server.py", gallery, model, decoders, "PORT"]
+    return Server(_called("LitServe", decoders), command, "/predict", "/health")
 
 
-def bentoml(python: Path, gallery: Path, model: Path) -> Server:
+def bentoml(python: Path, gallery: Path, model: Path, decoders: int) -> Server:
     """BentoML, likewise."""
     command = [python, "-m", "bentoml", "serve", "bentoml_server:Localize", "--host", "127.0.0.1", "--port", "PORT"]
-    env = {"GALLERY": str(gallery), "MODEL": str(model), "BENTOML_DO_NOT_TRACK": "True"}
-    return Server("BentoML", command, "/localize", "/readyz", PEERS, env)
+    env = {"GALLERY": str(gallery), "MODEL": str(model), "DECODERS": str(decoders), "BENTOML_DO_NOT_TRACK": "True"}
+    return Server(_called("BentoML", decoders), command, "/localize", "/readyz", PEERS, env)
+
+
+def _called(name: str, decoders: int) -> str:
+    return name if decoders == 1 else f"{name}, {decoders} decoding threads"
 
 
 def _free_port() -> int:

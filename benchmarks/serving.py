@@ -1,14 +1,16 @@
 """What the service costs over its own work, and what other servers make of the same work.
 
-    python benchmarks/serving.py [latency] [throughput] [peers] [--peers-python .venv-bench/bin/python]
+    python benchmarks/serving.py [latency] [throughput] [peers] [--peers-python PYTHON]
 
-In one run, on the demo area's gallery and photos and one of 4000 x 2250 pixels, in turns so that all see the same machine:
+In one run, on the demo area's gallery and photos and one of 4000 x 2250 pixels, in turns: all see the same machine.
 
 * latency: one client asks the service over HTTP; a bare loop in one process does the same work for the same photos;
 * throughput: sixteen clients ask the service; the loop that was fastest in a trial, of several batch sizes and numbers
   of decoding threads, does the same work;
-* peers: sixteen clients ask the service, LitServe and BentoML, each with its batching on. They get the service's own
-  code for the work (``bare.py``), so that only the serving differs; they need `pip install '.[cpu,bench]'`.
+* peers: sixteen clients ask the service, LitServe and BentoML, each with its batching on and batches as large as ours.
+  They get the service's own code for the work (``bare.py``), so that only the serving differs. A batch is decoded photo
+  by photo, as their examples do, or by a pool of threads, as one may write by hand. They live in an environment of
+  their own, made by `make bench`: `pip install '.[cpu,bench]'` into .venv-bench.
 
 The clients run in a process of their own. With another model: --model.
 """
@@ -27,8 +29,10 @@ from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
 
+from bare import Bare, Loop  # before NumPy, see there
+
+# isort: split
 import numpy as np
-from bare import Bare, Loop
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -39,13 +43,14 @@ from service.settings import Settings
 CLIENTS = 16
 LARGE_PX = (4000, 2250)
 LOOPS = [Loop(1, 0), *(Loop(batch, decoders) for batch in (4, 8, 16) for decoders in (0, 1, 2))]
+PEERS_PYTHON = ROOT / ".venv-bench/bin/python"
 PARTS = ("latency", "throughput", "peers")
 console = Console(width=130)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw: answers a second, milliseconds of each by photo number, and the CPU that they took themselves."""
+    """What clients saw: answers a second, photo number and milliseconds of each, and the CPU that they took."""
 
     rate: float
     took_ms: np.ndarray
@@ -189,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--model", type=Path, default=Settings().model)
-    parser.add_argument("--peers-python", type=Path, default=Path(sys.executable), help="that has litserve and bentoml")
+    parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help="that has litserve and bentoml")
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=4)
     chosen = parser.parse_args()
@@ -210,7 +215,11 @@ def main() -> None:
         if "throughput" in parts:
             console.print(throughput(bare, server, photos, chosen.seconds, chosen.rounds))
         if python is not None:
-            others = [make(python, galleries[2], chosen.model) for make in (litserve, bentoml)]
+            others = [
+                make(python, galleries[2], chosen.model, threads)
+                for make in (litserve, bentoml)
+                for threads in (1, os.cpu_count() or 1)
+            ]
             console.print(peers([server, *others], photos, chosen.seconds, max(1, chosen.rounds // 2)))
 
 

@@ -1,7 +1,6 @@
-"""The same work behind BentoML: ``GALLERY=… MODEL=… bentoml serve bentoml_server:Localize``.
+"""The same work behind BentoML: ``GALLERY=… MODEL=… DECODERS=… bentoml serve bentoml_server:Localize``.
 
-One worker, adaptive batches as large as ours; a batch is decoded by as many threads as there are processors. The access
-log is off: it is long.
+One worker, adaptive batches as large as ours; DECODERS threads decode a batch. The access log is off: it is long.
 """
 
 import os
@@ -25,7 +24,7 @@ class Localize:
         from bare import Bare
 
         self.bare = Bare(Path(os.environ["GALLERY"]), Path(os.environ["MODEL"]))
-        self.pool = ThreadPoolExecutor(os.cpu_count())
+        self.pool = ThreadPoolExecutor(int(os.environ["DECODERS"]))
 
     @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def localize(self, image: list[Path]) -> list[dict[str, Any]]:

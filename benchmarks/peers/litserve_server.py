@@ -1,9 +1,8 @@
-"""The same work behind LitServe: ``python litserve_server.py GALLERY MODEL PORT``.
+"""The same work behind LitServe: ``python litserve_server.py GALLERY MODEL DECODERS PORT``.
 
-One worker, batches of what waits and as large as ours; a batch is decoded by as many threads as there are processors.
+One worker, batches of what waits and as large as ours; DECODERS threads decode a batch.
 """
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +23,9 @@ class Localize(litserve.LitAPI):
         """Load model and gallery in the worker's process."""
         from bare import Bare
 
-        gallery, model, _ = sys.argv[1:]
+        gallery, model, decoders, _ = sys.argv[1:]
         self.bare = Bare(Path(gallery), Path(model))
-        self.pool = ThreadPoolExecutor(os.cpu_count())
+        self.pool = ThreadPoolExecutor(int(decoders))
 
     def decode_request(self, request: Annotated[bytes, File(alias="image")]) -> bytes:
         """The file's bytes."""
@@ -50,4 +49,4 @@ class Localize(litserve.LitAPI):
 if __name__ == "__main__":
     api = Localize(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_S)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=60)
-    server.run(host="127.0.0.1", port=int(sys.argv[3]), generate_client_file=False, log_level="warning")
+    server.run(host="127.0.0.1", port=int(sys.argv[4]), generate_client_file=False, log_level="warning")
