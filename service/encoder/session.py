@@ -56,6 +56,8 @@ class Encoder:
             _preload_cuda()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # threads that wait for each other in a loop would take the cores on which the next photos are decoded
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only: a warning per node would drown the service's own log
         try:
             providers = [(name, settings.get(name, {})) for name in wanted]
