@@ -26,7 +26,7 @@ from service.encoder.session import Encoder
 from service.settings import Settings
 
 MAP = ROOT / "examples/town.tif"
-POLL_S = 0.02
+POLL_S = 0.2  # every answer costs the service a millisecond or two
 
 
 def encoder_rate(encoder: Encoder, batch: int, seconds: float) -> float:
@@ -76,7 +76,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Settings().model)
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
-    encoder, batch = Encoder(chosen.model, "cpu"), Settings().max_batch
+    encoder = Encoder(chosen.model, "cpu")
+    batch = encoder.useful_batch(Settings().max_batch)
     rates: dict[str, list[float]] = {"encoder alone": [], "import": [], "gallery add": []}
     with tempfile.TemporaryDirectory() as folder:
         server = aerofix(Path(folder) / "g.gallery", chosen.model)

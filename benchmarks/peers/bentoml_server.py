@@ -13,7 +13,7 @@ import bentoml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-MAX_BATCH, MAX_LATENCY_MS = 16, 10_000
+MAX_BATCH, MAX_LATENCY_MS = 2 * (os.cpu_count() or 1), 10_000
 
 
 @bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 128}, logging={"access": {"enabled": False}})

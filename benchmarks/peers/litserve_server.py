@@ -3,6 +3,7 @@
 One worker, batches of what waits and as large as ours; DECODERS threads decode a batch.
 """
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi import File
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-MAX_BATCH, BATCH_TIMEOUT_S = 16, 0.0
+MAX_BATCH, BATCH_TIMEOUT_S = 2 * (os.cpu_count() or 1), 0.0
 
 
 class Localize(litserve.LitAPI):

@@ -21,6 +21,9 @@ Images = NDArray[np.uint8]
 Embeddings = NDArray[np.float32]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Past this a batch no longer fits a CPU's caches: with the default model two cores embed 96 images a second in batches
+# of 4, 88 in batches of 8, and 71 in batches of 16.
+_IMAGES_PER_CORE = 2
 # Cosine between the canary's embedding now and at warm-up; kernels may sum in another order for another batch size,
 # which moves a unit vector by about 1e-6 in float32 and 1e-3 with reduced-precision kernels on a GPU.
 _CANARY_TOLERANCE = 1e-3
@@ -50,6 +53,7 @@ class Encoder:
         cuda_memory_bytes: int = 0,
     ) -> None:
         self.contract = check_contract(path)
+        self._threads = threads
         wanted = _choose_providers(device)
         settings = {_PROVIDERS["cuda"]: cuda_options(cuda_device, cuda_memory_bytes)}
         if _PROVIDERS["cuda"] in wanted:
@@ -95,6 +99,12 @@ class Encoder:
         """
         embeddings: Embeddings = self._session.run(["embedding"], {"image": images})[0]
         return embeddings
+
+    def useful_batch(self, most: int) -> int:
+        """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
+        if self.provider != _PROVIDERS["cpu"]:
+            return most
+        return min(most, _IMAGES_PER_CORE * (self._threads or os.cpu_count() or 1))
 
     def canary_agrees(self) -> bool:
         """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give."""

@@ -30,6 +30,14 @@ def test_embeddings_are_those_of_the_graph(path):
     np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
 
 
+def test_a_cpu_takes_two_images_for_each_core_and_a_gpu_all(path, monkeypatch):
+    encoder = Encoder(path, "cpu", threads=3)
+    assert encoder.useful_batch(16) == 6
+    assert encoder.useful_batch(4) == 4
+    monkeypatch.setattr(encoder, "provider", "CUDAExecutionProvider")
+    assert encoder.useful_batch(16) == 16
+
+
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     encoder = Encoder(path, "cpu", threads=1)
     assert encoder.canary_agrees()
