@@ -29,8 +29,11 @@ from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.settings import Settings
 
-Job = Coroutine[NDArray[np.uint8], Encoded, Answer]
-"""A photo on its way: sending None gives the model's input, sending its features gives the answer."""
+Asked = tuple[NDArray[np.uint8], bool]
+"""The model's input, and whether its turned copies are to be described, too."""
+
+Job = Coroutine[Asked, Encoded, Answer]
+"""A photo on its way: sending None gives what is asked of the model, sending the features gives the answer."""
 
 
 async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -38,18 +41,18 @@ async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class _Waiting:
-    """The place of the batcher: hands out the image and waits."""
+    """The place of the batcher: hands out what is asked and waits."""
 
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image = image
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
 
-    def __await__(self) -> Generator[NDArray[np.uint8], Encoded, Encoded]:
-        return (yield self.image)
+    def __await__(self) -> Generator[Asked, Encoded, Encoded]:
+        return (yield self.asked)
 
 
 class _NoBatcher:
-    async def encode(self, image: NDArray[np.uint8], deadline_s: float) -> Encoded:
-        return await _Waiting(image)
+    async def encode(self, image: NDArray[np.uint8], deadline_s: float, turned: bool = False) -> Encoded:
+        return await _Waiting((image, turned))
 
 
 class Bare:
@@ -63,18 +66,22 @@ class Bare:
         self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
         self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings)
 
-    def prepare(self, data: bytes) -> tuple[Job, NDArray[np.uint8]]:
-        """Decode a photo: what is left to do for it, and the model's input."""
+    def prepare(self, data: bytes) -> tuple[Job, Asked]:
+        """Decode a photo: what is left to do for it, and what is asked of the model."""
         job: Job = self._localizer.localize(data, Hints())
         return job, job.send(None)
 
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Encoded]:
+    def encode(self, asked: Sequence[Asked]) -> list[Encoded]:
         """Run the model on a batch."""
-        features = self.encoder.encode(np.stack(images))
-        if isinstance(features, np.ndarray):
-            return [Encoded(row, 0.0, 0.0) for row in features]
-        local = [None] * len(images) if features.local is None else features.local
-        return [Encoded(*row[:1], 0.0, 0.0, *row[1:]) for row in zip(features.embedding, local, strict=True)]
+        images = np.stack([image for image, _ in asked])
+        features = self.encoder.encode(images)
+        local = [None] * len(asked) if features.local is None else features.local
+        wanted = [i for i, (_, turned) in enumerate(asked) if turned]
+        turned = dict(zip(wanted, self.encoder.describe_turned(images[wanted]), strict=True)) if wanted else {}
+        return [
+            Encoded(embedding, 0.0, 0.0, descriptors, turned.get(i))
+            for i, (embedding, descriptors) in enumerate(zip(features.embedding, local, strict=True))
+        ]
 
     def finish(self, job: Job, encoded: Encoded) -> Answer:
         """Search, and whatever else it takes to the answer."""
@@ -87,7 +94,7 @@ class Bare:
     def localize(self, photos: Sequence[bytes], spread: Callable[..., Iterator[Any]] = map) -> list[Answer]:
         """Answer several photos with one batch; ``spread`` is the ``map`` of a pool that decodes side by side."""
         prepared = list(spread(self.prepare, photos))
-        encoded = self.encode([image for _, image in prepared])
+        encoded = self.encode([asked for _, asked in prepared])
         return [self.finish(job, features) for (job, _), features in zip(prepared, encoded, strict=True)]
 
 
@@ -110,12 +117,12 @@ class Loop:
                 done += len(bare.localize([next(photos) for _ in range(self.batch)]))
             return done
         with ThreadPoolExecutor(self.decoders) as pool:
-            ahead: deque[Future[tuple[Job, NDArray[np.uint8]]]] = deque()
+            ahead: deque[Future[tuple[Job, Asked]]] = deque()
             while go_on():
                 while len(ahead) < 2 * self.batch:
                     ahead.append(pool.submit(bare.prepare, next(photos)))
                 prepared = [ahead.popleft().result() for _ in range(self.batch)]
-                encoded = bare.encode([image for _, image in prepared])
+                encoded = bare.encode([asked for _, asked in prepared])
                 for (job, _), features in zip(prepared, encoded, strict=True):
                     bare.finish(job, features)
                 done += self.batch

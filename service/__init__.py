@@ -3,6 +3,10 @@
 import os
 from importlib.metadata import PackageNotFoundError, version
 
+# Requests already run side by side. The threads of one matrix product would only get in their way: on busy cores
+# OpenBLAS's wait for each other, which makes the products of localization/matching.py thirty times slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is loaded
+
 # From 1.29 on, onnxruntime's wheels report to Microsoft unless told not to before they are imported (its Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

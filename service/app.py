@@ -65,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_queue,
         stuck_after_s=settings.deadline_s,  # by then all who waited for that batch have been answered
         on_batch=metrics.on_batch,
+        describe_turned=encoder.describe_turned,
     )
     tile_maker = TileMaker(contract, batcher, settings)
     importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))

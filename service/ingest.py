@@ -15,6 +15,7 @@ from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.errors import InvalidParameter
 from service.gallery.gallery import NewTile
+from service.gallery.local_maps import to_int8
 from service.gallery.tile import Footprint, Tile, stable_id
 from service.imaging.decode import Photo, decode
 from service.settings import Settings
@@ -35,8 +36,8 @@ KEPT_QUALITY = 92
 class TileMaker:
     """Makes tiles; holds what all requests share.
 
-    The embedding is that of the image as it was sent. A JPEG or WebP of moderate size is kept as it is, so embedding
-    the gallery again with its own model gives the same; of other images a JPEG is kept, which comes close.
+    Embedding and local descriptors are those of the image as it was sent. A JPEG or WebP of moderate size is kept as it
+    is, so embedding the gallery again with its own model gives the same; of others a JPEG is kept, which comes close.
     """
 
     contract: ModelContract
@@ -58,7 +59,8 @@ class TileMaker:
         with step("decode"):
             tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
         encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
-        return NewTile(tile, encoded.embedding, kept)
+        local = None if encoded.local is None else to_int8(encoded.local)
+        return NewTile(tile, encoded.embedding, kept, local)
 
     def _read(self, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, bytes, NDArray[np.uint8]]:
         """The tile, the image to keep, and the model's input."""

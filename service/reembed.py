@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import AerofixError, EmbeddingError, GalleryUnusable
+from service.gallery.local_maps import to_int8
 from service.gallery.store import Store
 from service.gallery.store_reembed import Reembedding
 from service.ingest import model_input
@@ -34,7 +35,7 @@ class Reembedded:
 
 
 def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reembedded:
-    """Give all tiles of ``settings.gallery`` embeddings of ``settings.model``, all in one step at the end.
+    """Give all tiles of ``settings.gallery`` the features of ``settings.model``, all in one step at the end.
 
     Until then the gallery is as it was; a run that was killed goes on where it was.
 
@@ -67,15 +68,15 @@ def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reem
         for tiles in work.pending(TILES_PER_STEP):
             inputs = list(threads.map(read, tiles))
             small += sum(_shorter_side(image) < contract.image_size for _, _, image in tiles)
-            vectors = []
-            for start in range(0, len(tiles), settings.max_batch):
-                vectors.append(encoder.encode(np.stack(inputs[start : start + settings.max_batch])))
-            embeddings = np.concatenate(vectors)
+            batches = range(0, len(tiles), settings.max_batch)
+            features = [encoder.encode(np.stack(inputs[start : start + settings.max_batch])) for start in batches]
+            embeddings = np.concatenate([batch.embedding for batch in features])
+            maps = [to_int8(local) for batch in features if batch.local is not None for local in batch.local]
             good = np.abs(np.linalg.norm(embeddings, axis=1) - 1) < UNIT_TOLERANCE  # false for NaN
             if not good.all():
                 name = tiles[int(np.argmin(good))][1]
                 raise EmbeddingError(f"the model gives no finite embedding for tile {name}; delete it, then try again.")
-            work.put([number for number, _, _ in tiles], embeddings.astype(np.float16))
+            work.put([number for number, _, _ in tiles], embeddings.astype(np.float16), maps or None)
             done += len(tiles)
             on_progress(done, total)
         work.finish()

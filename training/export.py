@@ -24,12 +24,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.calibrate import calibrate, held_out_answers, untrained_calibration
-from training.checkpoint import load_encoder
+from training.calibrate_local import calibrate_local
+from training.checkpoint import load_encoder, with_local
 from training.config import Config, dump_config
 from training.data.simulated import SimulatedConfig
 from training.data.textures import load_textures
 from training.errors import TrainingError
 from training.models.encoder import Encoder
+from training.rehearsal import Rehearsal, write_stage
 
 CONTRACT = "1"
 #: 18 is the contract's floor, and what the exporter writes without conversion.
@@ -39,9 +41,21 @@ MIN_COSINE = 0.9999
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, *, calibrated: bool = True, data_root: Path | None = None
+    checkpoint: Path,
+    out: Path,
+    *,
+    calibrated: bool = True,
+    data_root: Path | None = None,
+    local: Path | None = None,
 ) -> list[str]:
     """Export a checkpoint, prove that the file answers as PyTorch does, and calibrate it on held-out textures.
+
+    Args:
+        checkpoint: of a run.
+        out: the file to write.
+        calibrated: fit the confidence.
+        data_root: where the textures are; default: where they were.
+        local: checkpoint of a run whose dense descriptors to take.
 
     Returns:
         What was measured, a line each.
@@ -50,21 +64,53 @@ def export_checkpoint(
         TrainingError: the checkpoint is unreadable, the parity check fails, or there is nothing to calibrate on.
     """
     encoder, config = load_encoder(checkpoint)
-    report = []
-    calibration: dict[str, Any] = untrained_calibration()
+    if local is not None:
+        encoder, config = with_local(encoder, config, local)
+    calibration, report = untrained_calibration(), list[str]()
     if calibrated:
         if not isinstance(config.data, SimulatedConfig):
             raise TrainingError(
                 f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
             )
         data = config.data if data_root is None else replace(config.data, root=data_root)
-        _, held_out = load_textures(data)
-        answers = held_out_answers(encoder, held_out, data, seed=config.run.seed)
-        calibration, lines = calibrate(answers)
-        report += lines
+        if data.map is None:
+            calibration, report = _calibration(encoder, config, data)
+        else:
+            calibration, report = _calibration_of_start(config)
     parity = write_onnx(encoder, config, out, calibration)
     size_mb = out.stat().st_size / 1e6
     return [*report, f"ONNX against PyTorch: cosine ≥ {parity:.7f}", f"{out}: {size_mb:.1f} MB"]
+
+
+def _calibration_of_start(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """A model that was adapted to a map keeps the calibration it had: its own map is all trained on."""
+    start = config.model.start
+    if start is None or start.suffix != ".onnx":
+        raise TrainingError(
+            "A run on data.map holds nothing out to calibrate on: start from an .onnx file (model.start), whose "
+            "calibration is kept, or add --no-calibrate."
+        )
+    entries = {entry.key: entry.value for entry in onnx.load(str(start)).metadata_props}
+    calibration: dict[str, Any] = json.loads(entries["aerofix.calibration"])
+    return calibration, [f"calibration: kept from {start}"]
+
+
+def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tuple[dict[str, Any], list[str]]:
+    """Fitted on held-out textures, and for a model with dense descriptors on the service's own answers too."""
+    _, held_out = load_textures(data)
+    seed, size = config.run.seed, config.model.image_size
+    calibration, report = calibrate(held_out_answers(encoder, held_out, data, seed=seed))
+    if encoder.local_dim is None:
+        return calibration, report
+    with tempfile.TemporaryDirectory() as name:
+        stage, model = write_stage(Path(name), held_out, data, image_size=size, seed=seed), Path(name) / "model.onnx"
+
+        def answer(provisional: dict[str, Any]) -> Rehearsal:
+            write_onnx(encoder, config, model, provisional)
+            return stage.rehearse(model)
+
+        calibration, lines = calibrate_local(calibration, answer, turns=config.model.local_turns)
+    return calibration, report + lines
 
 
 def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[str, Any]) -> float:
@@ -191,4 +237,6 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_paths(tree: dict[str, Any]) -> dict[str, Any]:
     """The config without the folders of the machine it ran on: a model file is passed around."""
-    return {**tree, "data": {**tree["data"], "root": "DATA"}, "run": {**tree["run"], "out": "RUN"}}
+    data = {**tree["data"], "root": "DATA"} | ({"map": "MAP"} if tree["data"].get("map") else {})
+    model = tree["model"] | ({"start": "START"} if tree["model"]["start"] else {})
+    return {**tree, "data": data, "model": model, "run": {**tree["run"], "out": "RUN", "export": None}}

@@ -37,8 +37,8 @@ def train_step(
         lr: learning rate of this step.
 
     Returns:
-        The losses by name, and ``recall_at_1`` of photo → tile within the batch. A loss that is not finite changes no
-        weight.
+        The losses by name, and ``recall_at_1`` of photo → tile within the batch if the method needs embeddings. A loss
+        that is not finite changes no weight.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -47,7 +47,8 @@ def train_step(
     state.optimizer.zero_grad(set_to_none=True)
     losses, features = backward(state, batch, optim, world, generator, progress=progress)
     report = {name: float(value.detach()) for name, value in losses.items()}
-    report["recall_at_1"] = _recall_at_1(features)
+    if state.method.needs_embedding:
+        report["recall_at_1"] = _recall_at_1(features)
     if losses["loss"].isfinite():
         sum_gradients(state.encoder.parameters(), world)
         _move(state, optim)
@@ -68,7 +69,8 @@ def backward(
         with torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else []):
             torch.manual_seed(seeds[i])  # the second pass must drop the same paths as the first
             with _precision(optim, world):
-                return state.encoder.features(as_input(chunks[i]), stages=state.method.needs_stages)
+                stages, embedding = state.method.needs_stages, state.method.needs_embedding
+                return state.encoder.features(as_input(chunks[i]), stages=stages, embedding=embedding)
 
     cached = len(chunks) > 1
     with torch.set_grad_enabled(not cached):

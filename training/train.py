@@ -29,6 +29,7 @@ from training.errors import TrainingError
 from training.methods import make_method
 from training.methods.base import ModelShape
 from training.models.encoder import Encoder, as_input
+from training.onnx_weights import start_from_onnx
 from training.run_folder import RunFolder
 from training.step import train_step
 from training.validate import Validation
@@ -70,7 +71,8 @@ def _fit(config: Config, world: World, *, quiet: bool) -> Path:
             if not math.isfinite(report["loss"]):
                 _stop(batch, report["loss"], state.step, config.run.out, world)
             rate = len(batch) * world.size / (time.perf_counter() - began)
-            note = f"loss {report['loss']:.3f}  R@1 {report['recall_at_1']:.2f}  {rate:.1f} pairs/s"
+            found = f"R@1 {report['recall_at_1']:.2f}  " if "recall_at_1" in report else ""
+            note = f"loss {report['loss']:.3f}  {found}{rate:.1f} pairs/s"
             progress.update(task, completed=state.step, note=note)
             if folder is not None:
                 folder.log(state.step, {**report, "lr": lr, "pairs_per_s": rate})
@@ -86,12 +88,13 @@ def make_state(config: Config, places: int, world: World) -> State:
     """A fresh encoder, method and optimiser, the same in all processes."""
     encoder = Encoder(config.model)
     if config.model.start is not None:
-        start_from(encoder, config.model.start)
+        start = start_from_onnx if config.model.start.suffix == ".onnx" else start_from
+        start(encoder, config.model.start)
     encoder = encoder.to(world.device).to(memory_format=torch.channels_last)  # a third faster on CPUs
     shape = ModelShape(
         encoder.embedding_dim, encoder.stage_channels, config.model.local_dim, places, config.model.image_size
     )
-    method = make_method(config.method, config.dphr, shape).to(world.device)
+    method = make_method(config.method, config.dphr, config.dense, shape).to(world.device)
     same_everywhere(encoder, world)
     same_everywhere(method, world)
     groups = [

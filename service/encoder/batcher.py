@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.session import Embeddings, Images
+from service.encoder.session import Features, Images, LocalMaps
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 from service.telemetry import record_step
 
@@ -34,11 +34,19 @@ an image by itself, after the batch that it was in had failed."""
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image's embedding (float32 ``[D]``) and the milliseconds it waited and its batch ran."""
+    """One image's features, and the milliseconds it waited and its batch ran.
+
+    Attributes:
+        embedding: float32 ``[D]``.
+        local: float32 ``[C, h, w]``, None when the model has none.
+        turned: those of the image turned counter-clockwise by 90°, 180° and 270°, ``[3, C, h, w]``, if asked for.
+    """
 
     embedding: NDArray[np.float32]
     queue_ms: float
     encode_ms: float
+    local: NDArray[np.float32] | None = None
+    turned: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class _Item:
     deadline_at: float  # time.perf_counter(), seconds
     queued_at: float
     answer: "asyncio.Future[Encoded]"
+    turned: bool = False
     started_at: float = 0.0
     ended_at: float = 0.0
 
@@ -64,26 +73,29 @@ class Batcher:
     """A bounded queue in front of one encoder thread.
 
     Args:
-        encode: maps uint8 ``[N, S, S, 3]`` to float32 ``[N, D]``; called in a thread of its own, one batch at a time.
+        encode: maps uint8 ``[N, S, S, 3]`` to features; called in a thread of its own, one batch at a time.
         max_batch: largest N.
         max_queue: images that may wait; one more is refused.
         stuck_after_s: seconds that one batch may take before the encoder counts as stuck.
         on_batch: told of every batch, in the encoder's thread.
+        describe_turned: maps images to the descriptors of their turned copies; see ``session.Encoder``.
     """
 
     def __init__(
         self,
-        encode: Callable[[Images], Embeddings],
+        encode: Callable[[Images], Features],
         max_batch: int,
         max_queue: int,
         stuck_after_s: float = 60.0,
         on_batch: Callable[[Batch], None] = lambda batch: None,
+        describe_turned: Callable[[Images], LocalMaps] | None = None,
     ) -> None:
         self._encode = encode
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._stuck_after_s = stuck_after_s
         self._on_batch = on_batch
+        self._describe_turned = describe_turned
         self._waiting: deque[_Item] = deque()
         self._running: list[_Item] = []
         self._changed = threading.Condition()  # guards what the loop and the thread share
@@ -130,12 +142,13 @@ class Batcher:
             await asyncio.wait_for(self._ended.wait(), timeout_s)
         _refuse((*self._running, *self._waiting), "the service stopped before this image's turn; ask again.")
 
-    async def encode(self, image: NDArray[np.uint8], deadline_s: float) -> Encoded:
+    async def encode(self, image: NDArray[np.uint8], deadline_s: float, *, turned: bool = False) -> Encoded:
         """Embed one image.
 
         Args:
             image: uint8 ``[S, S, 3]``.
             deadline_s: seconds from now after which the answer is of no use; may have passed already.
+            turned: also describe the image turned by 90°, 180° and 270°.
 
         Raises:
             Overloaded: the queue is full.
@@ -144,7 +157,7 @@ class Batcher:
             EmbeddingError: the model gives no finite embedding for this image.
         """
         now = time.perf_counter()
-        item = _Item(image, now + deadline_s, now, asyncio.get_running_loop().create_future())
+        item = _Item(image, now + deadline_s, now, asyncio.get_running_loop().create_future(), turned)
         with self._changed:
             if not self.healthy:
                 raise NotReady("the encoder is not running; the service is draining or must be restarted.")
@@ -204,7 +217,8 @@ class Batcher:
         """Encode a batch; when it fails, encode its images one by one so that a bad image fails alone."""
         started = self._busy_since = time.perf_counter()
         try:
-            embeddings = self._encode(np.stack([item.image for item in batch]))
+            features = self._encode(np.stack([item.image for item in batch]))
+            turned = self._turned(batch)
         except Exception as error:
             if len(batch) == 1:
                 self._tell(_answer, [(batch[0], error)])
@@ -218,9 +232,18 @@ class Batcher:
         ended = time.perf_counter()
         for item in batch:
             item.started_at, item.ended_at = started, ended
-        answers = [(item, _encoded(item, row)) for item, row in zip(batch, embeddings, strict=True)]
+        locals_ = [None] * len(batch) if features.local is None else features.local
+        rows = zip(batch, features.embedding, locals_, strict=True)
+        answers = [(item, _encoded(item, embedding, local, turned.get(item))) for item, embedding, local in rows]
+        self._on_batch(Batch(len(batch), reason, ended - started))  # before anybody can look whether it was told
         self._tell(_answer, answers)
-        self._on_batch(Batch(len(batch), reason, ended - started))
+
+    def _turned(self, batch: list[_Item]) -> dict[_Item, LocalMaps]:
+        """Descriptors of the turned copies of those images that want them."""
+        wanted = [item for item in batch if item.turned]
+        if not wanted or self._describe_turned is None:
+            return {}
+        return dict(zip(wanted, self._describe_turned(np.stack([item.image for item in wanted])), strict=True))
 
     def _tell(self, function: Callable[..., None], *args: object) -> None:
         """Call a function in the event loop, where the futures live; when it is closed nobody listens any more."""
@@ -229,10 +252,13 @@ class Batcher:
                 self._loop.call_soon_threadsafe(function, *args)
 
 
-def _encoded(item: _Item, embedding: NDArray[np.float32]) -> Encoded | Exception:
-    if abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE:  # false for NaN
+def _encoded(
+    item: _Item, embedding: NDArray[np.float32], local: NDArray[np.float32] | None, turned: NDArray[np.float32] | None
+) -> Encoded | Exception:
+    is_unit = abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE  # false for NaN
+    if is_unit and all(maps is None or np.isfinite(maps).all() for maps in (local, turned)):
         waited, ran = item.started_at - item.queued_at, item.ended_at - item.started_at
-        return Encoded(embedding, waited * 1e3, ran * 1e3)
+        return Encoded(embedding, waited * 1e3, ran * 1e3, local, turned)
     return EmbeddingError("the model gives no finite embedding for this image; send another.")
 
 

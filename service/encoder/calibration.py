@@ -1,12 +1,25 @@
 """The confidence calibration that travels inside the model file (``aerofix.calibration``)."""
 
+from __future__ import annotations
+
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 # accuracy_m is a 68 % radius; a `located` answer must be right more often than that for the radius to exist.
 ACCURACY_PROBABILITY = 0.68
+
+MIN_INLIERS = 25
+"""Where the model file has no better number: of matches between unrelated smooth random maps of 24² and 32² cells, at
+most 15 agree; of those between maps of the same ground half a side apart, at least 93 (benchmarks/refine.py)."""
+
+INLIER_WEIGHT = 0.1
+"""Where the model file has no better number: cosine that e times the inliers are worth. The same ground gives 93 to 500
+inliers, so 0.13 to 0.30: more than lies between the scores of neighbouring candidates, less than between strangers."""
+
+
+_SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,38 @@ class Logistic:
 
 
 @dataclass(frozen=True)
+class LocalCalibration:
+    """What matches of local descriptors are worth: the optional section ``local``.
+
+    Attributes:
+        min_inliers: what unrelated maps do not reach; a position needs as many.
+        inlier_weight: see ``evidence``.
+        sigma_exponent: see ``sigma_factor``.
+        turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
+            is and turned by 90°, 180° and 270°. 1 when they know any.
+        judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
+            what the section overrides. None without a section: then cosines are judged, as for any other model.
+    """
+
+    min_inliers: int = MIN_INLIERS
+    inlier_weight: float = INLIER_WEIGHT
+    sigma_exponent: float = 0.0
+    turns: int = 1
+    judge: Calibration | None = None
+
+    def evidence(self, score: float, inliers: int | None) -> float:
+        """Cosine and matches in one number: ``score + inlier_weight · ln(max(1, inliers / min_inliers))``."""
+        return score + self.inlier_weight * math.log(max(1.0, (inliers or 0) / self.min_inliers))
+
+    def sigma_factor(self, inliers: int | None) -> float:
+        """What ``sigma_tiles`` is multiplied with: ``(min_inliers / inliers) ** sigma_exponent``, at most 1.
+
+        A position from many matches is more exact than one from few; the exponent is fitted with the rest.
+        """
+        return math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How scores of this model turn into probabilities, metres and a status.
 
@@ -35,6 +80,7 @@ class Calibration:
         located_min_confidence: from this P(place) on the status is ``located``; above 0.68.
         not_found_below: under this P(in gallery) an answer that is not located is ``not_found``.
         refine_temperature: softmax temperature of the weights of neighbouring tiles, in cosine units.
+        local: for models with local descriptors.
     """
 
     place: Logistic
@@ -44,9 +90,10 @@ class Calibration:
     located_min_confidence: float
     not_found_below: float
     refine_temperature: float
+    local: LocalCalibration = LocalCalibration()
 
     @classmethod
-    def parse(cls, text: str) -> "Calibration":
+    def parse(cls, text: str) -> Calibration:
         """Read the JSON of the model metadata.
 
         Raises:
@@ -55,10 +102,22 @@ class Calibration:
         raw = json.loads(text)
         if not isinstance(raw, dict) or raw.get("version") != 1:
             raise ValueError("it must be a JSON object with version 1")
-        numbers = {
-            field.name: _finite(raw, field.name) for field in fields(cls) if field.name not in ("place", "in_gallery")
-        }
-        calibration = cls(place=_logistic(raw, "place"), in_gallery=_logistic(raw, "in_gallery"), **numbers)
+        calibration = cls._of(raw)
+        section = raw.get("local")
+        if section is None:
+            return calibration
+        if not isinstance(section, dict):
+            raise ValueError("local must be an object")
+        try:
+            return replace(calibration, local=_local(section, cls._of(raw | section)))
+        except ValueError as error:
+            raise ValueError(f"local: {error}") from error
+
+    @classmethod
+    def _of(cls, raw: dict[str, Any]) -> Calibration:
+        numbers = {field.name: _finite(raw, field.name) for field in fields(cls) if field.name not in _SECTIONS}
+        place, in_gallery = _logistic(raw, "place"), _logistic(raw, "in_gallery")
+        calibration = cls(place=place, in_gallery=in_gallery, local=LocalCalibration(), **numbers)
         if not ACCURACY_PROBABILITY < calibration.located_min_confidence <= 1:
             raise ValueError(f"located_min_confidence must lie in ({ACCURACY_PROBABILITY}, 1]")
         if not 0 <= calibration.not_found_below <= 1:
@@ -66,6 +125,19 @@ class Calibration:
         if calibration.sigma_tiles <= 0 or calibration.refine_temperature <= 0:
             raise ValueError("sigma_tiles and refine_temperature must be positive")
         return calibration
+
+
+def _local(section: dict[str, Any], judge: Calibration) -> LocalCalibration:
+    min_inliers, inlier_weight = _finite(section, "min_inliers"), _finite(section, "inlier_weight")
+    if not (min_inliers >= 3 and min_inliers == int(min_inliers)):
+        raise ValueError("min_inliers must be a whole number of at least 3: any two matches agree")
+    sigma_exponent = _finite({"sigma_exponent": 0.0} | section, "sigma_exponent")
+    if inlier_weight < 0 or sigma_exponent < 0:
+        raise ValueError("inlier_weight and sigma_exponent must not be negative")
+    turns = _finite({"turns": 1} | section, "turns")
+    if turns not in {1, 4}:
+        raise ValueError("turns must be 1 or 4")
+    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, int(turns), judge)
 
 
 def _logistic(raw: dict[str, Any], name: str) -> Logistic:

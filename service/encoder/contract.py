@@ -4,7 +4,7 @@ One file, opset 18 or newer, no external data, dynamic batch axis:
 
 * input ``image``: uint8 ``[N, S, S, 3]``, RGB 0–255; normalisation is inside the graph;
 * output ``embedding``: float32 ``[N, D]``, unit L2 norm;
-* optional output ``local``: float32 ``[N, C, h, w]``;
+* optional output ``local``: float32 ``[N, C, h, w]``, unit L2 norm over C;
 * metadata under ``aerofix.``: see ``METADATA_KEYS``.
 
 This module reads the file; the numeric clauses (unit norm, batch independence) are checked at warm-up by ``session``.

@@ -1,13 +1,16 @@
-"""The ONNX session: images in, embeddings out, on the device that was asked for."""
+"""The ONNX session: images in, features out, on the device that was asked for."""
 
 import logging
 import os
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import onnx
+import onnx.utils
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Images = NDArray[np.uint8]
 Embeddings = NDArray[np.float32]
+LocalMaps = NDArray[np.float32]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Past this a batch no longer fits a CPU's caches: with the default model two cores embed 96 images a second in batches
@@ -27,6 +31,19 @@ _IMAGES_PER_CORE = 2
 # Cosine between the canary's embedding now and at warm-up; kernels may sum in another order for another batch size,
 # which moves a unit vector by about 1e-6 in float32 and 1e-3 with reduced-precision kernels on a GPU.
 _CANARY_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the model makes of N images.
+
+    Attributes:
+        embedding: float32 ``[N, D]``, unit L2 norm; a row is not finite when the model fails on that image.
+        local: descriptors of the positions, float32 ``[N, C, h, w]``, unit L2 norm over C; None when it gives none.
+    """
+
+    embedding: Embeddings
+    local: LocalMaps | None = None
 
 
 class Encoder:
@@ -81,6 +98,9 @@ class Encoder:
                     "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                 )
             log.warning("%s; name --device cuda to insist on the GPU", fallback)
+        self._describe = (
+            self._describer(path, options, providers) if self.contract.calibration.local.turns > 1 else None
+        )
         self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
         self._canary_embedding = self._warm_up(path)
 
@@ -88,17 +108,30 @@ class Encoder:
     def _shape(self) -> tuple[int, int, int]:
         return (self.contract.image_size, self.contract.image_size, 3)
 
-    def encode(self, images: Images) -> Embeddings:
-        """Embed a batch.
+    def encode(self, images: Images) -> Features:
+        """Run the model on a batch: uint8 ``[N, S, S, 3]``, RGB."""
+        outputs = ["embedding"] if self.contract.local_shape is None else ["embedding", "local"]
+        return Features(*self._session.run(outputs, {"image": images}))
+
+    def describe_turned(self, images: Images) -> LocalMaps:
+        """Descriptors of images turned counter-clockwise by 90°, 180° and 270°: ``[N, 3, C, h, w]``.
+
+        Only for models whose calibration asks for turns; runs that part of the graph alone, a fraction of the whole.
 
         Args:
-            images: uint8 ``[N, S, S, 3]``, RGB.
-
-        Returns:
-            float32 ``[N, D]``, unit norm; a row is not finite when the model fails on that image.
+            images: uint8 ``[N, S, S, 3]``, as they are.
         """
-        embeddings: Embeddings = self._session.run(["embedding"], {"image": images})[0]
-        return embeddings
+        if self._describe is None:
+            raise ValueError("this model's descriptors know any turn")
+        turned = np.stack([np.rot90(images, k, axes=(1, 2)) for k in (1, 2, 3)], axis=1)
+        local: LocalMaps = self._describe.run(["local"], {"image": turned.reshape(-1, *self._shape)})[0]
+        return local.reshape(len(images), 3, *local.shape[1:])
+
+    @staticmethod
+    def _describer(path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
+        """A session of the nodes that lead to ``local``: onnxruntime runs a whole graph, whatever outputs are asked."""
+        part = onnx.utils.Extractor(onnx.load(os.fspath(path))).extract_model(["image"], ["local"])
+        return ort.InferenceSession(part.SerializeToString(), options, providers=providers)
 
     def useful_batch(self, most: int) -> int:
         """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
@@ -108,7 +141,7 @@ class Encoder:
 
     def canary_agrees(self) -> bool:
         """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give."""
-        embedding = self.encode(self._canary[:1])[0]
+        embedding = self.encode(self._canary[:1]).embedding[0]
         return bool(embedding @ self._canary_embedding > 1 - _CANARY_TOLERANCE)
 
     def _warm_up(self, path: Path) -> Embeddings:
@@ -122,17 +155,20 @@ class Encoder:
             pair, single = self.encode(self._canary), self.encode(self._canary[:1])
         except Exception as error:  # see __init__
             raise ContractBroken(f"{path.name} breaks the model contract: inference fails ({error}).") from error
-        require(
-            pair.shape == (2, self.contract.embedding_dim), f"`embedding` must be [N, D], a batch gave {pair.shape}"
-        )
-        require(bool(np.isfinite(pair).all()), "`embedding` must be finite")
-        norms = np.linalg.norm(pair, axis=1)
-        require(bool(np.abs(norms - 1).max() < 1e-3), f"`embedding` must have unit norm, norms are {norms.round(4)}")
-        require(
-            bool(np.abs(pair[0] - single[0]).max() < 1e-3),
-            "an embedding must not depend on the other images of its batch",
-        )
-        canary: Embeddings = single[0]
+        outputs: list[tuple[str, NDArray[np.float32], NDArray[np.float32], tuple[int, ...]]]
+        outputs = [("embedding", pair.embedding, single.embedding, (self.contract.embedding_dim,))]
+        if self.contract.local_shape is not None and pair.local is not None and single.local is not None:
+            outputs.append(("local", pair.local, single.local, self.contract.local_shape))
+        for name, two, one, shape in outputs:
+            require(two.shape == (2, *shape), f"`{name}` must be [N, {str(shape)[1:-1]}], a batch gave {two.shape}")
+            require(bool(np.isfinite(two).all()), f"`{name}` must be finite")
+            norms = np.linalg.norm(two, axis=1)
+            low, high = float(norms.min()), float(norms.max())
+            require(0.999 < low <= high < 1.001, f"`{name}` must have unit norm, norms are {low:.4f} to {high:.4f}")
+            require(
+                bool(np.abs(two[0] - one[0]).max() < 1e-3), f"`{name}` must not depend on the other images of its batch"
+            )
+        canary: Embeddings = single.embedding[0]
         return canary
 
 

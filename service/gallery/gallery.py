@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from service.errors import GalleryEmpty, GalleryUnusable
 from service.gallery.faiss_gpu_index import make_index
 from service.gallery.index import NO_ID, VectorIndex
-from service.gallery.store import Store
+from service.gallery.local_maps import LocalMap
+from service.gallery.store import NewRow, Store
 from service.gallery.store_copies import snapshot
 from service.gallery.store_imports import Imports, Step
 from service.gallery.tile import Tile
@@ -28,19 +29,32 @@ LOAD_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class NewTile:
-    """A tile to store: what it is, its embedding (float32 ``[D]``, unit L2 norm) and its image (JPEG or WebP)."""
+    """A tile to store: what it is, and what is kept of its image.
+
+    Attributes:
+        embedding: float32 ``[D]``, unit L2 norm.
+        image: a JPEG or WebP file.
+        local: its local descriptors, None when the model gives none.
+    """
 
     tile: Tile
     embedding: NDArray[np.float32]
     image: bytes
+    local: LocalMap | None = None
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A tile that a search found, and the inner product of its embedding with the query's (-1 to 1)."""
+    """A tile that a search found.
+
+    Attributes:
+        score: inner product of its embedding with the query's, -1 to 1.
+        inliers: matches of local descriptors that agree on one position; None when it was not matched.
+    """
 
     tile: Tile
     score: float
+    inliers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class Gallery:
         """
         half = _half([new.embedding for new in tiles], self._dim)
         with self._write_lock:
-            rows = [(new.tile, vector, new.image) for new, vector in zip(tiles, half, strict=True)]
+            rows = [NewRow(new.tile, vector, new.image, new.local) for new, vector in zip(tiles, half, strict=True)]
             written = self._store.upsert(rows, step) if rows or step else []
             last = {number: position for position, (number, _) in enumerate(written)}
             self._put(list(last), [tiles[i].tile for i in last.values()], half[list(last.values())])
@@ -200,6 +214,13 @@ class Gallery:
     def image(self, tile_id: str) -> bytes | None:
         """The image file of a tile, JPEG or WebP, or None if there is no such tile."""
         return self._store.image(tile_id)
+
+    def local_maps(self, ids: Sequence[str]) -> list[LocalMap | None]:
+        """The local descriptors of tiles, None for those that have none or that there are none of."""
+        with self._lock:
+            numbers = [self._numbers.get(tile_id) for tile_id in ids]
+        maps = self._store.local_maps([number for number in numbers if number is not None])
+        return [None if number is None else maps.get(number) for number in numbers]
 
     @property
     def imports(self) -> Imports:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import AerofixError, ModelMismatch
+from service.gallery.local_maps import LocalMap, pack, unpack
 from service.gallery.store_file import GalleryFile
 from service.gallery.store_imports import Imports, Step
 from service.gallery.store_schema import checksum, columns_of
@@ -29,6 +31,15 @@ class Row:
     number: int
     tile: Tile
     embedding: NDArray[np.float16]
+
+
+class NewRow(NamedTuple):
+    """A tile to store: its embedding of shape ``[D]``, its image file, and its descriptors if the model gives some."""
+
+    tile: Tile
+    embedding: NDArray[np.float16]
+    image: bytes
+    local: LocalMap | None = None
 
 
 class Store:
@@ -68,13 +79,11 @@ class Store:
                 )
             db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
 
-    def upsert(
-        self, tiles: Sequence[tuple[Tile, NDArray[np.float16], bytes]], step: Step | None = None
-    ) -> list[tuple[int, bool]]:
+    def upsert(self, tiles: Sequence[NewRow], step: Step | None = None) -> list[tuple[int, bool]]:
         """Write tiles in one transaction, replacing those with the same id.
 
         Args:
-            tiles: tile, embedding of shape ``[D]``, image file.
+            tiles: of several with one id the last stays.
             step: the import that these tiles are of; its progress is part of the transaction.
 
         Returns:
@@ -86,7 +95,7 @@ class Store:
         """
         with self._changing():
             generation = self._next_generation() if tiles else self.generation
-            written = [self._write(tile, embedding, image, generation) for tile, embedding, image in tiles]
+            written = [self._write(generation, *new) for new in tiles]
             if step is not None:
                 added = sum(is_new for _, is_new in written)
                 self.imports.advance(step, added, len(written) - added)
@@ -139,6 +148,24 @@ class Store:
             return image
         return None
 
+    def local_maps(self, numbers: Sequence[int]) -> dict[int, LocalMap]:
+        """Local descriptors by tile number; tiles without are left out.
+
+        Raises:
+            GalleryUnusable: the file is corrupt.
+        """
+        marks = ", ".join("?" * len(numbers))
+        query = f"SELECT number, local, checksum FROM descriptors WHERE number IN ({marks})"  # noqa: S608
+        maps = {}
+        for number, local, check in self.file.rows(query, numbers):
+            try:
+                if not isinstance(local, bytes) or zlib.crc32(local) != check:
+                    raise ValueError("their checksum differs")
+                maps[number] = unpack(local)
+            except ValueError as error:
+                self.file.corrupt(f"the descriptors of row {number} cannot be read", error)
+        return maps
+
     def numbers_in(self, bounds: Bounds | None, after: int = 0, limit: int = -1) -> list[int]:
         """Numbers above ``after`` of tiles whose centre lies in the bounds, ascending.
 
@@ -169,7 +196,14 @@ class Store:
         """Close the file and let other processes in; further calls raise GalleryUnusable."""
         self.file.close()
 
-    def _write(self, tile: Tile, embedding: NDArray[np.float16], image: bytes, generation: int) -> tuple[int, bool]:
+    def _write(
+        self,
+        generation: int,
+        tile: Tile,
+        embedding: NDArray[np.float16],
+        image: bytes,
+        local: LocalMap | None = None,
+    ) -> tuple[int, bool]:
         known = self.file.one("SELECT number FROM tiles WHERE id = ?", tile.id)
         # number NULL: the next free one
         values = {"number": known, "generation": generation} | columns_of(tile, embedding)
@@ -179,12 +213,16 @@ class Store:
         query = "REPLACE INTO details (number, image, checksum) VALUES (?, ?, ?)"
         db.execute(query, (number, image, zlib.crc32(image)))
         db.execute("REPLACE INTO centres VALUES (?, ?, ?, ?, ?)", (number, lat, lat, lon, lon))
-        db.execute("DELETE FROM reembedded WHERE number = ?", (number,))  # that was made from the old image
+        for table in ("reembedded", "descriptors"):  # they were made from the old image
+            db.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608
+        if local is not None:
+            blob = pack(local)
+            db.execute("INSERT INTO descriptors VALUES (?, ?, ?)", (number, blob, zlib.crc32(blob)))
         return int(number or 0), known is None
 
     def _delete(self, numbers: list[int]) -> list[int]:
         """Delete rows inside the caller's transaction, which is theirs alone; returns ``numbers``."""
-        for table in ("tiles", "details", "centres", "reembedded"):
+        for table in ("tiles", "details", "descriptors", "centres", "reembedded"):
             self.file.db.executemany(f"DELETE FROM {table} WHERE number = ?", [(n,) for n in numbers])  # noqa: S608
         if numbers:
             self._next_generation()

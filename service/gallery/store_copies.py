@@ -16,6 +16,9 @@ from service.gallery.store_file import GalleryFile
 PAGES_PER_STEP = 4096
 """Pages (of 4 KiB) that are copied before other threads get their turn."""
 
+MAPS_PER_STEP = 256
+"""Local descriptors that are checked at once: 16 MB."""
+
 REPLACED_SUFFIX = ".replaced"
 
 
@@ -72,6 +75,11 @@ def verify(store: Store) -> int:
                 file.corrupt(f"the image of row {number} cannot be read")
     if images != count:
         file.corrupt("not every tile has its image")
+    numbers = [number for (number,) in file.rows("SELECT number FROM descriptors ORDER BY number")]
+    for start in range(0, len(numbers), MAPS_PER_STEP):
+        store.local_maps(numbers[start : start + MAPS_PER_STEP])
+    if file.one("SELECT EXISTS (SELECT 1 FROM descriptors WHERE number NOT IN (SELECT number FROM tiles))"):
+        file.corrupt("it has descriptors of tiles that it does not list")
     return count
 
 

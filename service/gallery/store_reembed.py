@@ -1,4 +1,4 @@
-"""New embeddings for all tiles of a gallery file: collected batch by batch, and taken over in one step."""
+"""New features for all tiles of a gallery file: collected batch by batch, and taken over in one step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.local_maps import LocalMap, pack
 from service.gallery.store import Store
 from service.gallery.store_schema import checksum
 
@@ -50,14 +51,17 @@ class Reembedding:
                     self._file.corrupt(f"the image of row {number} cannot be read")
             yield [row[:3] for row in rows]
 
-    def put(self, numbers: Sequence[int], embeddings: NDArray[np.float16]) -> None:
-        """Keep embeddings, shape ``[N, D]``, on the disk."""
-        rows = [(n, row.astype("<f2").tobytes()) for n, row in zip(numbers, embeddings, strict=True)]
+    def put(
+        self, numbers: Sequence[int], embeddings: NDArray[np.float16], maps: Sequence[LocalMap] | None = None
+    ) -> None:
+        """Keep embeddings, shape ``[N, D]``, and the N local descriptors of a model that gives some, on the disk."""
+        vectors = [row.astype("<f2").tobytes() for row in embeddings]
+        blobs = [None] * len(vectors) if maps is None else [pack(local) for local in maps]
         with self._file.transaction() as db:
-            db.executemany("REPLACE INTO reembedded VALUES (?, ?)", rows)
+            db.executemany("REPLACE INTO reembedded VALUES (?, ?, ?)", zip(numbers, vectors, blobs, strict=True))
 
     def finish(self) -> None:
-        """Replace all embeddings and the identity stamp in one transaction.
+        """Replace all embeddings, descriptors and the identity stamp in one transaction.
 
         Raises:
             ValueError: a tile has no new embedding.
@@ -73,7 +77,11 @@ class Reembedding:
                 (generation,),
             )
             db.execute("UPDATE tiles SET checksum = tile_checksum(id, corners, gsd_m, properties, embedding)")
-            db.execute("UPDATE details SET local = NULL")
+            db.create_function("crc32", 1, zlib.crc32, deterministic=True)
+            db.execute("DELETE FROM descriptors")
+            db.execute(
+                "INSERT INTO descriptors SELECT number, local, crc32(local) FROM reembedded WHERE local IS NOT NULL"
+            )
             db.execute("DELETE FROM reembedded")
             meta = {"identity": self._identity, "generation": generation, "reembedding": None}
             db.executemany("UPDATE meta SET value = ? WHERE key = ?", [(value, key) for key, value in meta.items()])

@@ -15,7 +15,7 @@ from service.gallery.tile import Tile
 APPLICATION_ID = 0x41464958
 """ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -37,7 +37,6 @@ CREATE TABLE tiles (
 CREATE TABLE details (
     number INTEGER PRIMARY KEY REFERENCES tiles,
     image BLOB NOT NULL,        -- JPEG or WebP; another model can embed it
-    local BLOB,                 -- int8 descriptors of the model's `local` head, if it has one
     checksum INTEGER NOT NULL DEFAULT 0  -- CRC-32 of the image
 );
 CREATE VIRTUAL TABLE centres USING rtree (number, south, north, west, east);
@@ -59,13 +58,21 @@ CREATE TABLE imports (
     skipped INTEGER NOT NULL DEFAULT 0,
     troubles TEXT NOT NULL DEFAULT '[]'  -- JSON, the first things that went wrong
 )"""
+DESCRIPTORS = """
+-- What the best few tiles of a search are asked for lies apart from the images, which SQLite would read through.
+CREATE TABLE descriptors (
+    number INTEGER PRIMARY KEY REFERENCES tiles,
+    local BLOB NOT NULL,        -- see local_maps.pack; tiles of models without an output `local` have no row
+    checksum INTEGER NOT NULL   -- CRC-32 of it
+)"""
 REEMBEDDED = """
--- Embeddings of another model, until there is one for every tile.
-CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL)"""
+-- Embeddings and descriptors of another model, until there are some for every tile.
+CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL, local BLOB)"""
 REEMBEDDING = "INSERT INTO meta VALUES ('reembedding', NULL)"
 
 NEW_FILE = f"""{SCHEMA}
 {IMPORTS};
+{DESCRIPTORS};
 {REEMBEDDED};
 {REEMBEDDING};
 PRAGMA application_id = {APPLICATION_ID};
@@ -103,11 +110,24 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE details ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE tiles SET checksum = tile_checksum(id, corners, gsd_m, properties, embedding)")
     db.execute("UPDATE details SET checksum = crc32(image)")
-    for statement in (IMPORTS, REEMBEDDED, REEMBEDDING):
+    reembedded = "CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL)"
+    for statement in (IMPORTS, reembedded, REEMBEDDING):
         db.execute(statement)
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2}
+def _from_2_to_3(db: sqlite3.Connection) -> None:
+    """Descriptors, which no tile has before it is embedded again.
+
+    An interrupted embedding starts over, for it has none either. ``details`` keeps a column that was never used: to
+    drop it, SQLite would rewrite all images.
+    """
+    db.execute(DESCRIPTORS)
+    db.execute("DROP TABLE reembedded")
+    db.execute(REEMBEDDED)
+    db.execute("UPDATE meta SET value = NULL WHERE key = 'reembedding'")
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}
 """By the version that they start from; each leads to the next."""
 
 

@@ -1,11 +1,13 @@
 """How sure an answer is, and how far off it may be.
 
 Two numbers describe a search: the best ``score`` (cosine) and its ``margin`` over the best *rival*, a candidate of
-another place: one whose centre lies more than ``refine.NEAR_SIDES`` tile sides away. A rival counts with at least
-``rival_floor``. The model file carries logistic functions of both, fitted on held-out photos.
+another place: one whose centre lies more than ``neighbours.NEAR_SIDES`` tile sides away. A rival counts with at least
+``rival_floor``. The model file carries logistic functions of both, fitted on held-out photos. Where candidates were
+matched, their *evidence* (``LocalCalibration.evidence``) can take the place of the score.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from service.encoder.calibration import ACCURACY_PROBABILITY, Calibration
 from service.gallery.gallery import Hit
 from service.geo import haversine_m
-from service.localization.refine import same_place
+from service.localization.neighbours import same_place
 
 Status = Literal["located", "ambiguous", "not_found"]
 
@@ -38,7 +40,7 @@ class Verdict:
     rival: Hit | None
 
 
-def judge(hits: list[Hit], calibration: Calibration) -> Verdict:
+def judge(hits: list[Hit], calibration: Calibration, evidence: Sequence[float] | None = None) -> Verdict:
     """Turn scores into probabilities and a status.
 
     A candidate that shares the best one's place shares its confidence; another's is the same function of its own score
@@ -47,24 +49,27 @@ def judge(hits: list[Hit], calibration: Calibration) -> Verdict:
     Args:
         hits: best first; enough of them that a rival of another place is among them when the gallery has one.
         calibration: of the model that made the embeddings.
+        evidence: what is judged of each hit; default: its score.
     """
     if not hits:
         return Verdict("not_found", 0.0, [], None)
     near = same_place(hits)
-    rivals = [_first_far(hits, row) for row in near]
-    margins = [_margin(hit, rival, calibration) for hit, rival in zip(hits, rivals, strict=True)]
-    confidence = calibration.place(hits[0].score, margins[0])
+    scores = [hit.score for hit in hits] if evidence is None else evidence
+    rivals = [_first_far(row) for row in near]
+    margins = [_margin(score, scores, rival, calibration) for score, rival in zip(scores, rivals, strict=True)]
+    confidence = calibration.place(scores[0], margins[0])
     if confidence >= calibration.located_min_confidence:
         status: Status = "located"
-    elif calibration.in_gallery(hits[0].score, margins[0]) < calibration.not_found_below:
+    elif calibration.in_gallery(scores[0], margins[0]) < calibration.not_found_below:
         status = "not_found"
     else:
         status = "ambiguous"
     confidences = [
-        confidence if shares else calibration.place(hit.score, margin)
-        for hit, margin, shares in zip(hits, margins, near[0], strict=True)
+        confidence if shares else calibration.place(score, margin)
+        for score, margin, shares in zip(scores, margins, near[0], strict=True)
     ]
-    return Verdict(status, confidence, confidences, rivals[0])
+    rival = None if rivals[0] is None else hits[rivals[0]]
+    return Verdict(status, confidence, confidences, rival)
 
 
 def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calibration: Calibration) -> float:
@@ -87,11 +92,11 @@ def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calib
     return farthest_m + sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY))
 
 
-def _first_far(hits: list[Hit], near: NDArray[np.bool_]) -> Hit | None:
+def _first_far(near: NDArray[np.bool_]) -> int | None:
     """The best hit that is not ``near``."""
-    return next((hit for hit, is_near in zip(hits, near, strict=True) if not is_near), None)
+    far = np.flatnonzero(~near)
+    return int(far[0]) if len(far) else None
 
 
-def _margin(hit: Hit, rival: Hit | None, calibration: Calibration) -> float:
-    rival_score = calibration.rival_floor if rival is None else max(rival.score, calibration.rival_floor)
-    return hit.score - rival_score
+def _margin(score: float, scores: Sequence[float], rival: int | None, calibration: Calibration) -> float:
+    return score - (calibration.rival_floor if rival is None else max(scores[rival], calibration.rival_floor))

@@ -1,7 +1,7 @@
 """The main job: a photo in, a position out."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,8 @@ from service.imaging.decode import Photo, decode
 from service.imaging.view import ground_width_m, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.hints import Hints, Known, resolve
-from service.localization.refine import weighted_position
+from service.localization.refine import matched_position, weighted_position
+from service.localization.rerank import MATCHED, Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -30,12 +31,17 @@ DECODE_SCALE = 4
 
 @dataclass(frozen=True)
 class Position:
-    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability."""
+    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability.
+
+    Attributes:
+        heading_deg: compass direction of the photo's top edge; None when the photo was not laid on the ground.
+    """
 
     lat: float
     lon: float
     accuracy_m: float
     confidence: float
+    heading_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Answer:
         verdict: status and confidences.
         position: None when the status is ``not_found``.
         hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
-        pool: all candidates that were looked at, best first, those ``near`` the asked-for circle among them.
+        pool: all candidates that were looked at, best first, those ``near`` the asked-for circle at the end.
         known: which hints counted, and where each comes from.
         searched_tiles: tiles that the prior leaves, or all.
         timing_ms: by step, in milliseconds; ``total`` is larger than their sum by what lies between them.
@@ -74,7 +80,7 @@ class Answer:
     verdict: Verdict
     position: Position | None
     hits: list[Hit]
-    pool: list[Hit]
+    pool: Ranking
     width: int
     height: int
     known: Known
@@ -107,34 +113,48 @@ class Localizer:
             data: the image file.
             hints: see ``Hints``.
             top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
-            refine: weigh neighbouring tiles for a position between their centres; else the best tile's centre.
+            refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
             near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
-        watch, calibration = Stopwatch(), self.contract.calibration
+        watch = Stopwatch()
         photo, known, generation, image, view = await asyncio.to_thread(self._prepare, data, hints)
         watch.lap("decode")
 
-        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3)
+        turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
+        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3, turned=turned)
         watch.skip()  # the batcher notes queue and encode
 
-        searched, hits, pool = await asyncio.to_thread(self._search, encoded.embedding, top_k, known, view, near)
+        searched, hits, others = await asyncio.to_thread(self._search, encoded.embedding, top_k, known, view, near)
         watch.lap("search")
 
-        verdict = judge(hits, calibration)
-        position = None
-        if verdict.status != "not_found":
-            best = hits[0]
-            place = weighted_position(hits, calibration.refine_temperature) if refine else best.tile.footprint.centre
-            position = Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)
+        ranking = unmatched(hits, self.contract.calibration)
+        if encoded.local is not None and hits:
+            maps = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
+            ranking = await asyncio.to_thread(self._rerank, maps, hits)
         watch.lap("rerank")
 
-        steps = {"decode": watch.ms["decode"], "queue": encoded.queue_ms, "encode": encoded.encode_ms}
-        steps |= {"search": watch.ms["search"], "rerank": watch.ms["rerank"], "total": watch.total_ms()}
+        verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
+        position = None
+        if verdict.status != "not_found":
+            position = await asyncio.to_thread(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
+        watch.lap("refine")
+
+        steps = watch.ms | {"queue": encoded.queue_ms, "encode": encoded.encode_ms, "total": watch.total_ms()}
         return Answer(
-            verdict, position, hits[:top_k], pool, photo.width, photo.height, known, view, searched, generation, steps
+            verdict,
+            position,
+            ranking.hits[:top_k],
+            with_others(ranking, others),
+            photo.width,
+            photo.height,
+            known,
+            view,
+            searched,
+            generation,
+            steps,
         )
 
     def _prepare(self, data: bytes, hints: Hints) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
@@ -160,7 +180,7 @@ class Localizer:
     def _search(
         self, embedding: NDArray[np.float32], top_k: int, known: Known, view: View, near: Circle | None
     ) -> tuple[int, list[Hit], list[Hit]]:
-        """The number of tiles that were looked at, the best of them, and these with the best ``near`` a place.
+        """The number of tiles that were looked at, the best of them, and the others of the best ``near`` a place.
 
         No hits when the prior holds no tile.
         """
@@ -170,8 +190,26 @@ class Localizer:
             hits = self.gallery.search(embedding[None], count * view.tile_sizes, area)[0]
             return hits if view.tile_side_m is None else prefer_size(hits, view.tile_side_m)
 
-        hits = pool = best(known.prior)
+        hits, others = best(known.prior), list[Hit]()
         if near is not None and known.prior is None:  # what the caller knows comes before what the track guesses
-            by_id = {hit.tile.id: hit for hit in [*hits, *best(near)]}
-            pool = sorted(by_id.values(), key=lambda hit: -hit.score)
-        return self.gallery.count(known.prior), hits, pool
+            known_ids = {hit.tile.id for hit in hits}
+            others = [hit for hit in best(near) if hit.tile.id not in known_ids]
+        return self.gallery.count(known.prior), hits, others
+
+    def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
+        """The candidates in their final order."""
+        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:MATCHED]])
+        return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
+
+    def _position(self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool) -> Position:
+        """The best candidate's place. Only one that is laid on the ground has the accuracy fitted for those."""
+        best, calibration = ranking.hits[0], self.contract.calibration
+        fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
+        if fix is not None:
+            sigma_tiles = ranking.calibration.sigma_tiles * calibration.local.sigma_factor(best.inliers)
+            by_inliers = replace(ranking.calibration, sigma_tiles=sigma_tiles)
+            radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
+            return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg)
+        temperature = calibration.refine_temperature
+        place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre
+        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from service.encoder.calibration import Calibration
-from service.gallery.gallery import Hit
 from service.localization.confidence import judge
-from service.localization.refine import same_place, weighted_position
+from service.localization.neighbours import same_place
+from service.localization.refine import weighted_position
+from service.localization.rerank import Ranking
 
 MAX_PLACES = 16
 MIN_CONFIDENCE = 0.005
@@ -36,20 +37,21 @@ class Place:
     tile_id: str
 
 
-def places(hits: list[Hit], calibration: Calibration, refine: bool = True) -> list[Place]:
+def places(pool: Ranking, calibration: Calibration, refine: bool = True) -> list[Place]:
     """Group candidates into places.
 
     Args:
-        hits: best first; every tile belongs to the place of the best one near it.
+        pool: every tile belongs to the place of the best one near it.
         calibration: of the model that made the embeddings.
         refine: weigh the tiles of each place; else its best tile's centre.
 
     Returns:
         At most ``MAX_PLACES``, the best tile's first.
     """
+    hits = pool.hits
     if not hits:
         return []
-    near, confidences = same_place(hits), judge(hits, calibration).candidate_confidences
+    near, confidences = same_place(hits), judge(hits, pool.calibration, pool.evidence).candidate_confidences
     found: list[Place] = []
     left = list(range(len(hits)))
     while left and len(found) < MAX_PLACES:

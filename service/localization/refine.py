@@ -1,18 +1,76 @@
 """A position between tile centres.
 
-Tiles overlap, so the photo's centre usually lies between the centres of several good candidates. The first form of
-metric localization weighs these centres by similarity.
+With local descriptors, the photo is laid on the ground: position, heading and scale from the matches of all tiles round
+the best one, so that a photo across their borders has its matches on both sides. Without, or where too few matches
+agree, the centres of good candidates are weighed by similarity: tiles overlap, so the photo's centre usually lies
+between several.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
 
 from service.gallery.gallery import Hit
-from service.geo import haversine_m, offset, offset_m
+from service.geo import offset, offset_m
+from service.localization.matching import fit_similarity
+from service.localization.neighbours import NEAR_SIDES, same_place
+from service.localization.rerank import Ranking, scale_range_m
 
-# Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
-# exactly, and rounding must not decide. The calibration is fitted with the same number (training/calibrate.py).
-NEAR_SIDES = 1.1
+
+@dataclass(frozen=True)
+class Fix:
+    """A photo laid on the ground.
+
+    Attributes:
+        lat, lon: ground point at the centre of the photo, degrees.
+        heading_deg: compass direction of the photo's top edge, in [0, 360).
+        side_m: ground that the compared square's side covers, metres.
+        inliers: positions of the photo that agree.
+    """
+
+    lat: float
+    lon: float
+    heading_deg: float
+    side_m: float
+    inliers: int
+
+
+def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0) -> Fix | None:
+    """Lay the photo on the ground with the matches of the best tile and of its neighbours (``same_place``), in metres.
+
+    Args:
+        ranking: at least one candidate.
+        min_inliers: what unrelated ground does not reach.
+        turned_deg: heading that the compared square was turned north-up by; the photo's own top edge lies so far
+            clockwise of the square's. Both have the same centre, to half a pixel of the decoded photo.
+
+    Returns:
+        None when fewer than ``min_inliers`` agree, or when they put the centre further from the best tile's than a
+        neighbouring tile would be: then what agrees is not the ground that was found.
+    """
+    best = ranking.hits[0]
+    if (best.inliers or 0) < min_inliers:
+        return None
+    lat0, lon0 = best.tile.footprint.centre
+    side_m = best.tile.footprint.side_m
+    photo, ground_m, tolerance_m = [], [], []
+    for hit, matches, is_near in zip(ranking.hits, ranking.matches, same_place(ranking.hits)[0], strict=True):
+        if matches is not None and is_near:
+            east_m, north_m = offset_m(lat0, lon0, *hit.tile.footprint.centre)
+            photo.append(matches.photo)
+            ground_m.append(matches.ground_m + complex(east_m, north_m))
+            tolerance_m.append(matches.tolerance_m)
+    positions = np.concatenate(photo)
+    fit = fit_similarity(positions, np.concatenate(ground_m), np.concatenate(tolerance_m), scale_range_m(side_m))
+    if fit is None or abs(fit.b) > NEAR_SIDES * side_m:
+        return None
+    inliers = len(np.unique(positions[fit.inliers]))  # overlapping tiles show some positions twice
+    if inliers < min_inliers:
+        return None
+    lat, lon = offset(lat0, lon0, fit.b.real, fit.b.imag)
+    # the square's top, up = i, faces i·a; a turn of a is counter-clockwise, a compass turns clockwise
+    heading_deg = (turned_deg - fit.rotation_deg) % 360.0 % 360.0  # the first makes 360 of a hair below 0
+    return Fix(float(lat), float(lon), heading_deg, fit.scale, inliers)
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:
@@ -36,15 +94,3 @@ def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float
     east_m, north_m = weights @ metres
     lat, lon = offset(lat0, lon0, float(east_m), float(north_m))
     return float(lat), float(lon)
-
-
-def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
-    """Which hits name the same place: entry ``[i, j]`` says whether j's centre lies within ``NEAR_SIDES`` sides of i's.
-
-    Returns:
-        bool ``[N, N]``; the diagonal is true.
-    """
-    lat, lon = np.array([hit.tile.footprint.centre for hit in hits]).T
-    side_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    near: NDArray[np.bool_] = haversine_m(lat[:, None], lon[:, None], lat, lon) <= NEAR_SIDES * side_m[:, None]
-    return near

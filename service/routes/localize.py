@@ -193,6 +193,7 @@ def _candidate(answer: Answer, i: int) -> schemas.Candidate:
         rank=i + 1,
         tile_id=hit.tile.id,
         score=hit.score,
+        inliers=hit.inliers,
         confidence=answer.verdict.candidate_confidences[i],
         lat=lat if best is None else best.lat,
         lon=lon if best is None else best.lon,

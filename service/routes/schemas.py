@@ -20,7 +20,7 @@ class Position(BaseModel):
     accuracy_m: float = Field(description="radius in metres that holds the truth with 68 % probability", examples=[9.4])
     confidence: float = Field(description="probability that the place is right", examples=[0.97])
     heading_deg: float | None = Field(
-        default=None, description="compass direction of the top edge; null when not estimated"
+        default=None, description="compass direction of the photo's top edge; null when not estimated"
     )
     reference: str = Field(default="ground point at image centre, WGS84", description="the point that lat and lon name")
 
@@ -41,6 +41,12 @@ class Candidate(BaseModel):
     rank: int = Field(description="1 is the best")
     tile_id: str = Field(examples=["fengyuan/r03c07"])
     score: float = Field(description="cosine similarity", examples=[0.81])
+    inliers: int | None = Field(
+        default=None,
+        description="positions of the photo that were found in the tile and agree on where it lies; null when the "
+        "model has no local descriptors, or the tile was not among the first, which are matched",
+        examples=[143],
+    )
     confidence: float = Field(description="probability that this candidate's place is right", examples=[0.97])
     lat: float = Field(description="the refined position for rank 1 of a found photo, else the tile's centre")
     lon: float = Field(description="see lat")
@@ -79,7 +85,8 @@ class Timing(BaseModel):
     queue: float = Field(description="waiting for the encoder")
     encode: float = Field(description="the batch that held the photo")
     search: float
-    rerank: float = Field(description="ordering, refining and judging the candidates")
+    rerank: float = Field(description="matching and ordering the candidates")
+    refine: float = Field(description="judging the candidates, and the position between them")
     total: float
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.encoder import contract as service_contract
-from service.encoder.calibration import Calibration
+from service.encoder.calibration import Calibration, LocalCalibration
 from service.encoder.contract import check_contract
 from service.encoder.preprocess import preprocess
 from service.encoder.session import Encoder as ServiceEncoder
@@ -23,8 +23,10 @@ from service.geo import offset, offset_m
 from service.localization.confidence import accuracy_m, judge
 from service.localization.refine import weighted_position
 from training import calibrate, export
+from training.calibrate_local import Evidence
 from training.config import parse_config
 from training.models.encoder import Encoder as TrainingEncoder
+from training.rehearsal import Rehearsal
 
 ROOT = Path(__file__).parents[2]
 SIDE_M, ORIGIN = 86.0, (24.26, 120.72)
@@ -77,7 +79,7 @@ def test_the_service_embeds_as_training_does(model):
     images = np.stack([preprocess(photo, served.contract) for photo in photos])
     with torch.no_grad():
         expected = encoder(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(served.encode(images), expected, atol=1e-5)
+    np.testing.assert_allclose(served.encode(images).embedding, expected, atol=1e-5)
     assert served.canary_agrees()
 
 
@@ -169,6 +171,14 @@ def test_a_sure_answer_has_the_radius_that_training_measured():
     rng = np.random.default_rng(0)
     errors_m = np.linalg.norm(rng.normal(0, CALIBRATION["sigma_tiles"] * SIDE_M, (200_000, 2)), axis=1)
     assert (errors_m <= radius_m).mean() == pytest.approx(0.68, abs=0.005)
+
+
+@given(st.floats(-1, 1), st.integers(0, 900), st.integers(3, 60), st.floats(0, 1))
+def test_evidence_is_the_same(score, inliers, min_inliers, weight):
+    one, none = np.array([[score]]), np.zeros((1, 1, 2))
+    rehearsal = Rehearsal(one, np.array([[float(inliers)]]), none, none[0], none[0])
+    theirs = LocalCalibration(min_inliers, weight).evidence(score, inliers)
+    assert Evidence(min_inliers, weight)(rehearsal)[0, 0] == pytest.approx(theirs, abs=1e-12)
 
 
 # --- the wall between ---------------------------------------------------------------------------------------------

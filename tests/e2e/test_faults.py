@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from service.app import create_app
+from service.encoder.session import Features
 from service.errors import ContractBroken, ModelMismatch
 
 
@@ -135,7 +136,7 @@ async def test_request_ids(http, given, kept):
 
 async def test_an_image_that_the_model_cannot_embed(http, tile_request, photo, problem_of):
     await http.post("/gallery", **tile_request(1))
-    http.app.state.batcher._encode = lambda images: np.full((len(images), 32), np.nan, np.float32)
+    http.app.state.batcher._encode = lambda images: Features(np.full((len(images), 32), np.nan, np.float32))
     problem_of(await send(http, photo(1)), "embedding-failed", 422)
 
 
@@ -159,8 +160,13 @@ async def test_a_device_that_computes_nonsense_is_not_ready(http, problem_of, mo
     def lost(images):
         raise RuntimeError("device lost")
 
-    for broken in (lambda images: -type(http.app.state.encoder).encode(http.app.state.encoder, images), lost):
-        monkeypatch.setattr(http.app.state.encoder, "encode", broken)
+    encoder = http.app.state.encoder
+
+    def wrong(images):
+        return Features(-type(encoder).encode(encoder, images).embedding)
+
+    for broken in (wrong, lost):
+        monkeypatch.setattr(encoder, "encode", broken)
         assert "canary" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
 
 

@@ -45,15 +45,15 @@ async def test_a_photo_of_a_tile_is_located_there(filled, photo, place):
     assert answer["gallery_generation"] == (await filled.get("/gallery")).json()["generation"]
     assert answer["model_id"] == "tiny-0"
     assert answer["request_id"] == response.headers["x-request-id"]
-    assert set(answer["timing_ms"]) == {"decode", "queue", "encode", "search", "rerank", "total"}
+    assert set(answer["timing_ms"]) == {"decode", "queue", "encode", "search", "rerank", "refine", "total"}
     assert answer["timing_ms"]["total"] >= max(answer["timing_ms"][step] for step in ("decode", "encode", "search"))
 
 
 async def test_the_candidates_are_those_of_brute_force(filled, ground, encode_image):
     encoder = filled.app.state.encoder
     shrink = lambda image: np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))  # noqa: E731
-    tiles = encoder.encode(np.stack([shrink(ground(column, 64, 64)) for column in COLUMNS]))
-    query = encoder.encode(shrink(ground(77, 64, 64))[None])[0]
+    tiles = encoder.encode(np.stack([shrink(ground(column, 64, 64)) for column in COLUMNS])).embedding
+    query = encoder.encode(shrink(ground(77, 64, 64))[None]).embedding[0]
     expected = tiles @ query
     answer = (await send(filled, encode_image(ground(77, 64, 64)), top_k=8)).json()
     assert [c["tile_id"] for c in answer["candidates"]] == [f"map/{i}" for i in np.argsort(-expected)]

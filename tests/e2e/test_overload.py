@@ -166,9 +166,9 @@ async def test_poison_costs_nobody_else_anything(start, tile_request, photo, enc
         encode = http.app.state.batcher._encode
 
         def nan_for_black(images):
-            embeddings = encode(images)
-            embeddings[images.max(axis=(1, 2, 3)) == 0] = np.nan
-            return embeddings
+            features = encode(images)
+            features.embedding[images.max(axis=(1, 2, 3)) == 0] = np.nan
+            return features
 
         http.app.state.batcher._encode = nan_for_black
         bodies = [*poison.values(), photo(1), photo(2)] * 5

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.telemetry import JsonFormatter
 from service.tracing import Tracer
 
-STEPS = {"body", "decode", "queue", "encode", "search", "rerank", "respond"}
+STEPS = {"body", "decode", "queue", "encode", "search", "rerank", "refine", "respond"}
 
 
 async def numbers(http):

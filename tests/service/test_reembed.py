@@ -36,7 +36,7 @@ def filled(settings, models, ground, encode_image):
     encoder = Encoder(models[0], "cpu", 1)
     contract = encoder.contract
     images = [encode_image(ground(n, 40, 40), "JPEG") for n in range(100)]
-    embeddings = encoder.encode(np.stack([model_input(image, contract, 10**6) for image in images]))
+    embeddings = encoder.encode(np.stack([model_input(image, contract, 10**6) for image in images])).embedding
     with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim) as gallery:
         gallery.upsert(
             [
@@ -59,7 +59,7 @@ def test_all_embeddings_become_those_of_the_other_model(settings, filled):
     seen = []
     result = reembed(settings, lambda done, total: seen.append((done, total)))
     encoder = Encoder(settings.model, "cpu", 1)
-    expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled]))
+    expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled])).embedding
     identity, same_tiles, embeddings = stored(settings)
     assert identity == encoder.contract.identity
     assert same_tiles == tiles
@@ -68,6 +68,21 @@ def test_all_embeddings_become_those_of_the_other_model(settings, filled):
     assert seen == [(0, 100), (64, 100), (100, 100)]
     with Gallery.open(settings.gallery, identity, 32) as gallery:
         assert gallery.search(expected[7:8], 1)[0][0].tile.id == "t7"
+
+
+def test_a_model_with_local_descriptors_gives_them_to_all_tiles(settings, filled, tiny_model, tmp_path):
+    chosen = settings.model_copy(update={"model": tiny_model(tmp_path / "local.onnx", seed=2, local=True)})
+    reembed(chosen, lambda done, total: None)
+    encoder = Encoder(chosen.model, "cpu", 1)
+    expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled])).local
+    identity, _, _ = stored(chosen)
+    with Gallery.open(settings.gallery, identity, 32) as gallery:
+        maps = gallery.local_maps([f"t{n}" for n in range(100)])
+    assert np.abs(np.stack(maps) / 127 - expected).max() <= 0.5 / 127 + 1e-6
+    reembed(settings, lambda done, total: None)  # and one without takes them away
+    identity, _, _ = stored(settings)
+    with Gallery.open(settings.gallery, identity, 32) as gallery:
+        assert gallery.local_maps(["t0", "t99"]) == [None, None]
 
 
 def test_with_its_own_model_nothing_changes(settings, models, filled):

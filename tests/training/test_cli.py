@@ -2,10 +2,17 @@ import json
 import re
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from training.calibrate import untrained_calibration
 from training.cli import app
+from training.config import Config, ModelConfig
+from training.export import write_onnx
+from training.models.encoder import Encoder
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +33,42 @@ def test_simulate_writes_photos_and_truth(run, tmp_path, write_tiff):
     assert result.exit_code == 0, result.output
     assert result.stdout == f"1 photos and truth.json in {out}\n"
     assert len(json.loads((out / "truth.json").read_text())) == 1
+
+
+def test_an_exported_model_is_adapted_to_a_map_and_exported_with_its_calibration(run, tmp_path, write_tiff):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 160, 160), dtype=np.uint8)
+    area = write_tiff(tmp_path / "area.tif", pixels, "EPSG:32651", 500_000, 2_680_000, 0.5)
+    tree = {"backbone": "test_efficientnet", "weights": "none", "embedding_dim": 16, "image_size": 32}
+    torch.manual_seed(0)
+    encoder = Encoder(ModelConfig(frozen_stages=0, **tree))
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight.add_(0.05 * torch.rand_like(weight))
+    first, calibration = tmp_path / "first.onnx", untrained_calibration() | {"sigma_tiles": 0.123}
+    write_onnx(encoder, Config(model=encoder.config), first, calibration)
+    settings = {f"model.{key}": value for key, value in tree.items()} | {
+        "model.frozen_stages": 0,
+        "model.start": first,
+        "data.map": area,
+        "data.tile_side_m": 20,
+        "optim.batch_pairs": 2,
+        "optim.steps": 1,
+        "optim.lr": 0.02,
+        "optim.warmup_steps": 0,
+        "run.out": tmp_path / "run",
+        "run.export": tmp_path / "adapted.onnx",
+    }
+    result = run("fit", *(f"{k}={v}" for k, v in settings.items()))
+    assert result.exit_code == 0, result.output
+    assert f"calibration: kept from {first}" in result.stdout
+    metadata = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "adapted.onnx")).metadata_props}
+    assert json.loads(metadata["aerofix.calibration"]) == calibration
+    assert str(tmp_path) not in metadata["aerofix.training_config"]
+    before, after = (
+        ort.InferenceSession(str(path)).run(None, {"image": np.full((1, 32, 32, 3), 90, np.uint8)})[0]
+        for path in (first, tmp_path / "adapted.onnx")
+    )
+    assert 0.5 < (before * after).sum() < 0.99999  # trained on, not anew
 
 
 def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
@@ -63,7 +106,7 @@ def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
         (["fit", "--config", "[absent].yaml"], "Cannot read the config [absent].yaml"),
         (["fit", "optim.lr"], "Overrides look like optim.lr=1e-4"),
         (["fit", "optim.lr=-1"], "optim.lr: Input should be greater than 0"),
-        (["fit"], "data.textures is empty: give globs of aerial pictures, such as maps/*.tif."),
+        (["fit"], "data.textures is empty: give globs of aerial pictures, such as maps/*.tif, or data.map."),
         (["fit", "data.textures=[none/*.jpg]"], "Set data.root to the folder it counts from."),
         (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "[absent].pt is no readable checkpoint"),
         (["simulate", "--map", "absent.tif", "--out", "out"], "Is it a raster that GDAL knows?"),

@@ -34,30 +34,32 @@ KEYS = {
 }
 
 
+TREE = {
+    "name": "tiny",
+    "model": {
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "embedding_dim": 32,
+        "image_size": 64,
+        "frozen_stages": 0,
+        "resize": "squash",
+    },
+    "data": {
+        "textures": ["*/*.png"],
+        "held_out_share": 0.6,
+        "tile_side_m": 30.0,
+        "window_px": [100, 130],
+    },
+    "optim": {"batch_pairs": 2, "steps": 1},
+}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, picture_folder):
     """``(checkpoint, ONNX file, report)`` of a run of one step, calibrated on 24 textures."""
     folder = tmp_path_factory.mktemp("export")
-    tree = {
-        "name": "tiny",
-        "model": {
-            "backbone": "test_efficientnet",
-            "weights": "none",
-            "embedding_dim": 32,
-            "image_size": 64,
-            "frozen_stages": 0,
-            "resize": "squash",
-        },
-        "data": {
-            "root": str(picture_folder),
-            "textures": ["*/*.png"],
-            "held_out_share": 0.6,
-            "tile_side_m": 30.0,
-            "window_px": [100, 130],
-        },
-        "optim": {"batch_pairs": 2, "steps": 1},
-        "run": {"out": str(folder / "run"), "device": "cpu"},
-    }
+    tree = copy.deepcopy(TREE) | {"run": {"out": str(folder / "run"), "device": "cpu"}}
+    tree["data"]["root"] = str(picture_folder)
     checkpoint = fit(parse_config(tree), quiet=True)
     report = export_checkpoint(checkpoint, folder / "models/tiny.onnx", calibrated=False)
     return checkpoint, folder / "models/tiny.onnx", report
@@ -128,6 +130,21 @@ def test_a_calibration_is_fitted_and_stored(exported, tmp_path, monkeypatch):
     assert calibration["place"] != untrained_calibration()["place"]
     assert 0.68 < calibration["located_min_confidence"] <= 1
     assert calibration["sigma_tiles"] > 0
+
+
+def test_a_model_with_dense_descriptors_is_calibrated_on_the_services_answers(tmp_path, picture_folder, monkeypatch):
+    monkeypatch.setattr("training.calibrate.FEWEST_TEXTURES", 10)
+    monkeypatch.setattr("training.calibrate.FEWEST_RIGHT", 1)
+    monkeypatch.setattr("training.rehearsal.GALLERIES", 2)
+    tree = copy.deepcopy(TREE) | {"run": {"out": str(tmp_path / "run"), "device": "cpu"}}
+    tree["data"]["root"] = str(picture_folder)
+    tree["model"] |= {"local_dim": 64, "local_from": "xfeat"}
+    report = export_checkpoint(fit(parse_config(tree), quiet=True), tmp_path / "m.onnx")
+    assert any(line.startswith("with matches: held-out photos") for line in report)
+    calibration = json.loads(metadata(tmp_path / "m.onnx")["aerofix.calibration"])
+    assert set(calibration) == {*untrained_calibration(), "local"}
+    assert {"min_inliers", "inlier_weight", "place", "in_gallery", "sigma_tiles"} <= set(calibration["local"])
+    assert calibration["local"]["not_found_below"] == calibration["not_found_below"]
 
 
 def test_textures_may_have_moved(exported, tmp_path):

@@ -114,7 +114,7 @@ class PairSimulator:
         hfov = _between(config.hfov_deg, n, generator)
         side = config.tile_side_m * _between(config.scale, n, generator)
         distance = side / 2 / torch.tan(torch.deg2rad(hfov) / 2)
-        heading = torch.rand(n, generator=generator) * 360
+        heading = _between(config.heading_deg, n, generator)
         return Camera.looking_at(target[:, 0], target[:, 1], distance.clamp(min=25), heading, pitch, hfov)
 
 

@@ -19,7 +19,7 @@ from training.data.base import Task
 from training.data.held_out import HeldOutPhotos, HeldOutTiles
 from training.data.images import InputSize
 from training.data.pairs import PairSimulator
-from training.data.textures import load_textures
+from training.data.textures import Texture, load_textures, map_windows
 from training.errors import TrainingError
 from training.schema import STRICT, Ordered, Positive, Probability, Share
 
@@ -37,6 +37,7 @@ class SimulatedConfig:
 
     root: Path = Path(".")  # folder that the globs count from
     textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
+    map: Path | None = None  # instead of textures: one GeoTIFF, cut by its own scale; all of it is trained on
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # textures kept for validation and calibration
     tile_side_m: Positive = 86.0  # ground side of a map tile
     tile_share: Annotated[tuple[Share, Share], Ordered] = (0.5, 0.75)  # tile side over texture window side
@@ -45,6 +46,7 @@ class SimulatedConfig:
     scale: Annotated[tuple[Positive, Positive], Ordered] = (0.75, 1.35)  # ground side of the photo over the tile side
     pitch_deg: Annotated[tuple[_Pitch, _Pitch], Ordered] = (50.0, 90.0)
     nadir_share: Probability = 0.6  # share of photos with a pitch within 10° of straight down
+    heading_deg: tuple[float, float] = (0.0, 360.0)  # compass direction of the photo's top edge
     hfov_deg: Annotated[tuple[_FieldOfView, _FieldOfView], Ordered] = (35.0, 80.0)
     relief_share: Probability = 0.6  # share of scenes with raised blocks; the rest is flat
     # pitch of all test photos, [45, 60] for oblique ones; None: as in training
@@ -65,8 +67,14 @@ class Simulated:
     """
 
     def __init__(self, config: SimulatedConfig, size: InputSize, *, seed: int) -> None:
-        self.config, self.size, self.seed = config, size, seed
-        self.textures, self.held_out = load_textures(config)
+        self.size, self.seed = size, seed
+        if config.map is None:
+            self.config = config
+            self.textures, self.held_out = load_textures(config)
+        else:
+            self.textures, side_px = map_windows(config)
+            self.config = dataclasses.replace(config, window_px=(side_px, side_px))
+            self.held_out = list[Texture]()
 
     def train(self) -> PairSimulator:
         """One pair for each texture, new every time."""
@@ -81,7 +89,7 @@ class Simulated:
             TrainingError: no texture is held out.
         """
         if not self.held_out:
-            raise TrainingError("No texture is held out to judge by: raise data.held_out_share.")
+            raise TrainingError("No texture is held out to judge by: raise data.held_out_share, or leave data.map out.")
         config = self.config
         if config.test_pitch_deg is not None:
             config = dataclasses.replace(config, pitch_deg=config.test_pitch_deg, nadir_share=0.0)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Longer pictures are halved on reading: more pixels than this on a side are not worth their memory.
 MAX_SIDE_PX = 4096
+#: Maps of known scale are read at this many metres a pixel: a tile of 86 m then has more pixels than any small model
+#: looks at, and 2 km fit into ``load_scene``'s limit.
+MAP_GSD_M = 0.25
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,10 @@ def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
     Raises:
         TrainingError: a glob matches nothing, or a file is no picture.
     """
+    if data.map is not None:
+        raise TrainingError("data.map is all trained on, so nothing is held out to judge by: use data.textures.")
     if not data.textures:
-        raise TrainingError("data.textures is empty: give globs of aerial pictures, such as maps/*.tif.")
+        raise TrainingError("data.textures is empty: give globs of aerial pictures, such as maps/*.tif, or data.map.")
     train: list[Texture] = []
     held_out: list[Texture] = []
     for glob in data.textures:
@@ -62,6 +67,25 @@ def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
             f"Only {len(held_out)} textures, and all are held out. Add more, or set data.held_out_share=0."
         )
     return train, held_out
+
+
+def map_windows(data: SimulatedConfig) -> tuple[list[Texture], int]:
+    """The map as places to train on, and the side in pixels of the windows to cut from them.
+
+    A window is ``tile_side_m / tile_share`` wide on the ground, for the smaller share, and so is a place at least.
+
+    Raises:
+        TrainingError: there is no map, it cannot be read, or it is too small for two places.
+    """
+    if data.map is None:
+        raise TrainingError("data.map is not set: give a GeoTIFF, such as data.map=area.tif.")
+    side_m = data.tile_side_m / data.tile_share[0]
+    side_px = round(side_m / MAP_GSD_M)
+    image = (load_scene(data.root / data.map, gsd_m=MAP_GSD_M).texture[0] * 255).round().to(torch.uint8)
+    places = [Texture(data.map.name + name, "map", piece) for name, piece in _pieces(image, side_px)]
+    if len(places) < 2:
+        raise TrainingError(f"{data.map} is too small: it must have room for two squares of {side_m:.0f} m.")
+    return places, side_px
 
 
 def _pieces(image: Tensor, side_px: int) -> list[tuple[str, Tensor]]:

@@ -19,12 +19,21 @@ def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
 
 def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> Tensor:
     """All of the below, in the order in which light, lens, sensor and file do them."""
+    images = season(images, generator, strength=strength)
     images = shade(images, generator, strength=strength)
     images = colour(images, generator, strength=strength)
     images = haze(images, generator, strength=strength)
     images = blur(images, generator, strength=strength)
     images = noise(images, generator, strength=strength)
     return images.clamp(0, 1)
+
+
+def season(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
+    """Leaves turn and soils dry: channels mix, by up to 25 % each, so that what was the darker may be the lighter."""
+    n = images.shape[0]
+    mix = torch.rand(n, 3, 3, generator=generator, device=generator.device) - 0.5
+    mixed = torch.eye(3, device=images.device) + 0.5 * strength * uniform(n, 0, 1, generator)[:, 0] * mix
+    return torch.einsum("nij,njhw->nihw", mixed, images)
 
 
 def shade(images: Tensor, generator: Generator, *, strength: float) -> Tensor:

@@ -38,6 +38,8 @@ class Method(nn.Module, ABC):
 
     #: True asks the encoder for pooled features of every stage.
     needs_stages: bool = False
+    #: False asks for no embeddings, and saves the time of making them: they have no columns then.
+    needs_embedding: bool = True
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The images ``[B, 3, S, S]`` to encode, by name; every method has at least ``photo`` and ``tile``.

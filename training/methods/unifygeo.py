@@ -50,7 +50,6 @@ class UnifyGeoConfig:
         0.01  # labels below are no targets of L_mat; the authors' value
     )
     label_sigma_cells: Annotated[float, Field(ge=0.5, le=10)] = 1.0  # width of the soft label at every scale; ours
-    dense_weight: NotNegative = 0.0  # of ``dense_loss``, which the paper does not have; simulated data only
     scales: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4)  # coarsening of the map
 
 
@@ -90,9 +89,6 @@ class UnifyGeo(Method):
         parts = {"retrieval": retrieval, "matching": matching, "heatmap": heat, "rerank": rerank}
         loss = retrieval + config.matching_weight * matching + config.heatmap_weight * heat
         loss = loss + config.rerank_weight * rerank
-        if config.dense_weight:
-            parts["dense"] = dense_loss(dense(photo), dense(tile), batch, config)
-            loss = loss + config.dense_weight * parts["dense"]
         return {"loss": loss, **parts}
 
     def heatmap(self, photo: Features, tile: Features) -> Tensor:
@@ -176,35 +172,6 @@ def soft_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tensor:
     target = label.flatten(1) / label.flatten(1).sum(1, keepdim=True)
     loss = -(target * logits.flatten(1).log_softmax(1)).sum(1)
     return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
-
-
-def dense_loss(photo: Tensor, tile: Tensor, batch: Batch, config: UnifyGeoConfig) -> Tensor:
-    """The matching loss for every part of the photo, not only its centre: our addition, for matching by descriptors.
-
-    For photo positions p of which the ground u(p) lies on the tile: cross-entropy of ``softmax(<photo(p), tile> / T)``
-    over the tile's positions to the soft label around u(p). Every second position of every second row takes part.
-
-    Args:
-        photo: ``[B, C, h, w]`` dense descriptors.
-        tile: likewise.
-        batch: ``ground_m`` says where the ground is.
-        config: temperature and width of the label.
-
-    Raises:
-        TrainingError: the data set does not tell what the photo's pixels show.
-    """
-    if batch.ground_m is None:
-        raise TrainingError(
-            "method.dense_weight needs the ground of every pixel, which only simulated data has: set 0."
-        )
-    height, width = tile.shape[2:]
-    ground = F.adaptive_avg_pool2d(batch.ground_m.movedim(3, 1), (height, width))  # NaN if any of the cell's pixels is
-    share = (ground[:, :, ::2, ::2] / batch.tile_side_m[:, None, None, None]).flatten(2).transpose(1, 2)
-    cosines = torch.einsum("ncp,nchw->nphw", photo[:, :, ::2, ::2].flatten(2), tile)
-    known = (share.abs() < 0.5).all(2)  # NaN compares false
-    place = share[known]
-    label = soft_label(place, height, width, config.label_sigma_cells)
-    return soft_cross_entropy(cosines[known] / config.matching_temperature, label, torch.ones_like(place[:, 0]).bool())
 
 
 def local_scores(query: Features, reference: Features, candidates: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from training.batch import Features
 from training.config import ModelConfig
 from training.errors import TrainingError
 from training.models.heads import AttentionGeM, DenseHead, GeM
+from training.models.xfeat import DESCRIPTOR_DIM, STRIDE, XFeat
 
 #: Strides of the stages that convolutional backbones share.
 STRIDES = (4, 8, 16, 32)
@@ -51,10 +52,7 @@ class Encoder(nn.Module):
         self.local_dim = config.local_dim
         self.pool = GeM() if config.aggregation == "gem" else AttentionGeM(channels)
         self.project = nn.Linear(channels, config.embedding_dim) if config.embedding_dim else nn.Identity()
-        self.dense: DenseHead | None = None
-        if config.local_dim is not None:
-            self._require_stages("model.local_dim")
-            self.dense = DenseHead(self.stage_channels[self._finest :], config.local_dim)
+        self.dense = self._dense_head()
         settings = timm.data.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call, attr-defined]
         self.mean = nn.Buffer(255 * torch.tensor(settings["mean"]).view(1, 3, 1, 1))
         self.std = nn.Buffer(255 * torch.tensor(settings["std"]).view(1, 3, 1, 1))
@@ -64,25 +62,27 @@ class Encoder(nn.Module):
         """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
         return self.embed(self.last_map(image))
 
-    def features(self, image: Tensor, *, stages: bool = False) -> Features:
+    def features(self, image: Tensor, *, stages: bool = False, embedding: bool = True) -> Features:
         """Everything that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
 
         Args:
             image: RGB, 0 to 255 (uint8 or float).
             stages: also the mean of each stage's map, strides 4 to 32. GeM would cut their negative half away: many
                 backbones end a stage before any activation. Those of frozen stages carry no gradient.
+            embedding: False leaves it empty, ``[N, 0]``, where nothing else needs the backbone.
 
         Raises:
             TrainingError: stages are asked of a backbone that has none.
         """
-        if not stages and self.dense is None:
-            return Features(self(image))
+        if not stages and not isinstance(self.dense, DenseHead):
+            whole = self(image) if embedding else image.new_zeros((len(image), 0), dtype=torch.float32)
+            return Features(whole, local=self._own_local(image))
         self._require_stages("Features of stages")
         last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
         return Features(
             embedding=self.embed(self.backbone.forward_head(last)),  # type: ignore[operator]
             stages=tuple(m.mean((2, 3)) for m in maps) if stages else (),
-            local=None if self.dense is None else self.dense(maps[self._finest :]),
+            local=self.dense(maps[self._finest :]) if isinstance(self.dense, DenseHead) else self._own_local(image),
         )
 
     def last_map(self, image: Tensor) -> Tensor:
@@ -97,13 +97,36 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Encoder:
         """Training mode, except for batch statistics: batches of mixed views are too small and too odd to trust."""
         super().train(mode)
-        for module in self.backbone.modules():
+        for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
 
     def _normalised(self, image: Tensor) -> Tensor:
         return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def _dense_head(self) -> DenseHead | XFeat | None:
+        config = self.config
+        if config.local_dim is None:
+            return None
+        if config.local_from == "xfeat":
+            if (config.local_dim, config.local_stride) != (DESCRIPTOR_DIM, STRIDE):
+                raise TrainingError(
+                    f"XFeat's descriptors have {DESCRIPTOR_DIM} channels and stride {STRIDE}: "
+                    f"set model.local_dim={DESCRIPTOR_DIM} model.local_stride={STRIDE}."
+                )
+            xfeat = XFeat()
+            if config.weights != "none":
+                xfeat.load_published()
+            return xfeat
+        self._require_stages("model.local_dim")
+        return DenseHead(self.stage_channels[self._finest :], config.local_dim)
+
+    def _own_local(self, image: Tensor) -> Tensor | None:
+        """Descriptors that do not come from the backbone."""
+        if not isinstance(self.dense, XFeat):
+            return None
+        return F.normalize(self.dense(image.permute(0, 3, 1, 2).float()), dim=1)
 
     @property
     def _finest(self) -> int:

@@ -21,8 +21,7 @@ class GeM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pool each channel: the p-th root of the mean p-th power."""
-        p = self.p.clamp(min=1.0)
-        pooled: Tensor = maps.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+        pooled: Tensor = maps.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)
         return pooled
 
 

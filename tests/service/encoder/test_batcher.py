@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from service.encoder.batcher import Batcher
+from service.encoder.session import Features
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 from service.telemetry import RequestRecord, current_request
 
@@ -35,7 +36,7 @@ class FakeEncoder:
             raise Death
         embeddings = np.stack([np.cos(values * 0.01), np.sin(values * 0.01)], axis=1).astype(np.float32)
         embeddings[values == NAN] = np.nan
-        return embeddings
+        return Features(embeddings)
 
 
 def image(value):
@@ -148,6 +149,43 @@ async def test_an_image_without_an_embedding_fails_alone(batcher, encoder):
     good, bad = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(bad, EmbeddingError)
     assert np.isfinite(good.embedding).all()
+
+
+async def test_each_image_gets_its_own_local_descriptors():
+    def encode(images):
+        values = images[:, 0, 0, 0].astype(np.float32)
+        values[values == NAN] = np.nan
+        return Features(np.ones((len(images), 1), np.float32), np.broadcast_to(values, (3, 4, 2, len(images))).T)
+
+    batcher = Batcher(encode, max_batch=4, max_queue=6)
+    batcher.start()
+    one, broken, two = await asyncio.gather(*await enqueue(batcher, 1, NAN, 2), return_exceptions=True)
+    await batcher.close()
+    assert isinstance(broken, EmbeddingError)
+    np.testing.assert_array_equal(one.local, np.full((2, 4, 3), 1))
+    np.testing.assert_array_equal(two.local, np.full((2, 4, 3), 2))
+
+
+async def test_only_those_who_ask_get_descriptors_of_turned_copies():
+    described = []
+
+    def encode(images):
+        return Features(np.ones((len(images), 1), np.float32), np.ones((len(images), 2, 1, 1), np.float32))
+
+    def describe(images):
+        described.append(images[:, 0, 0, 0].tolist())
+        return images[:, :1, :1, 0, None, None] * np.ones((1, 3, 2, 1, 1), np.float32)
+
+    batcher = Batcher(encode, max_batch=4, max_queue=6, describe_turned=describe)
+    batcher.start()
+    images = [np.full((2, 2, 3), value, np.uint8) for value in (5, 6, 7)]
+    asked = (False, True, True)
+    answers = await asyncio.gather(*(batcher.encode(i, 9, turned=t) for i, t in zip(images, asked, strict=True)))
+    await batcher.close()
+    assert answers[0].turned is None
+    for answer, value in zip(answers[1:], (6, 7), strict=True):
+        np.testing.assert_array_equal(answer.turned, np.full((3, 2, 1, 1), value))
+    assert sorted(value for batch in described for value in batch) == [6, 7]
 
 
 async def test_images_of_another_size_fail_and_the_worker_lives(batcher, encoder):

@@ -1,10 +1,13 @@
 import json
+import math
 import re
+from dataclasses import replace
 
 import onnx
 import pytest
 from onnx import TensorProto
 
+from service.encoder.calibration import Calibration
 from service.encoder.contract import METADATA_KEYS, check_contract
 from service.errors import ContractBroken
 
@@ -96,12 +99,42 @@ def test_malformed_metadata_is_named(tmp_path, tiny_model, key, value):
         ({"refine_temperature": -1}, "must be positive"),
         ({"located_min_confidence": 0.6}, "located_min_confidence must lie in"),
         ({"not_found_below": 1.5}, "not_found_below must lie in"),
+        ({"local": 3}, "local must be an object"),
+        ({"local": {"inlier_weight": 0.1}}, "local: min_inliers must be a finite number"),
+        (
+            {"local": {"min_inliers": 2, "inlier_weight": 0.1}},
+            "local: min_inliers must be a whole number of at least 3",
+        ),
+        ({"local": {"min_inliers": 20.5, "inlier_weight": 0.1}}, "local: min_inliers must be a whole number"),
+        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight and .* negative"),
+        (
+            {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_exponent": -1}},
+            "local: .* sigma_exponent must not be negative",
+        ),
+        ({"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_tiles": 0}}, "local: .* must be positive"),
     ],
 )
 def test_malformed_calibration_is_named(tmp_path, tiny_model, calibration_json, change, reason):
     text = json.dumps(calibration_json | change)
     with pytest.raises(ContractBroken, match=reason):
         check_contract(tiny_model(tmp_path / "m.onnx", metadata={"calibration": text}))
+
+
+def test_the_section_local_overrides_the_calibration(calibration_json):
+    section = {"min_inliers": 30, "inlier_weight": 0.2, "sigma_tiles": 0.01, "sigma_exponent": 0.5}
+    local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
+    plain = Calibration.parse(json.dumps(calibration_json))
+    assert (local.min_inliers, local.inlier_weight) == (30, 0.2)
+    assert [local.sigma_factor(n) for n in (None, 10, 30, 120)] == [1, 1, 1, 0.5]
+    assert local.judge == replace(plain, sigma_tiles=0.01)
+    assert plain.local.judge is None
+
+
+def test_evidence(calibration_json):
+    section = {"min_inliers": 30, "inlier_weight": 0.2}
+    local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
+    assert [local.evidence(0.5, inliers) for inliers in (None, 0, 29, 30)] == [0.5] * 4
+    assert local.evidence(0.5, 90) == pytest.approx(0.5 + 0.2 * math.log(3))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x89PNG\r\n\x1a\n" + bytes(64)])

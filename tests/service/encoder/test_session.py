@@ -1,3 +1,5 @@
+import itertools
+import json
 import re
 
 import numpy as np
@@ -6,7 +8,7 @@ import onnxruntime
 import pytest
 
 from service.encoder.preprocess import preprocess
-from service.encoder.session import Encoder, cuda_options
+from service.encoder.session import Encoder, Features, cuda_options
 from service.errors import ContractBroken, DeviceUnavailable
 
 
@@ -25,7 +27,9 @@ def reference(path, images):
 
 def test_embeddings_are_those_of_the_graph(path):
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    embeddings = Encoder(path, "cpu").encode(images)
+    features = Encoder(path, "cpu").encode(images)
+    embeddings = features.embedding
+    assert features.local is None
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
 
@@ -38,10 +42,38 @@ def test_a_cpu_takes_two_images_for_each_core_and_a_gpu_all(path, monkeypatch):
     assert encoder.useful_batch(16) == 16
 
 
+def test_local_descriptors_are_those_of_the_graph(tmp_path, tiny_model):
+    images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    path = tiny_model(tmp_path / "m.onnx", local=True)
+    features = Encoder(path, "cpu").encode(images)
+    pooled = (images / 255).reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(features.embedding, reference(path, images), atol=1e-5)
+    np.testing.assert_allclose(features.local, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_turned_images_are_described_as_if_they_had_been_turned_before(tmp_path, tiny_model, calibration_json):
+    images = np.random.default_rng(6).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    section = {"min_inliers": 9, "inlier_weight": 0.1, "turns": 4}
+    calibration = {"calibration": json.dumps(calibration_json | {"local": section})}
+    encoder = Encoder(tiny_model(tmp_path / "m.onnx", local=True, metadata=calibration), "cpu")
+    turned = encoder.describe_turned(images)
+    assert turned.shape == (3, 3, 3, 8, 8)
+    for i, k in itertools.product(range(3), (1, 2, 3)):
+        expected = encoder.encode(np.rot90(images[i], k)[None].copy()).local[0]
+        np.testing.assert_allclose(turned[i, k - 1], expected, atol=1e-5)
+    blind = Encoder(tiny_model(tmp_path / "b.onnx", local=True), "cpu")
+    with pytest.raises(ValueError, match="any turn"):
+        blind.describe_turned(images)
+
+
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     encoder = Encoder(path, "cpu", threads=1)
     assert encoder.canary_agrees()
-    monkeypatch.setattr(encoder, "encode", lambda images: np.roll(Encoder.encode(encoder, images), 1, axis=1))
+
+    def wrong(images):
+        return Features(np.roll(Encoder.encode(encoder, images).embedding, 1, axis=1))
+
+    monkeypatch.setattr(encoder, "encode", wrong)
     assert not encoder.canary_agrees()
 
 
@@ -50,6 +82,8 @@ def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
     [
         ({"normalise": False}, "`embedding` must have unit norm"),
         ({"mix_batch": True}, "must not depend on the other images of its batch"),
+        ({"local": True, "local_op": "Identity"}, "`local` must have unit norm"),
+        ({"local": True, "local_op": "Log"}, "`local` must have unit norm"),
     ],
 )
 def test_numeric_clauses(tmp_path, tiny_model, overrides, clause):

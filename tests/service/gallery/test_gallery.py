@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,3 +252,13 @@ def test_a_write_that_the_disk_refuses_leaves_the_search_as_it_was(gallery, new_
             write()
     assert sorted(found(gallery.search(new_tile("a", seed=1).embedding[None], 5)[0])) == ["a", "b"]
     assert gallery.info().generation == 1
+
+
+def test_local_descriptors_come_back_in_the_order_asked_for(gallery, new_tile):
+    maps = [np.full((4, 2, 3), n, np.int8) for n in range(3)]
+    gallery.upsert([replace(new_tile(f"t{n}", seed=n), local=local) for n, local in enumerate(maps)])
+    gallery.upsert([new_tile("without", seed=9)])
+    two, none, unknown, zero = gallery.local_maps(["t2", "without", "unknown", "t0"])
+    assert (none, unknown) == (None, None)
+    np.testing.assert_array_equal(two, maps[2])
+    np.testing.assert_array_equal(zero, maps[0])

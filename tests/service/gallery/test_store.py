@@ -58,10 +58,45 @@ def test_numbers_of_deleted_tiles_never_come_back(store):
     assert store.image("b") == b"jpeg"
 
 
+def local_map(seed):
+    return np.random.default_rng(seed).integers(-127, 128, (8, 3, 4)).astype(np.int8)
+
+
+def test_descriptors_are_kept_replaced_and_gone_with_their_tile(store, path):
+    store.upsert([(*row("a"), local_map(1)), (*row("b"), local_map(2)), row("c"), (*row("d"), local_map(4))])
+    store.upsert([row("a"), (*row("b"), local_map(3))])  # a is now by a model without
+    store.delete(["d"])
+    store.close()
+    again = Store(path)
+    maps = again.local_maps([4, 3, 2, 1, 99])
+    assert list(maps) == [2]
+    np.testing.assert_array_equal(maps[2], local_map(3))
+    assert again.local_maps([]) == {}
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "damage", ["x'0300'", "substr(local, 1, 90)", "CAST(local || x'00' AS BLOB)", "'text'", "zeroblob(102)"]
+)
+def test_damaged_descriptors_are_named(store, damage):
+    store.upsert([(*row("a"), local_map(1))])
+    store.file.db.execute(f"UPDATE descriptors SET local = {damage}")
+    for read in (lambda: store.local_maps([1]), lambda: verify(store)):
+        with pytest.raises(GalleryUnusable, match="the descriptors of row 1 cannot be read"):
+            read()
+
+
+def test_descriptors_without_a_tile_are_named(store):
+    store.upsert([(*row("a"), local_map(1))])
+    store.file.db.execute("INSERT INTO descriptors SELECT 7, local, checksum FROM descriptors")
+    with pytest.raises(GalleryUnusable, match="descriptors of tiles that it does not list"):
+        verify(store)
+
+
 def test_deleting_leaves_nothing_behind(store):
-    store.upsert([row("a"), row("b")])
+    store.upsert([row("a"), (*row("b"), local_map(1))])
     store.delete(["a", "b"])
-    for table in ("tiles", "details", "centres"):
+    for table in ("tiles", "details", "centres", "descriptors"):
         assert store.file.db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
@@ -227,7 +262,7 @@ def test_a_row_that_makes_no_sense_is_named(store, path, column):
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("PRAGMA user_version = 99", "schema version 99.*reads up to 2"),
+        ("PRAGMA user_version = 99", "schema version 99.*reads up to 3"),
         ("PRAGMA application_id = 7", "not an aerofix gallery"),
     ],
 )

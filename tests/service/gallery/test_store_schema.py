@@ -11,6 +11,7 @@ import pytest
 from service.errors import GalleryUnusable, StorageFull
 from service.gallery.store import Store
 from service.gallery.store_copies import verify
+from service.gallery.store_reembed import Reembedding
 from service.gallery.store_schema import SCHEMA_VERSION
 
 WRITTEN_BY_1 = Path(__file__).parent / "data" / "schema-1.gz"
@@ -22,6 +23,10 @@ def old(tmp_path):
     path = tmp_path / "old.gallery"
     path.write_bytes(gzip.decompress(WRITTEN_BY_1.read_bytes()))
     return path
+
+
+WRITTEN_BY_2 = WRITTEN_BY_1.with_name("schema-2.gz")
+"""The same by the code that had schema 2, with another model's embedding of the first tile kept for later."""
 
 
 def version(path):
@@ -44,6 +49,24 @@ def test_a_gallery_of_schema_1_keeps_everything(old):
         assert store.imports.newest(10) == []
     assert version(old) == SCHEMA_VERSION
     with closing(Store(old)) as store:
+        assert verify(store) == 2
+
+
+def test_a_gallery_of_schema_2_gets_room_for_descriptors(tmp_path):
+    path = tmp_path / "old.gallery"
+    path.write_bytes(gzip.decompress(WRITTEN_BY_2.read_bytes()))
+    assert version(path) == 2
+    with closing(Store(path)) as store:
+        assert [(row.number, row.tile.id) for row in store.load()] == [(1, "town/r00c00"), (3, "fiji")]
+        assert (store.identity, store.generation) == ("1:model", 4)
+        assert store.local_maps([1, 3]) == {}
+        assert verify(store) == 2
+        assert Reembedding(store, "1:other").counts() == (0, 2)  # what was kept has no descriptors
+        row, local = next(store.load()), np.arange(-6, 6, dtype=np.int8).reshape(3, 2, 2)
+        store.upsert([(row.tile, row.embedding, b"new", local)])
+    assert version(path) == SCHEMA_VERSION
+    with closing(Store(path)) as store:
+        np.testing.assert_array_equal(store.local_maps([1, 3])[1], local)
         assert verify(store) == 2
 
 

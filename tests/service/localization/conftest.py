@@ -1,12 +1,21 @@
+import cmath
+import math
+
+import numpy as np
 import pytest
 
 from service.encoder.calibration import Calibration, Logistic
 from service.gallery.gallery import Hit
+from service.gallery.local_maps import to_int8
 from service.gallery.tile import Footprint, Tile
-from service.geo import offset
+from service.geo import offset, offset_m
+from service.localization.matching import cell_centres
+from service.localization.rerank import ground_grid
 
 SIDE_M = 100.0
 ORIGIN = (24.26, 120.72)
+CELLS = 24
+GRID = cell_centres(CELLS, CELLS)
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +39,71 @@ def hit():
         lat, lon = offset(*ORIGIN, east_m, north_m)
         footprint = Footprint.from_centre(float(lat), float(lon), 1.0, 100, 100)
         return Hit(Tile(f"{east_m:.3f}/{north_m:.3f}", footprint), score)
+
+    return make
+
+
+class Ground:
+    """Made-up ground with a descriptor at every point: sums of random waves, unlike those of any other seed.
+
+    Args:
+        seed: of the waves.
+        grain_m: distance over which descriptors become unlike.
+        channels: of a descriptor.
+    """
+
+    def __init__(self, seed, grain_m=6.0, channels=64):
+        rng = np.random.default_rng(seed)
+        shape = (channels, 8, 1)  # of a single wave a channel, all places look a little alike
+        self._waves = rng.normal(0, 1 / grain_m, shape) - 1j * rng.normal(0, 1 / grain_m, shape)
+        self._phases = rng.uniform(0, 2 * np.pi, shape)
+
+    def __call__(self, points_m):
+        """Unit descriptors ``[C, N]`` at points east + i·north."""
+        waves = np.cos((self._waves * np.ravel(points_m)).real + self._phases).sum(axis=1)
+        return waves / np.linalg.norm(waves, axis=0)
+
+
+def _spoil(descriptors, seed, noise=0.5, outliers=0.2):
+    """Turn every descriptor a little, and replace some by nonsense."""
+    rng = np.random.default_rng(seed)
+    random = rng.normal(size=descriptors.shape)
+    random /= np.linalg.norm(random, axis=0)
+    weight = np.where(rng.random(descriptors.shape[1]) < outliers, 1e3, noise)
+    spoilt = descriptors + weight * random
+    return (spoilt / np.linalg.norm(spoilt, axis=0)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def ground_of():
+    """``ground_of(seed)``: made-up ground, see ``Ground``."""
+    return Ground
+
+
+@pytest.fixture(scope="session")
+def spoil():
+    """``spoil(descriptors, seed, noise, outliers)``: as a model would see them on another day."""
+    return _spoil
+
+
+@pytest.fixture(scope="session")
+def tile_map(ground_of):
+    """``tile_map(hit, seed)``: the local map of a hit's tile, for ground whose origin is at 24.26, 120.72."""
+
+    def make(hit, seed=0):
+        east_m, north_m = offset_m(*ORIGIN, *hit.tile.footprint.centre)
+        points, _ = ground_grid(hit.tile.footprint, CELLS, CELLS, "squash")
+        return to_int8(ground_of(seed)(points + complex(east_m, north_m)).reshape(64, CELLS, CELLS))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photo_map(ground_of, spoil):
+    """``photo_map(centre_m, heading_deg, side_m)``: the local maps of a photo of that ground, in one turn."""
+
+    def make(centre_m=0j, heading_deg=0.0, side_m=SIDE_M, seed=0):
+        a = cmath.rect(side_m, -math.radians(heading_deg))
+        return spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(1, 64, CELLS, CELLS)
 
     return make

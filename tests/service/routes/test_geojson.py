@@ -8,7 +8,7 @@ def candidate(corners):
 
 
 def answer(**fields):
-    timing = schemas.Timing(decode=0, queue=0, encode=0, search=0, rerank=0, total=0)
+    timing = schemas.Timing(decode=0, queue=0, encode=0, search=0, rerank=0, refine=0, total=0)
     query = schemas.Query(width=1, height=1, used={})
     defaults = {"status": "not_found", "position": None, "candidates": [], "query": query, "searched_tiles": 0}
     defaults |= {"model_id": "m", "gallery_generation": 1, "request_id": "r", "timing_ms": timing}

@@ -4,9 +4,10 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Generator
 
-from training.data.simulated import SimulatedConfig
-from training.data.textures import load_textures
+from training.data.simulated import Simulated, SimulatedConfig
+from training.data.textures import MAP_GSD_M, load_textures, map_windows
 from training.errors import TrainingError
 
 
@@ -89,3 +90,44 @@ def test_a_large_map_is_many_places_that_share_no_ground(tmp_path):
     assert all(min(t.image.shape[1:]) >= 20 for t in train + held_out)
     seen = [int(v) for t in train + held_out for v in (t.image[0].int() * 256 + t.image[1].int()).flatten()]
     assert sorted(seen) == list(range(90 * 50))
+
+
+# --- one map of known scale --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def area(tmp_path_factory, write_tiff):
+    """A map of 100 m by 64 m at 0.5 m/px, brighter to the east."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 200, dtype=np.uint8), (3, 128, 200))
+    return write_tiff(tmp_path_factory.mktemp("map") / "area.tif", ramp, "EPSG:32651", 500_000, 2_680_000, 0.5)
+
+
+def test_a_map_is_cut_by_its_own_scale(area):
+    settings = SimulatedConfig(map=area, tile_side_m=20.0, tile_share=(0.8, 0.8))
+    places, side_px = map_windows(settings)
+    assert side_px == 20 / 0.8 / MAP_GSD_M == 100
+    assert len(places) == 4 * 2  # 100 m by 64 m, in squares of at least 25 m
+    assert all(min(place.image.shape[1:]) >= side_px for place in places)
+    assert len(names(places)) == 8
+
+
+def test_tiles_of_a_map_are_as_wide_as_asked_for(area):
+    """Across a tile the ramp rises by 255 · 20 m / 100 m, or falls along either axis: windows may be turned."""
+
+    class Size:
+        image_size, resize = 32, "squash"
+
+    dataset = Simulated(SimulatedConfig(map=area, tile_side_m=20.0, tile_share=(0.8, 0.8)), Size, seed=0)
+    tiles = dataset.train().load([0, 3], Generator().manual_seed(0), clean=True).tile
+    for tile in tiles.mean(1):
+        rise = max(abs(tile[:, -1] - tile[:, 0]).mean(), abs(tile[-1] - tile[0]).mean())
+        assert rise == pytest.approx(20 / 100 * 31 / 32, abs=0.01)  # between the centres of the outermost pixels
+
+
+def test_maps_without_room_or_held_out_places_name_the_fix(area):
+    with pytest.raises(TrainingError, match=r"two squares of 100 m"):
+        map_windows(SimulatedConfig(map=area, tile_side_m=80.0, tile_share=(0.8, 0.8)))
+    with pytest.raises(TrainingError, match=r"data\.map=area\.tif"):
+        map_windows(SimulatedConfig())
+    with pytest.raises(TrainingError, match=r"use data\.textures"):
+        load_textures(SimulatedConfig(map=area))

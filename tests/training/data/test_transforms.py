@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from training.data import transforms
-from training.data.transforms import augment, blur, colour, haze, noise, shade
+from training.data.transforms import augment, blur, colour, haze, noise, season, shade
 
-EACH = [shade, colour, haze, blur, noise]
+EACH = [season, shade, colour, haze, blur, noise]
 
 
 def generator(seed=0):
@@ -84,6 +84,14 @@ def test_blur_is_a_gaussian(images, monkeypatch, draw):
     padded = np.pad(images.double().numpy(), ((0, 0), (0, 0), (3, 3), (3, 3)), mode="edge")
     expected = sum(w / total * padded[:, :, 3 + i : 23 + i, 3 + j : 27 + j] for (i, j), w in weights.items())
     np.testing.assert_allclose(blurred, expected, atol=1e-5)
+
+
+def test_seasons_mix_the_channels_of_every_pixel_alike(images):
+    changed = season(images, generator(3), strength=1.0)
+    before, after = images[0].flatten(1).double(), changed[0].flatten(1).double()
+    mix = torch.linalg.lstsq(before.T, after.T).solution.T
+    torch.testing.assert_close(mix @ before, after, atol=1e-5, rtol=0)
+    assert 0.01 < (mix - torch.eye(3)).abs().max() <= 0.2501
 
 
 def test_grey_is_tinted_by_white_balance_alone(monkeypatch):

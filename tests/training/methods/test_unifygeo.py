@@ -17,7 +17,6 @@ from training.methods.unifygeo import (
     UnifyGeo,
     UnifyGeoConfig,
     collapse,
-    dense_loss,
     local_scores,
     locate,
     matching_map,
@@ -227,69 +226,3 @@ def test_eight_places_are_learnt_by_heart():
     assert before[2] > 10
     assert after[:2] == (1, 1)
     assert after[2] < 3
-
-
-# --- dense matching ----------------------------------------------------------------------------------------------
-
-
-def batch_with_ground(shares, pixels_per_cell=2, tile_side_m=80.0):
-    """A batch whose photos show, in each cell, the ground at ``shares [B, h, w, 2]`` of the tile's side."""
-    ground = torch.as_tensor(shares, dtype=torch.float64) * tile_side_m
-    ground = ground.repeat_interleave(pixels_per_cell, 1).repeat_interleave(pixels_per_cell, 2)
-    return replace(batch_of([(0.0, 0.0)] * len(ground), tile_side_m), ground_m=ground)
-
-
-def grid_shares(side):
-    """Where cell centres lie, when the photo is the tile: ``[side, side, 2]`` right, down."""
-    centre = (torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5
-    down, right = torch.meshgrid(centre, centre, indexing="ij")
-    return torch.stack((right, down), dim=2)
-
-
-def test_dense_loss_against_loops():
-    side, config = 4, UnifyGeoConfig(label_sigma_cells=0.8)
-    photo, tile = unit(2, 3, side, side, seed=1), unit(2, 3, side, side, seed=2)
-    shares = torch.rand(2, side, side, 2, dtype=torch.float64, generator=seeded(3)) * 1.2 - 0.6
-    shares[0, 0, 0] = NAN
-    losses = []
-    for b, row, column in itertools.product(range(2), range(0, side, 2), range(0, side, 2)):
-        right, down = shares[b, row, column].tolist()
-        if not (abs(right) < 0.5 and abs(down) < 0.5):
-            continue
-        logits, labels = [], []
-        for r, c in itertools.product(range(side), range(side)):
-            cosine = sum(float(photo[b, k, row, column] * tile[b, k, r, c]) for k in range(3))
-            logits.append(cosine / config.matching_temperature)
-            far = (c + 0.5 - (right + 0.5) * side) ** 2 + (r + 0.5 - (down + 0.5) * side) ** 2
-            labels.append(math.exp(-far / (2 * 0.8**2)))
-        total = math.log(sum(math.exp(x) for x in logits))
-        losses.append(sum(y * (total - x) for x, y in zip(logits, labels, strict=True)) / sum(labels))
-    assert 0 < len(losses) < 8
-    found = dense_loss(photo, tile, batch_with_ground(shares), config)
-    assert float(found) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
-
-
-def test_dense_loss_is_least_where_every_part_is_in_its_place():
-    side, config = 4, UnifyGeoConfig(label_sigma_cells=0.5)
-    tile = torch.eye(side * side, dtype=torch.float64).view(1, side * side, side, side)
-    straight = batch_with_ground(grid_shares(side)[None])
-    turned = batch_with_ground(torch.rot90(grid_shares(side), 1, (0, 1))[None])
-    quarter = torch.rot90(tile, 1, (2, 3))  # the photo, turned as its ground is
-    right_way = dense_loss(tile, tile, straight, config)
-    assert dense_loss(quarter, tile, turned, config) == pytest.approx(float(right_way))
-    assert dense_loss(tile, tile, turned, config) > right_way + 1
-    assert dense_loss(quarter, tile, straight, config) > right_way + 1
-
-
-def test_dense_loss_without_known_ground_is_zero_and_without_ground_an_error():
-    maps = unit(1, 3, 4, 4)
-    nowhere = batch_with_ground(torch.full((1, 4, 4, 2), NAN))
-    assert float(dense_loss(maps, maps, nowhere, UnifyGeoConfig())) == 0
-    with pytest.raises(TrainingError, match=r"dense_weight .* set 0"):
-        dense_loss(maps, maps, batch_of([(0.0, 0.0)]), UnifyGeoConfig())
-
-
-def test_dense_gradients_by_finite_differences():
-    photo, tile = (unit(1, 2, 4, 4, seed=s).requires_grad_() for s in (4, 5))
-    batch = batch_with_ground(grid_shares(4)[None])
-    assert torch.autograd.gradcheck(lambda a, b: dense_loss(a, b, batch, UnifyGeoConfig()), (photo, tile))

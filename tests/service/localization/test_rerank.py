@@ -1,0 +1,114 @@
+import cmath
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.encoder.calibration import MIN_INLIERS, Calibration
+from service.gallery.gallery import Hit
+from service.gallery.local_maps import to_int8
+from service.gallery.tile import Footprint, Tile
+from service.geo import offset
+from service.localization.matching import cell_centres
+from service.localization.rerank import MATCHED, ground_grid, rerank
+
+ORIGIN = (24.26, 120.72)
+SIDE_M, CELLS = 100.0, 24
+GRID = cell_centres(CELLS, CELLS)
+
+
+def test_the_tile_that_shows_the_ground_comes_first(hit, calibration, tile_map, photo_map):
+    hits = [hit(0.9, 500), hit(0.85, 900), hit(0.8), hit(0.75, 1300)]
+    ranking = rerank(hits, photo_map(heading_deg=130, side_m=120), [*map(tile_map, hits)], calibration, "squash")
+    best, *others = ranking.hits
+    assert (best.tile, best.score) == (hits[2].tile, 0.8)
+    assert best.inliers > 100
+    assert [other.tile for other in others] == [hits[i].tile for i in (0, 1, 3)]  # chance moves nobody
+    assert all(other.inliers < MIN_INLIERS for other in others)
+    assert ranking.evidence == [0.8, 0.9, 0.85, 0.75]  # judged by scores: the calibration knows nothing of inliers
+    assert ranking.calibration is calibration
+    assert len(ranking.matches[0].photo) == len(ranking.matches[0].ground_m) >= best.inliers
+
+
+def test_a_model_file_says_what_inliers_are_worth(hit, calibration, calibration_json, tile_map, photo_map):
+    hits = [hit(0.9, 500), hit(0.8)]
+    maps = [*map(tile_map, hits)]
+    section = {"min_inliers": 50, "inlier_weight": 0.5, "sigma_tiles": 0.02}
+    fitted = Calibration.parse(json.dumps(calibration_json | {"local": section}))
+    ranking = rerank(hits, photo_map(), maps, fitted, "squash")
+    assert ranking.evidence == [0.8 + 0.5 * math.log(ranking.hits[0].inliers / 50), 0.9]
+    assert ranking.calibration.sigma_tiles == 0.02
+    worthless = replace(calibration, local=replace(calibration.local, inlier_weight=0.0))
+    assert [each.score for each in rerank(hits, photo_map(), maps, worthless, "squash").hits] == [0.9, 0.8]
+
+
+def test_borders_that_are_alike_are_no_evidence(hit, calibration):
+    """Noise inside; the outer two cells, where a network sees the image's edge, are the same in photo and tile."""
+    rng = np.random.default_rng(0)
+    photo, tile = (rng.normal(size=(16, 28, 28)) for _ in range(2))
+    edge = np.ones((28, 28), dtype=bool)
+    edge[2:-2, 2:-2] = False
+    tile[:, edge] = photo[:, edge]
+    photo, tile = ((maps / np.linalg.norm(maps, axis=0)).astype(np.float32) for maps in (photo, tile))
+    ranking = rerank([hit(0.9)], photo[None], [to_int8(tile)], calibration, "squash")
+    assert ranking.hits[0].inliers < MIN_INLIERS < edge.sum()
+
+
+def test_rounding_to_eight_bits_prefers_no_cell(hit, calibration):
+    """Colours that differ by little: a vector that rounding has made longer must not look more similar than it is."""
+    rng = np.random.default_rng(0)
+    colours = 1 + 0.3 * rng.random((3, 8, 8))
+    photo = (colours / np.linalg.norm(colours, axis=0)).astype(np.float32)
+    ranking = rerank([hit(0.9)], photo[None], [to_int8(photo)], calibration, "squash")
+    assert ranking.hits[0].inliers > 55
+
+
+def test_candidates_without_descriptors_keep_their_score(hit, calibration, tile_map, photo_map):
+    hits = [hit(0.9, 500), hit(0.8), *(hit(0.7 - i / 100, 1000 * i + 2000) for i in range(MATCHED))]
+    ranking = rerank(hits, photo_map(), [None, tile_map(hits[1]), None], calibration, "squash")
+    assert ranking.hits[0].inliers > 100
+    assert [each.tile for each in ranking.hits[1:]] == [hits[0].tile, *(each.tile for each in hits[2:])]
+    assert {each.inliers for each in ranking.hits[1:]} == {None}
+    assert ranking.matches[1:] == [None] * (len(hits) - 1)
+
+
+def test_a_gallery_without_descriptors_is_judged_as_before(hit, calibration, calibration_json, photo_map):
+    fitted = Calibration.parse(json.dumps(calibration_json | {"local": {"min_inliers": 20, "inlier_weight": 0.5}}))
+    hits = [hit(0.9, 500), hit(0.8)]
+    ranking = rerank(hits, photo_map(), [None, None], fitted, "squash")
+    assert (ranking.hits, ranking.evidence, ranking.matches) == (hits, [0.9, 0.8], [None, None])
+    assert ranking.calibration is fitted
+
+
+def test_the_grid_of_a_north_up_tile_in_closed_form():
+    """300 m by 100 m: squashed, cells are three times as wide as high; cropped, the map spans the middle 100 m."""
+    footprint = Footprint.from_centre(*ORIGIN, 1.0, 300, 100)
+    centres, cell_m = ground_grid(footprint, 2, 2, "squash")
+    np.testing.assert_allclose(centres, [-75 + 25j, 75 + 25j, -75 - 25j, 75 - 25j], atol=0.01)
+    assert cell_m == pytest.approx(math.sqrt(150 * 50), rel=1e-4)
+    centres, cell_m = ground_grid(footprint, 2, 2, "center_crop")
+    np.testing.assert_allclose(centres, [-25 + 25j, 25 + 25j, -25 - 25j, 25 - 25j], atol=0.01)
+    assert cell_m == pytest.approx(50, rel=1e-4)
+    tall, _ = ground_grid(Footprint.from_centre(*ORIGIN, 1.0, 100, 300), 2, 2, "center_crop")
+    np.testing.assert_allclose(tall, centres, atol=0.01)
+
+
+@pytest.mark.parametrize("turn_deg", [0, 37, 90, 200])
+def test_the_grid_of_a_turned_tile_in_closed_form(turn_deg):
+    """The top of the image faces ``turn_deg``: what is right of its middle lies so far clockwise of east."""
+    turn = cmath.rect(1, -math.radians(turn_deg))
+    corners_m = [turn * each for each in (-50 + 50j, 50 + 50j, 50 - 50j, -50 - 50j)]
+    corners = [offset(*ORIGIN, each.real, each.imag) for each in corners_m]
+    centres, cell_m = ground_grid(Footprint.from_corners(corners, 64, 64), CELLS, CELLS, "squash")
+    np.testing.assert_allclose(centres, turn * SIDE_M * GRID, atol=0.02)
+    assert cell_m == pytest.approx(SIDE_M / CELLS, rel=1e-4)
+
+
+def test_a_tile_over_the_antimeridian(calibration, photo_map, tile_map, ground_of):
+    footprint = Footprint.from_centre(0.0, 180.0, 1.0, 100, 100)
+    points, _ = ground_grid(footprint, CELLS, CELLS, "squash")
+    local = to_int8(ground_of(0)(points).reshape(64, CELLS, CELLS))
+    ranking = rerank([Hit(Tile("t", footprint), 0.5)], photo_map(), [local], calibration, "squash")
+    assert ranking.hits[0].inliers > 100
