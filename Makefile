@@ -30,7 +30,10 @@ format: .venv/dev.done  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: .venv/dev.done  ## tables of speed and accuracy (accuracy on real photos needs DATA=folder)
+bench: .venv/dev.done .venv-bench/done  ## tables of speed and accuracy (accuracy on real photos needs DATA=folder)
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/tracks.py
 	$(if $(DATA),$(BIN)/python benchmarks/real.py --data $(DATA))
@@ -39,7 +42,7 @@ examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py
 
 clean:  ## remove the virtual environment and everything made
-	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench dist build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -54,3 +57,9 @@ clean:  ## remove the virtual environment and everything made
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
 	@$(PIP) --editable '.[cpu,otel,train,dev]'
 	@touch $@ .venv/cpu.done
+
+.venv-bench/done: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "installing other servers into .venv-bench (once, about 500 MB)"
+	@$(BIN)/python -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,bench]'
+	@touch $@

@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     timings = Timings()
     batcher = Batcher(
         encoder.encode,
-        settings.max_batch,
+        encoder.useful_batch(settings.max_batch),
         settings.max_queue,
         stuck_after_s=settings.deadline_s,  # by then all who waited for that batch have been answered
         on_batch=metrics.on_batch,

@@ -40,7 +40,10 @@ class Settings(BaseSettings):
 
     # load
     max_batch: int = Field(
-        16, ge=1, le=1024, description="Images; past 16 a CPU gains no throughput, a large GPU gains up to 64 or so."
+        16,
+        ge=1,
+        le=1024,
+        description="Images at once; a CPU takes two for each core, a large GPU gains up to 64 or so.",
     )
     max_queue: int = Field(
         128, ge=1, le=100_000, description="Images; 8 batches is about a second on a CPU, as long as a client waits."

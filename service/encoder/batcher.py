@@ -235,8 +235,8 @@ class Batcher:
         locals_ = [None] * len(batch) if features.local is None else features.local
         rows = zip(batch, features.embedding, locals_, strict=True)
         answers = [(item, _encoded(item, embedding, local, turned.get(item))) for item, embedding, local in rows]
+        self._on_batch(Batch(len(batch), reason, ended - started))  # before anybody can look whether it was told
         self._tell(_answer, answers)
-        self._on_batch(Batch(len(batch), reason, ended - started))
 
     def _turned(self, batch: list[_Item]) -> dict[_Item, LocalMaps]:
         """Descriptors of the turned copies of those images that want them."""

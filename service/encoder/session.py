@@ -25,6 +25,9 @@ Embeddings = NDArray[np.float32]
 LocalMaps = NDArray[np.float32]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Past this a batch no longer fits a CPU's caches: with the default model two cores embed 96 images a second in batches
+# of 4, 88 in batches of 8, and 71 in batches of 16.
+_IMAGES_PER_CORE = 2
 # Cosine between the canary's embedding now and at warm-up; kernels may sum in another order for another batch size,
 # which moves a unit vector by about 1e-6 in float32 and 1e-3 with reduced-precision kernels on a GPU.
 _CANARY_TOLERANCE = 1e-3
@@ -67,12 +70,15 @@ class Encoder:
         cuda_memory_bytes: int = 0,
     ) -> None:
         self.contract = check_contract(path)
+        self._threads = threads
         wanted = _choose_providers(device)
         settings = {_PROVIDERS["cuda"]: cuda_options(cuda_device, cuda_memory_bytes)}
         if _PROVIDERS["cuda"] in wanted:
             _preload_cuda()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # threads that wait for each other in a loop would take the cores on which the next photos are decoded
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only: a warning per node would drown the service's own log
         try:
             providers = [(name, settings.get(name, {})) for name in wanted]
@@ -126,6 +132,12 @@ class Encoder:
         """A session of the nodes that lead to ``local``: onnxruntime runs a whole graph, whatever outputs are asked."""
         part = onnx.utils.Extractor(onnx.load(os.fspath(path))).extract_model(["image"], ["local"])
         return ort.InferenceSession(part.SerializeToString(), options, providers=providers)
+
+    def useful_batch(self, most: int) -> int:
+        """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
+        if self.provider != _PROVIDERS["cpu"]:
+            return most
+        return min(most, _IMAGES_PER_CORE * (self._threads or os.cpu_count() or 1))
 
     def canary_agrees(self) -> bool:
         """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give."""

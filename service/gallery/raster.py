@@ -171,8 +171,10 @@ class Map:
             bands = warped.read(self._bands, window=window)
         if bands.dtype != np.uint8:
             low, high = self._stretch
-            bands = np.clip((np.nan_to_num(bands) - low) * (255 / (high - low)), 0, 255).round()
-        image = np.moveaxis(np.where(valid, bands, 0), 0, 2).astype(np.uint8)
+            bands = np.clip((np.nan_to_num(bands) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
+        if not valid.all():
+            bands[:, ~valid] = 0
+        image = np.moveaxis(bands, 0, 2)
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
     def footprint(self, left_m: float, top_m: float, side_px: int, pixel_m: float) -> Footprint:

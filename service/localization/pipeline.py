@@ -120,11 +120,7 @@ class Localizer:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        useful_side_px = DECODE_SCALE * self.contract.image_size
-        photo = await asyncio.to_thread(decode, data, self.settings.max_image_pixels, useful_side_px)
-        known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
-        generation = (await asyncio.to_thread(self.gallery.info)).generation
-        image, view = await asyncio.to_thread(self._view, photo, known, generation)
+        photo, known, generation, image, view = await asyncio.to_thread(self._prepare, data, hints)
         watch.lap("decode")
 
         turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
@@ -160,6 +156,13 @@ class Localizer:
             generation,
             steps,
         )
+
+    def _prepare(self, data: bytes, hints: Hints) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
+        """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
+        photo = decode(data, self.settings.max_image_pixels, DECODE_SCALE * self.contract.image_size)
+        known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
+        generation = self.gallery.info().generation
+        return photo, known, generation, *self._view(photo, known, generation)
 
     def _view(self, photo: Photo, known: Known, generation: int) -> tuple[NDArray[np.uint8], View]:
         """The model's input, and what it shows."""

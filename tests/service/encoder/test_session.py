@@ -34,6 +34,14 @@ def test_embeddings_are_those_of_the_graph(path):
     np.testing.assert_allclose(embeddings, reference(path, images), atol=1e-5)
 
 
+def test_a_cpu_takes_two_images_for_each_core_and_a_gpu_all(path, monkeypatch):
+    encoder = Encoder(path, "cpu", threads=3)
+    assert encoder.useful_batch(16) == 6
+    assert encoder.useful_batch(4) == 4
+    monkeypatch.setattr(encoder, "provider", "CUDAExecutionProvider")
+    assert encoder.useful_batch(16) == 16
+
+
 def test_local_descriptors_are_those_of_the_graph(tmp_path, tiny_model):
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     path = tiny_model(tmp_path / "m.onnx", local=True)

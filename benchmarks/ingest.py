@@ -1,0 +1,105 @@
+"""How much of the encoder's speed is left when a map is imported: reading, warping, JPEG, storing and all.
+
+    python benchmarks/ingest.py [--rounds 4] [--overlap 0.75]
+
+In turns: the encoder alone on batches of random images in this process, an import of the demo map by a running
+service (``POST /gallery/imports``), and the same map by `aerofix gallery add --url` (less the time of a command that
+adds nothing). Every tile is new: each round has its own prefix.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from servers import ROOT, aerofix
+
+sys.path.insert(0, str(ROOT))
+from service.encoder.session import Encoder
+from service.settings import Settings
+
+MAP = ROOT / "examples/town.tif"
+POLL_S = 0.2  # every answer costs the service a millisecond or two
+
+
+def encoder_rate(encoder: Encoder, batch: int, seconds: float) -> float:
+    """Images a second of the encoder alone."""
+    side = encoder.contract.image_size
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() < started + seconds:
+        encoder.encode(images)
+        done += batch
+    return done / (time.perf_counter() - started)
+
+
+def import_rate(http: httpx.Client, overlap: float, prefix: str) -> float:
+    """Tiles a second of an import, from the answer to its request until it is done."""
+    form = {"overlap": str(overlap), "prefix": prefix}
+    job = http.post("/gallery/imports", files={"file": ("town.tif", MAP.read_bytes())}, data=form).json()
+    started = time.perf_counter()
+    while job["state"] in ("queued", "running"):
+        time.sleep(POLL_S)
+        job = http.get(f"/gallery/imports/{job['id']}").json()
+    took = time.perf_counter() - started
+    if job["state"] != "done" or job["added"] != job["total"]:
+        raise SystemExit(f"the import went wrong: {job}")
+    return float(job["total"] / took)
+
+
+def command_rate(url: str, overlap: float, prefix: str, tiles: int) -> float:
+    """Tiles a second of the command line."""
+    command = [sys.executable, "-m", "service.cli", "gallery"]
+    add = ["add", str(MAP), "--overlap", str(overlap), "--prefix", prefix, "--url", url]
+
+    def seconds(words: list[str]) -> float:
+        started = time.perf_counter()
+        subprocess.run([*command, *words], check=True, capture_output=True, cwd=ROOT)
+        return time.perf_counter() - started
+
+    return tiles / (seconds(add) - seconds(["info", "--url", url]))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4, help="of the encoder alone, each round")
+    parser.add_argument("--overlap", type=float, default=0.75)
+    parser.add_argument("--model", type=Path, default=Settings().model)
+    chosen = parser.parse_args()
+    load = os.getloadavg()[0]
+    encoder = Encoder(chosen.model, "cpu")
+    batch = encoder.useful_batch(Settings().max_batch)
+    rates: dict[str, list[float]] = {"encoder alone": [], "import": [], "gallery add": []}
+    with tempfile.TemporaryDirectory() as folder:
+        server = aerofix(Path(folder) / "g.gallery", chosen.model)
+        with server.running() as url, httpx.Client(base_url=url.removesuffix(server.path), timeout=60) as http:
+            import_rate(http, 0.5, "warm-up")
+            tiles = http.get("/gallery").json()["count"]
+            for i in range(chosen.rounds):
+                rates["encoder alone"].append(encoder_rate(encoder, batch, chosen.seconds))
+                before = http.get("/gallery").json()["count"]
+                rates["import"].append(import_rate(http, chosen.overlap, f"import-{i}"))
+                tiles = http.get("/gallery").json()["count"] - before
+                rates["gallery add"].append(command_rate(str(http.base_url), chosen.overlap, f"add-{i}", tiles))
+    machine = f"{os.cpu_count()} CPUs, load before: {load:.1f}"
+    table = Table(title=f"{tiles} tiles a round; {machine} (goal: import at least 0.90)")
+    for column in ("", "images/s", "of the encoder alone", "of each round"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, each in rates.items():
+        shares = np.divide(each, rates["encoder alone"])
+        rounds = " ".join(f"{share:.2f}" for share in shares)
+        table.add_row(name, f"{np.median(each):.1f}", f"{np.median(shares):.2f}", rounds)
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()
