@@ -27,8 +27,8 @@ CHANCE = 0.01
 WEIGHTS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
 #: ``accuracy_m`` holds the truth as often as this.
 ACCURACY_SHARE = 0.68
-#: What real lenses, relief and maps add to the error of a position, in descriptor cells. Our judgement: no real photo is
-#: among those that are fitted.
+#: What real lenses, relief and maps add to the error of a position, in descriptor cells. Our judgement: no real photo
+#: is among those that are fitted.
 FLOOR_CELLS = 0.5
 #: A wrong tile is this far, in tile sides, from the truth: nearer ones show some of the same ground.
 APART_SIDES = 1.5
