@@ -33,6 +33,8 @@ RIGHT_WITHIN_SIDES = 0.5
 #: Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
 #: exactly, and rounding must not decide. ``service/localization/refine.py`` has the same number.
 NEAR_SIDES = 1.1
+#: ``accuracy_m`` holds the truth as often as this.
+ACCURACY_SHARE = 0.68
 #: Photos of places outside the map, as a share of all: the odds that confidence assumes.
 OUTSIDE_SHARE = 0.25
 #: Of photos of other places, at most this share may be called located.
@@ -210,7 +212,7 @@ def calibrate(answers: Answers, errors: Floats | None = None) -> tuple[dict[str,
         "place": place,
         "in_gallery": in_gallery,
         "rival_floor": rival_floor,
-        "sigma_tiles": float(np.quantile(errors[right], 0.68)) / math.sqrt(-2 * math.log(1 - 0.68)),
+        "sigma_tiles": rayleigh_sigma(errors[right]),
         "located_min_confidence": located_min,
         "not_found_below": 0.5,
     }
@@ -225,6 +227,11 @@ def calibrate(answers: Answers, errors: Floats | None = None) -> tuple[dict[str,
         f"expected calibration error of confidence: {calibration_error(confidence, right):.3f} (on the fitted photos)",
     ]
     return fitted, report
+
+
+def rayleigh_sigma(errors: Floats) -> float:
+    """Scale of the Rayleigh distribution that has ``ACCURACY_SHARE`` of its mass below that quantile of the errors."""
+    return float(np.quantile(errors, ACCURACY_SHARE)) / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
 
 
 def untrained_calibration() -> dict[str, Any]:

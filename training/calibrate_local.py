@@ -11,22 +11,19 @@ re-rank by sums of cosines.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from training.calibrate import RIGHT_WITHIN_SIDES, Answers, Floats, calibrate
+from training.calibrate import RIGHT_WITHIN_SIDES, Answers, Floats, calibrate, rayleigh_sigma
 from training.rehearsal import Rehearsal
 
 #: Share of wrong tiles that may reach ``min_inliers``.
 CHANCE = 0.01
 #: Weights that are tried, from hardly any to matches above all.
 WEIGHTS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
-#: ``accuracy_m`` holds the truth as often as this.
-ACCURACY_SHARE = 0.68
 #: What real lenses, relief and maps add to the error of a position, in descriptor cells. Our judgement: no real photo
 #: is among those that are fitted.
 FLOOR_CELLS = 0.5
@@ -112,8 +109,7 @@ def fit_sigma(found: Floats, errors: Floats) -> tuple[float, float]:
     spread = float(np.var(log_found))
     slope = float(np.cov(log_found, np.log(np.maximum(errors, 1e-6)), bias=True)[0, 1]) / spread if spread > 0 else 0.0
     exponent = max(0.0, -slope)
-    scaled = errors * np.exp(exponent * log_found)
-    return exponent, float(np.quantile(scaled, ACCURACY_SHARE)) / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    return exponent, rayleigh_sigma(errors * np.exp(exponent * log_found))
 
 
 def _provisional(base: dict[str, Any], evidence: Evidence, turns: int) -> dict[str, Any]:

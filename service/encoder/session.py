@@ -98,9 +98,8 @@ class Encoder:
                     "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                 )
             log.warning("%s; name --device cuda to insist on the GPU", fallback)
-        self._describe = (
-            self._describer(path, options, providers) if self.contract.calibration.local.turns > 1 else None
-        )
+        turned = self.contract.local_shape is not None and self.contract.calibration.local.turns > 1
+        self._describe = self._describer(path, options, providers) if turned else None
         self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
         self._canary_embedding = self._warm_up(path)
 
