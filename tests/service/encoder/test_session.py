@@ -61,9 +61,10 @@ def test_turned_images_are_described_as_if_they_had_been_turned_before(tmp_path,
     for i, k in itertools.product(range(3), (1, 2, 3)):
         expected = encoder.encode(np.rot90(images[i], k)[None].copy()).local[0]
         np.testing.assert_allclose(turned[i, k - 1], expected, atol=1e-5)
-    blind = Encoder(tiny_model(tmp_path / "b.onnx", local=True), "cpu")
-    with pytest.raises(ValueError, match="any turn"):
-        blind.describe_turned(images)
+    for local, metadata in ((True, None), (False, calibration)):  # no turns are asked for; there is nothing to turn
+        plain = Encoder(tiny_model(tmp_path / f"{local}.onnx", local=local, metadata=metadata), "cpu")
+        with pytest.raises(ValueError, match="any turn"):
+            plain.describe_turned(images)
 
 
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
