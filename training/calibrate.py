@@ -259,13 +259,15 @@ def fit_logistic(score: Floats, margin: Floats, target: NDArray[np.bool_], *, ri
         curvature = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(3)
         step = np.linalg.solve(curvature, gradient)
         weights = weights - step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
-    return dict(zip(("bias", "score", "margin"), (float(w) for w in weights), strict=True))
+    curve = dict(zip(("bias", "score", "margin"), (float(w) for w in weights), strict=True))
+    return curve | {"fitted_on": len(score)}
 
 
 def probability(curve: dict[str, float], score: Floats, margin: Floats) -> Floats:
-    """The logistic curve's value at each (score, margin)."""
+    """The logistic curve's value at each (score, margin), as far from 0 and 1 as the answers it was fitted on allow."""
     z = curve["bias"] + curve["score"] * score + curve["margin"] * margin
-    p: Floats = 1 / (1 + np.exp(-np.clip(z, -30, 30)))
+    unseen = 1 / (curve["fitted_on"] + 2) if "fitted_on" in curve else 0.0
+    p: Floats = np.clip(1 / (1 + np.exp(-np.clip(z, -30, 30))), unseen, 1 - unseen)
     return p
 
 

@@ -24,16 +24,24 @@ _SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers
 
 @dataclass(frozen=True)
 class Logistic:
-    """P = 1 / (1 + exp(−(bias + score·s + margin·m))), fitted on held-out photos (Platt 1999)."""
+    """P = 1 / (1 + exp(−(bias + score·s + margin·m))), fitted on held-out photos (Platt 1999).
+
+    Attributes:
+        fitted_on: answers that it was fitted on; None: not said. However clear a case, n answers do not tell it from
+            one that goes wrong once in n + 2 times (Laplace's rule of succession): P stays that far from 0 and 1.
+    """
 
     bias: float
     score: float
     margin: float
+    fitted_on: int | None = None
 
     def __call__(self, score: float, margin: float) -> float:
         """Probability in [0, 1] for a cosine ``score`` and its ``margin`` over the best rival."""
         z = self.bias + self.score * score + self.margin * margin
-        return 0.5 * (1.0 + math.tanh(0.5 * z))  # the logistic function, without overflow for large |z|
+        probability = 0.5 * (1.0 + math.tanh(0.5 * z))  # the logistic function, without overflow for large |z|
+        unseen = 0.0 if self.fitted_on is None else 1.0 / (self.fitted_on + 2)
+        return min(max(probability, unseen), 1.0 - unseen)
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,13 @@ def _logistic(raw: dict[str, Any], name: str) -> Logistic:
     part = raw.get(name)
     if not isinstance(part, dict):
         raise ValueError(f"{name} must be an object with bias, score and margin")
-    return Logistic(*(_finite(part, key, f"{name}.") for key in ("bias", "score", "margin")))
+    fitted_on = None
+    if "fitted_on" in part:
+        answers = _finite(part, "fitted_on", f"{name}.")
+        if answers < 0 or answers != int(answers):
+            raise ValueError(f"{name}.fitted_on must be a whole number, not negative")
+        fitted_on = int(answers)
+    return Logistic(*(_finite(part, key, f"{name}.") for key in ("bias", "score", "margin")), fitted_on)
 
 
 def _finite(raw: dict[str, Any], key: str, prefix: str = "") -> float:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 SIDE_M, ORIGIN = 86.0, (24.26, 120.72)
 CALIBRATION = {
     "version": 1,
-    "place": {"bias": -3.0, "score": 2.5, "margin": 9.0},
+    "place": {"bias": -3.0, "score": 2.5, "margin": 9.0, "fitted_on": 8},
     "in_gallery": {"bias": -2.0, "score": 6.0, "margin": 1.0},
     "rival_floor": 0.21,
     "sigma_tiles": 0.17,

@@ -93,6 +93,7 @@ def test_malformed_metadata_is_named(tmp_path, tiny_model, key, value):
     ("change", "reason"),
     [
         ({"place": None}, "place must be an object"),
+        ({"place": {"bias": 0, "score": 1, "margin": 1, "fitted_on": -1}}, "place.fitted_on must be a whole number"),
         ({"in_gallery": {"bias": 0, "score": 1}}, "in_gallery.margin must be a finite number"),
         ({"rival_floor": "0.2"}, "rival_floor must be a finite number"),
         ({"sigma_tiles": 0}, "must be positive"),

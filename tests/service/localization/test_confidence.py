@@ -34,6 +34,13 @@ def test_logistic_does_not_overflow():
     assert Logistic(1e6, 0, 0)(0, 0) == 1
 
 
+def test_a_curve_claims_no_more_than_its_answers_support():
+    curve = Logistic(0, 100, 0, fitted_on=98)
+    assert curve(1, 0) == pytest.approx(0.99)  # 98 of 98 right: the next is wrong once in 100 times
+    assert curve(-1, 0) == pytest.approx(0.01)
+    assert curve(0.01, 0) == pytest.approx(sigmoid(1))
+
+
 def test_the_margin_is_over_the_best_rival_of_another_place(hit, calibration):
     result = judge([hit(0.9), hit(0.85, 60), hit(0.7, 500), hit(0.6, 900)], calibration)
     assert result.confidence == pytest.approx(sigmoid(-2 + 4 * 0.9 + 10 * (0.9 - 0.7)))
