@@ -166,7 +166,8 @@ def _logistic(raw: dict[str, Any], name: str) -> Logistic:
         if answers < 0 or answers != int(answers):
             raise ValueError(f"{name}.fitted_on must be a whole number, not negative")
         fitted_on = int(answers)
-    return Logistic(*(_finite(part, key, f"{name}.") for key in ("bias", "score", "margin")), fitted_on)
+    bias, score, margin = (_finite(part, key, f"{name}.") for key in ("bias", "score", "margin"))
+    return Logistic(bias, score, margin, fitted_on)
 
 
 def _finite(raw: dict[str, Any], key: str, prefix: str = "") -> float:

@@ -17,14 +17,14 @@ from service.imaging.view import ground_width_m, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.hints import Hints, Known, resolve
 from service.localization.refine import matched_position, weighted_position
-from service.localization.rerank import MATCHED, Ranking, rerank, unmatched, with_others
+from service.localization.rerank import GLANCED, Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
 
-# Candidates fetched from the index, however few are asked for: tiles overlap, so the best dozen may all be of one
-# place, and the confidence needs the best rival of another.
-MIN_CANDIDATES = 64
+# Candidates fetched from the index, however few are asked for: as many as are looked at. Tiles overlap, so the best
+# dozen may all be of one place, and the confidence needs the best rival of another.
+MIN_CANDIDATES = GLANCED
 # Photos are decoded to at least this many times the model's input size: the view may be cropped to a part of them.
 DECODE_SCALE = 4
 
@@ -198,7 +198,7 @@ class Localizer:
 
     def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
         """The candidates in their final order."""
-        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:MATCHED]])
+        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:GLANCED]])
         return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
 
     def _position(self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool) -> Position:

@@ -1,11 +1,13 @@
 """A position between tile centres.
 
-With local descriptors, the photo is laid on the ground: position, heading and scale from the matches of all tiles round
-the best one, so that a photo across their borders has its matches on both sides. Without, or where too few matches
+With local descriptors, the photo is laid on the ground: position, heading and scale, for a tilted photo its perspective,
+from the matches of all tiles round the best one, so that a photo across their borders has its matches on both sides. Without, or where too few matches
 agree, the centres of good candidates are weighed by similarity: tiles overlap, so the photo's centre usually lies
 between several.
 """
 
+import cmath
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ from service.geo import offset, offset_m
 from service.localization.matching import fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m
+from service.localization.tilt import fit_tilted
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Fix:
 
     Attributes:
         lat, lon: ground point at the centre of the photo, degrees.
-        heading_deg: compass direction of the photo's top edge, in [0, 360).
-        side_m: ground that the compared square's side covers, metres.
+        heading_deg: compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points.
+        side_m: ground that the compared square's side covers, metres; at its centre when the photo is tilted.
         inliers: positions of the photo that agree.
     """
 
@@ -61,16 +64,22 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
             ground_m.append(matches.ground_m + complex(east_m, north_m))
             tolerance_m.append(matches.tolerance_m)
     positions = np.concatenate(photo)
-    fit = fit_similarity(positions, np.concatenate(ground_m), np.concatenate(tolerance_m), scale_range_m(side_m))
-    if fit is None or abs(fit.b) > NEAR_SIDES * side_m:
+    on_ground, tolerances = np.concatenate(ground_m), np.concatenate(tolerance_m)
+    level = fit_similarity(positions, on_ground, tolerances, scale_range_m(side_m))
+    if level is None:
         return None
-    inliers = len(np.unique(positions[fit.inliers]))  # overlapping tiles show some positions twice
-    if inliers < min_inliers:
+    tilted = fit_tilted(level, positions, on_ground, tolerances)
+    if tilted is None:
+        centre, right, up, agree = level.b, level.a, 1j * level.a, level.inliers
+    else:
+        centre, right, up, agree = tilted.centre, tilted.right, tilted.up, tilted.inliers
+    inliers = len(np.unique(positions[agree]))  # overlapping tiles show some positions twice
+    if abs(centre) > NEAR_SIDES * side_m or inliers < min_inliers:
         return None
-    lat, lon = offset(lat0, lon0, fit.b.real, fit.b.imag)
-    # the square's top, up = i, faces i·a; a turn of a is counter-clockwise, a compass turns clockwise
-    heading_deg = (turned_deg - fit.rotation_deg) % 360.0 % 360.0  # the first makes 360 of a hair below 0
-    return Fix(float(lat), float(lon), heading_deg, fit.scale, inliers)
+    lat, lon = offset(lat0, lon0, centre.real, centre.imag)
+    # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
+    heading_deg = (turned_deg + 90.0 - math.degrees(cmath.phase(up))) % 360.0 % 360.0
+    return Fix(float(lat), float(lon), heading_deg, abs(right), inliers)
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:

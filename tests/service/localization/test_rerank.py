@@ -32,6 +32,20 @@ def test_the_tile_that_shows_the_ground_comes_first(hit, calibration, tile_map, 
     assert len(ranking.matches[0].photo) == len(ranking.matches[0].ground_m) >= best.inliers
 
 
+def test_of_many_candidates_those_that_look_alike_are_matched(hit, calibration, tile_map, photo_map):
+    """The right one is the last by score; turned by a quarter, too."""
+    others = [hit(0.9 - i / 1000, 1000.0 * (i + 1)) for i in range(2 * MATCHED)]
+    hits = [*others, hit(0.8)]
+    level = photo_map(heading_deg=40)
+    turned = np.concatenate([np.rot90(level, k - 1, axes=(2, 3)) for k in range(4)])  # as it is: a quarter too far
+    ranking = rerank(hits, turned, [*map(tile_map, hits)], calibration, "squash")
+    (found,) = [each for each in ranking.hits if each.tile == hits[-1].tile]
+    assert found.inliers > 100
+    matched = [each for each in ranking.hits if each.inliers is not None]
+    assert len(matched) == MATCHED == sum(each is not None for each in ranking.matches)
+    assert {each.inliers is None for each in ranking.hits if each not in matched} == {True}
+
+
 def test_a_model_file_says_what_inliers_are_worth(hit, calibration, calibration_json, tile_map, photo_map):
     hits = [hit(0.9, 500), hit(0.8)]
     maps = [*map(tile_map, hits)]

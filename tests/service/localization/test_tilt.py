@@ -1,0 +1,82 @@
+import cmath
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.localization.matching import cell_centres, fit_similarity
+from service.localization.tilt import fit_tilted
+
+SIDE_M, CELLS = 86.0, 24
+GRID = cell_centres(CELLS, CELLS)
+TOLERANCE_M = np.full(len(GRID), 1.5 * SIDE_M / CELLS)
+SCALES = (0.4 * SIDE_M, 2.5 * SIDE_M)
+
+
+def ground_seen(points, *, pitch_deg, heading_deg, centre_m=0j, hfov_deg=60.0):
+    """Where the rays of a pinhole camera, its square a tile wide, meet the ground."""
+    half, pitch = math.tan(math.radians(hfov_deg / 2)), math.radians(pitch_deg)
+    distance_m = SIDE_M / 2 / half
+    right, up = 2 * half * points.real, 2 * half * points.imag
+    down = math.sin(pitch) - up * math.cos(pitch)
+    ahead = math.cos(pitch) + up * math.sin(pitch)
+    height_m = distance_m * math.sin(pitch)
+    on_axis = height_m * (right + 1j * ahead) / down - 1j * distance_m * math.cos(pitch)
+    return centre_m + cmath.rect(1, -math.radians(heading_deg)) * on_axis
+
+
+def spoil(ground, seed, noise_m=1.0, outliers=0.3):
+    """Matches as descriptors make them: off by a metre, and a third of them anywhere."""
+    rng = np.random.default_rng(seed)
+    noisy = ground + noise_m * (rng.normal(size=len(ground)) + 1j * rng.normal(size=len(ground)))
+    anywhere = SIDE_M * (rng.uniform(-1, 1, len(ground)) + 1j * rng.uniform(-1, 1, len(ground)))
+    return np.where(rng.random(len(ground)) < outliers, anywhere, noisy)
+
+
+def level(target):
+    return fit_similarity(GRID, target, TOLERANCE_M, SCALES)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    pitch_deg=st.floats(45, 70),
+    heading_deg=st.floats(0, 360),
+    shift=st.tuples(st.floats(0, 0.4), st.floats(0, 2 * math.pi)),
+    seed=st.integers(0, 999),
+)
+def test_a_tilted_view_is_laid_on_the_ground(pitch_deg, heading_deg, shift, seed):
+    centre_m = SIDE_M * cmath.rect(*shift)
+    target = spoil(ground_seen(GRID, pitch_deg=pitch_deg, heading_deg=heading_deg, centre_m=centre_m), seed)
+    fit = level(target)
+    found = fit_tilted(fit, GRID, target, TOLERANCE_M)
+    assert abs(found.centre - centre_m) < 0.6
+    assert abs((90 - math.degrees(cmath.phase(found.up)) - heading_deg + 180) % 360 - 180) < 2
+    assert abs(found.right) == pytest.approx(SIDE_M, rel=0.03)
+    assert abs(found.up) == pytest.approx(SIDE_M / math.sin(math.radians(pitch_deg)), rel=0.05)
+    assert found.inliers.sum() > fit.count
+
+
+def test_without_noise_it_is_exact():
+    target = ground_seen(GRID, pitch_deg=50, heading_deg=30, centre_m=10 + 5j)
+    found = fit_tilted(level(target), GRID, target, TOLERANCE_M)
+    np.testing.assert_allclose(found(GRID), target, atol=1e-6)
+    step = 1e-6  # slopes by finite differences
+    ahead = ground_seen(np.array([0, step, 1j * step]), pitch_deg=50, heading_deg=30, centre_m=10 + 5j)
+    assert abs(found.right - (ahead[1] - ahead[0]) / step) < 1e-3
+    assert abs(found.up - (ahead[2] - ahead[0]) / step) < 1e-3
+    assert found.inliers.all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_view_straight_down_stays_a_similarity(seed):
+    target = spoil(ground_seen(GRID, pitch_deg=90, heading_deg=200), seed)
+    assert fit_tilted(level(target), GRID, target, TOLERANCE_M) is None
+
+
+def test_few_matches_are_not_asked():
+    few = slice(None, None, len(GRID) // 15)
+    target = ground_seen(GRID, pitch_deg=50, heading_deg=0)[few]
+    fit = fit_similarity(GRID[few], target, TOLERANCE_M[few], SCALES)
+    assert fit_tilted(fit, GRID[few], target, TOLERANCE_M[few]) is None
