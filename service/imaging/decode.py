@@ -50,20 +50,58 @@ class Photo:
     pose: Pose
 
 
-def decode(data: bytes, max_pixels: int, useful_side_px: int | None = None) -> Photo:
-    """Decode an image file.
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo of which the header is read, and no pixel decoded yet.
+
+    Attributes:
+        width, height: upright, in pixels.
+        pose: what EXIF and XMP say about the camera.
+    """
+
+    width: int
+    height: int
+    pose: Pose
+    _image: ImageFile.ImageFile
+    _orientation: int
+    _data: bytes
+    _kind: str
+
+    def decode(self, useful_side_px: int | None = None) -> Photo:
+        """Decode it, once.
+
+        Args:
+            useful_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as both sides keep this many pixels; None
+                decodes at full size.
+
+        Raises:
+            ImageTruncated: the data ends early.
+            ImageUndecodable: the data is damaged or of an unsupported kind.
+        """
+        try:
+            if useful_side_px is not None:
+                self._image.draft("RGB", (useful_side_px, useful_side_px))
+            self._image.load()
+            upright = _to_rgb(self._image)
+            if self._orientation in _TURNS:
+                upright = upright.transpose(_TURNS[self._orientation])
+        except Exception as error:  # see open_photo
+            raise _damaged(self._data, self._kind, error) from error
+        return Photo(upright, self.width, self.height, self.pose)
+
+
+def open_photo(data: bytes, max_pixels: int) -> PhotoFile:
+    """Read an image file's header.
 
     Args:
         data: the file's bytes; its name plays no role.
-        max_pixels: more than these in the header and nothing is decoded.
-        useful_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as both sides keep this many pixels; None
-            decodes at full size.
+        max_pixels: more than these in the header are refused.
 
     Raises:
         UnsupportedMediaType: not JPEG, PNG, WebP or TIFF.
         ImageTooManyPixels: the header announces more than ``max_pixels``.
         ImageTruncated: the data ends early.
-        ImageUndecodable: the data is damaged, of an unsupported kind, or smaller than 16 pixels a side.
+        ImageUndecodable: the data is damaged, or the image smaller than 16 pixels a side.
     """
     kind = _kind(data)
     try:
@@ -71,20 +109,19 @@ def decode(data: bytes, max_pixels: int, useful_side_px: int | None = None) -> P
     except Exception as error:  # Pillow's plugins raise whatever damaged headers lead them to
         raise _damaged(data, kind, error) from error
     _check_size(image.size, max_pixels)
-    width, height = image.size
     try:
-        if useful_side_px is not None:
-            image.draft("RGB", (useful_side_px, useful_side_px))
-        image.load()  # before metadata is read: Pillow loads a PNG to find its EXIF, and a second load says nothing
+        if kind == "PNG":
+            image.load()  # Pillow finds EXIF behind the pixels, and a second load says nothing of it
         orientation = _orientation(image)
-        upright = _to_rgb(image)
-        if orientation in _TURNS:
-            upright = upright.transpose(_TURNS[orientation])
     except Exception as error:  # see above
         raise _damaged(data, kind, error) from error
-    if orientation >= 5:  # a quarter turn
-        width, height = height, width
-    return Photo(upright, width, height, read_pose(image))
+    width, height = image.size if orientation < 5 else image.size[::-1]  # from 5 on, a quarter turn
+    return PhotoFile(width, height, read_pose(image), image, orientation, data, kind)
+
+
+def decode(data: bytes, max_pixels: int, useful_side_px: int | None = None) -> Photo:
+    """Read and decode an image file; see ``open_photo`` and ``PhotoFile.decode``."""
+    return open_photo(data, max_pixels).decode(useful_side_px)
 
 
 def _kind(data: bytes) -> str:

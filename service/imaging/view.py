@@ -13,31 +13,33 @@ def ground_width_m(altitude_m: float, hfov_deg: float) -> float:
     return 2 * altitude_m * math.tan(math.radians(hfov_deg) / 2)
 
 
-def make_view(
-    photo: Photo,
-    heading_deg: float | None = None,
-    width_m: float | None = None,
-    tile_side_m: float | None = None,
-) -> Image.Image:
+def kept_share(short_side_m: float, tile_side_m: float | None) -> float:
+    """Share of a photo's shorter side, in (0, 1], that is compared with tiles.
+
+    A photo that shows more than a tile is cropped to one; one that shows less is left: there is nothing to add.
+
+    Args:
+        short_side_m: ground that the photo's shorter side covers.
+        tile_side_m: side of the tiles to compare with; None crops nothing.
+    """
+    return 1.0 if tile_side_m is None else min(1.0, tile_side_m / short_side_m)
+
+
+def make_view(photo: Photo, heading_deg: float | None = None, share: float = 1.0) -> Image.Image:
     """Cut the view to search with out of a photo.
 
     Args:
         photo: the decoded photo.
         heading_deg: compass direction of its top edge; None leaves it as it is.
-        width_m: ground that its width covers, in metres.
-        tile_side_m: side of the tiles to compare with; with ``width_m``, a photo that shows more than a tile is
-            cropped to one. One that shows less is left as it is: there is nothing to add.
+        share: of its shorter side, see ``kept_share``.
 
     Returns:
         A square RGB image around the photo's centre.
     """
-    image = photo.image
-    side_px = min(image.size)
-    if width_m is not None and tile_side_m is not None:
-        side_px = min(side_px, max(1, round(tile_side_m / width_m * image.width)))
+    side_px = max(1, round(share * min(photo.image.size)))
     if heading_deg is None or heading_deg % 360 == 0:
-        return center_square(image, side_px)
-    return north_up(image, heading_deg, side_px)
+        return center_square(photo.image, side_px)
+    return north_up(photo.image, heading_deg, side_px)
 
 
 def north_up(image: Image.Image, heading_deg: float, side_px: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """The main job: a photo in, a position out."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,8 +13,8 @@ from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.gallery.gallery import Gallery, Hit
 from service.geo import Circle
-from service.imaging.decode import Photo, decode
-from service.imaging.view import ground_width_m, make_view
+from service.imaging.decode import Photo, PhotoFile, open_photo
+from service.imaging.view import ground_width_m, kept_share, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.hints import Hints, Known, resolve
 from service.localization.refine import matched_position, weighted_position
@@ -25,8 +26,9 @@ from service.telemetry import Stopwatch
 # Candidates fetched from the index, however few are asked for: as many as are looked at. Tiles overlap, so the best
 # dozen may all be of one place, and the confidence needs the best rival of another.
 MIN_CANDIDATES = GLANCED
-# Photos are decoded to at least this many times the model's input size: the view may be cropped to a part of them.
-DECODE_SCALE = 4
+# Photos are decoded to at least this many pixels for each pixel of the model's input, along a side: half of them would
+# do if shrinking were perfect.
+DECODE_SCALE = 2
 
 
 @dataclass(frozen=True)
@@ -159,23 +161,24 @@ class Localizer:
 
     def _prepare(self, data: bytes, hints: Hints) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
         """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
-        photo = decode(data, self.settings.max_image_pixels, DECODE_SCALE * self.contract.image_size)
-        known = resolve(hints, photo.pose, self.settings.exif_position_radius_m)
+        file = open_photo(data, self.settings.max_image_pixels)
+        known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
         generation = self.gallery.info().generation
-        return photo, known, generation, *self._view(photo, known, generation)
+        view, share = self._view(file, known, generation)
+        photo = file.decode(math.ceil(DECODE_SCALE * self.contract.image_size / share))
+        pixels = preprocess(make_view(photo, known.heading_deg, share), self.contract)
+        return photo, known, generation, pixels, view if view.side_m is None else replace(view, pixels=pixels)
 
-    def _view(self, photo: Photo, known: Known, generation: int) -> tuple[NDArray[np.uint8], View]:
-        """The model's input, and what it shows."""
+    def _view(self, photo: PhotoFile, known: Known, generation: int) -> tuple[View, float]:
+        """What of a photo is compared, and its share of the photo's shorter side."""
         if known.altitude_m is None or known.hfov_deg is None:
-            return preprocess(make_view(photo, known.heading_deg), self.contract), View()
+            return View(), 1.0
         width_m = ground_width_m(known.altitude_m, known.hfov_deg)
         short_side_m = width_m * min(photo.width, photo.height) / photo.width
         sides_m = self.sizes.sides_m(generation)
         tile_side_m = closest_side_m(sides_m, short_side_m)
-        image = make_view(photo, known.heading_deg, width_m, tile_side_m)
-        side_m = image.width * width_m / photo.image.width
-        pixels = preprocess(image, self.contract)
-        return pixels, View(width_m, side_m, tile_side_m, max(1, len(sides_m)), pixels)
+        share = kept_share(short_side_m, tile_side_m)
+        return View(width_m, share * short_side_m, tile_side_m, max(1, len(sides_m))), share
 
     def _search(
         self, embedding: NDArray[np.float32], top_k: int, known: Known, view: View, near: Circle | None

@@ -1,9 +1,9 @@
 """A position between tile centres.
 
-With local descriptors, the photo is laid on the ground: position, heading and scale, for a tilted photo its perspective,
-from the matches of all tiles round the best one, so that a photo across their borders has its matches on both sides. Without, or where too few matches
-agree, the centres of good candidates are weighed by similarity: tiles overlap, so the photo's centre usually lies
-between several.
+With local descriptors, the photo is laid on the ground: position, heading and scale, for a tilted photo its perspective
+too, from the matches of all tiles round the best one, so that a photo across their borders has its matches on both
+sides. Without, or where too few matches agree, the centres of good candidates are weighed by similarity: tiles overlap,
+so the photo's centre usually lies between several.
 """
 
 import cmath

@@ -119,7 +119,7 @@ async def test_a_defect_shows_no_internals(http, problem_of, photo, monkeypatch)
     def broken(*args, **kwargs):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("service.localization.pipeline.decode", broken)
+    monkeypatch.setattr("service.localization.pipeline.open_photo", broken)
     response = await send(http, photo(1))
     problem_of(response, "internal-error", 500)
     assert "secret" not in response.text

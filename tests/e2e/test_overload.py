@@ -93,7 +93,7 @@ async def test_a_body_that_does_not_come(start, problem_of):
 
 async def test_a_slow_decode_is_also_under_the_deadline(start, tile_request, photo, problem_of, monkeypatch):
     opened = threading.Event()
-    monkeypatch.setattr("service.localization.pipeline.decode", lambda *args: opened.wait(60))
+    monkeypatch.setattr("service.localization.pipeline.open_photo", lambda *args: opened.wait(60))
     async with start(deadline_s=0.01) as http:
         problem_of(await send(http, photo(1)), "deadline-exceeded", 504)
         opened.set()

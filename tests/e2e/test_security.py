@@ -56,7 +56,7 @@ async def test_cors_is_off_unless_an_origin_is_named(start):
 
 
 async def test_even_a_defect_is_answered_with_the_headers(http, photo, monkeypatch):
-    monkeypatch.setattr("service.localization.pipeline.decode", lambda *args: 1 / 0)
+    monkeypatch.setattr("service.localization.pipeline.open_photo", lambda *args: 1 / 0)
     answer = await http.post("/localize", files={"image": ("p.jpg", photo(1))})
     assert (answer.status_code, answer.headers["x-content-type-options"]) == (500, "nosniff")
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from service.imaging.decode import Photo
 from service.imaging.pose import Pose
-from service.imaging.view import ground_width_m, make_view, north_up
+from service.imaging.view import ground_width_m, kept_share, make_view, north_up
 
 
 def photo(image):
@@ -64,17 +64,14 @@ def test_no_heading_leaves_the_photo_and_cuts_its_centre_square(ground):
 
 
 @pytest.mark.parametrize(
-    ("width_m", "tile_side_m", "side_px"),
-    [(200.0, 100.0, 80), (160.0, 50.0, 50), (100.0, 500.0, 90), (200.0, None, 90), (None, 100.0, 90), (1e9, 1.0, 1)],
+    ("short_side_m", "tile_side_m", "side_px"),
+    [(112.5, 100.0, 80), (90.0, 50.0, 50), (56.25, 500.0, 90), (112.5, None, 90), (5e8, 1.0, 1)],
 )
-def test_a_photo_of_more_ground_than_a_tile_is_cropped_to_one(ground, width_m, tile_side_m, side_px):
-    view = make_view(photo(ground(1, 160, 90)), None, width_m, tile_side_m)
-    assert view.size == (side_px, side_px)
-
-
-def test_the_crop_is_right_for_a_photo_that_was_decoded_smaller(ground):
-    small = Photo(ground(1, 80, 45), 160, 90, Pose())
-    assert make_view(small, None, 200.0, 100.0).size == (40, 40)
+def test_a_photo_of_more_ground_than_a_tile_is_cropped_to_one(ground, short_side_m, tile_side_m, side_px):
+    share = kept_share(short_side_m, tile_side_m)
+    assert make_view(photo(ground(1, 160, 90)), None, share).size == (side_px, side_px)
+    small = Photo(ground(1, 80, 45), 160, 90, Pose())  # decoded at half its size
+    assert make_view(small, None, share).size == (max(1, side_px // 2),) * 2
 
 
 def test_ground_width():

@@ -10,7 +10,7 @@ from service.gallery.tile import Footprint, Tile
 from service.geo import haversine_m, offset_m
 from service.imaging.decode import Photo
 from service.imaging.pose import Pose
-from service.imaging.view import make_view
+from service.imaging.view import kept_share, make_view
 from service.localization.neighbours import same_place
 from service.localization.refine import matched_position, weighted_position
 from service.localization.rerank import rerank, unmatched
@@ -173,7 +173,8 @@ def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_
     across, high, true_heading, centre = 240, 160, 233.0, 12 - 7j
     x, y = np.meshgrid(np.arange(across), np.arange(high))
     image = Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
-    view = make_view(Photo(image, across, high, Pose()), heading, width_m, 100.0)
+    share = 1.0 if width_m is None else kept_share(width_m * high / across, 100.0)
+    view = make_view(Photo(image, across, high, Pose()), heading, share)
     seen = np.asarray(view.resize((24, 24), Image.Resampling.BOX), float)
     # metres a pixel that make the view 100 m wide where it is cropped to the tile, else what a 160-pixel square covers
     metres = (width_m or 150.0) / across
