@@ -52,7 +52,7 @@ def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reem
     from service.encoder.session import Encoder  # loads onnxruntime, which the other commands do without
 
     encoder = Encoder(settings.model, settings.device, settings.threads)
-    contract = encoder.contract
+    contract, at_once = encoder.contract, encoder.useful_batch(settings.max_batch)
     small = 0
     with closing(Store(settings.gallery)) as store, ThreadPoolExecutor() as threads:
         work = Reembedding(store, contract.identity)
@@ -68,8 +68,8 @@ def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reem
         for tiles in work.pending(TILES_PER_STEP):
             inputs = list(threads.map(read, tiles))
             small += sum(_shorter_side(image) < contract.image_size for _, _, image in tiles)
-            batches = range(0, len(tiles), settings.max_batch)
-            features = [encoder.encode(np.stack(inputs[start : start + settings.max_batch])) for start in batches]
+            batches = range(0, len(tiles), at_once)
+            features = [encoder.encode(np.stack(inputs[start : start + at_once])) for start in batches]
             embeddings = np.concatenate([batch.embedding for batch in features])
             maps = [to_int8(local) for batch in features if batch.local is not None for local in batch.local]
             good = np.abs(np.linalg.norm(embeddings, axis=1) - 1) < UNIT_TOLERANCE  # false for NaN

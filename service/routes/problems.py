@@ -97,8 +97,13 @@ def add_problem_handlers(app: FastAPI) -> None:
             if isinstance(error.__cause__, OSError):  # large uploads wait in files until their body is complete
                 return problem_response(disk_error(error.__cause__, "the upload cannot be kept", "temporary files"))
             return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
-        slug = _HTTP.get(error.status_code, "http-error")
-        answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, str(error.detail)))
+        slug, detail = _HTTP.get(error.status_code, "http-error"), str(error.detail)
+        allowed = (error.headers or {}).get("Allow")
+        if error.status_code == 404:
+            detail = f"there is nothing at {request.url.path}; see /docs for what there is."
+        elif allowed is not None:
+            detail = f"{request.method} is not for {request.url.path}; send {allowed}, see /docs."
+        answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, detail))
         answer.headers.update(error.headers or {})
         return answer
 

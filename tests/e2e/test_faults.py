@@ -101,9 +101,11 @@ async def test_too_many_images(start, photo, problem_of):
 
 
 async def test_unknown_paths_and_methods(http, problem_of):
-    problem_of(await http.get("/nowhere"), "not-found", 404)
+    missing = problem_of(await http.get("/nowhere"), "not-found", 404)
+    assert missing["detail"] == "there is nothing at /nowhere; see /docs for what there is."
     response = await http.get("/localize")
-    problem_of(response, "method-not-allowed", 405)
+    wrong = problem_of(response, "method-not-allowed", 405)
+    assert wrong["detail"] == "GET is not for /localize; send POST, see /docs."
     assert response.headers["allow"] == "POST"
 
 
