@@ -21,9 +21,10 @@ from service.gallery.gallery import Hit
 from service.gallery.local_maps import LocalMap, to_int8
 from service.gallery.tile import Footprint, Tile
 from service.geo import offset, offset_m
+from service.localization.glance import GLANCED
 from service.localization.matching import cell_centres
 from service.localization.refine import matched_position
-from service.localization.rerank import GLANCED, ground_grid, rerank
+from service.localization.rerank import ground_grid, rerank
 
 ORIGIN, SIDE_M, CHANNELS = (24.26, 120.72), 86.0, 64
 CALIBRATION = Calibration(Logistic(0, 0, 0), Logistic(0, 0, 0), 0.2, 0.2, 0.75, 0.5, 0.05)

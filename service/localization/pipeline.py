@@ -16,9 +16,10 @@ from service.geo import Circle
 from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.view import ground_width_m, kept_share, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
+from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
 from service.localization.refine import matched_position, weighted_position
-from service.localization.rerank import GLANCED, Ranking, rerank, unmatched, with_others
+from service.localization.rerank import Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch

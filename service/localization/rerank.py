@@ -13,33 +13,15 @@ from service.gallery.gallery import Hit
 from service.gallery.local_maps import LocalMap
 from service.gallery.tile import Footprint
 from service.geo import offset_m
+from service.localization.glance import best_looking, inner_cells, likeness, unit
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
 
-GLANCED = 128
-"""Candidates that are looked at, by score. Half-overlapping tiles come in dozens, and the one that shows the whole
-photo need not be the first of its place."""
-
 MATCHED = 16
-"""Candidates that are matched: those which look best. A match costs six times a glance (benchmarks/refine.py)."""
-
-LIKENESS_WEIGHT = 2.0
-"""Of likeness against score when both, over the candidates, have mean 0 and spread 1. Of 159 simulated photos of
-held-out textures against 3,009 tiles, 95.6 % have the right one first at 2, 93.7 % at 1, 91.8 % at 4, and all among the
-first 16."""
+"""Candidates that are matched: those which look best. A match costs five times a glance (benchmarks/refine.py)."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
 which change slowly from cell to cell."""
-
-BORDER = 14
-"""Cells of the outermost fourteenth of a map's side are left out: networks pad images with zeros, so that descriptors
-there tell of the border as much as of the ground, and borders match borders."""
-
-GLANCE_STEP = 2
-"""A glance compares every second cell of every second row, in photo and tile: a sixteenth of the products."""
-
-GLANCE_CHUNK = 16
-"""Tiles of a glance that share a matrix product: few enough for its result to stay in the processor's cache."""
 
 SCALE_RANGE = (0.4, 2.5)
 """Side of the photo over that of the tile. Descriptors are trained for 0.6 to 1.8; beyond, few still match."""
@@ -113,11 +95,11 @@ def rerank(
         return unmatched(hits, calibration)
     local, turns = calibration.local, _turns(photo)
     looked_at, matches = list(hits), list[Matches | None]([None] * len(hits))
-    likeness = _likeness(photo, [tile_map for _, tile_map in with_map])
-    for row in _best_looking([hits[i].score for i, _ in with_map], likeness.max(axis=1)):
+    alike = likeness(photo, [tile_map for _, tile_map in with_map])
+    for row in best_looking([hits[i].score for i, _ in with_map], alike.max(axis=1), MATCHED):
         i, tile_map = with_map[row]
         footprint = hits[i].tile.footprint
-        found = matches[i] = _match(turns[int(likeness[row].argmax())], tile_map, footprint, resize)
+        found = matches[i] = _match(turns[int(alike[row].argmax())], tile_map, footprint, resize)
         looked_at[i] = replace(hits[i], inliers=_inliers(found, footprint.side_m))
     evidence = [local.evidence(hit.score, hit.inliers) for hit in looked_at]
     order = sorted(range(len(hits)), key=lambda i: -evidence[i])
@@ -157,32 +139,6 @@ def scale_range_m(side_m: float) -> tuple[float, float]:
     return SCALE_RANGE[0] * side_m, SCALE_RANGE[1] * side_m
 
 
-def _likeness(photo: NDArray[np.float32], maps: Sequence[LocalMap]) -> NDArray[np.float32]:
-    """Mean cosine of the photo's cells to the most similar one of each tile, in each turn: ``[N, T]``."""
-    channels, step = photo.shape[1], slice(None, None, GLANCE_STEP)
-    seen = photo[:, :, step, step][:, :, _inner(*photo.shape[2:])[step, step]]  # [T, C, p]
-    cells = np.ascontiguousarray(seen.transpose(1, 0, 2).reshape(channels, -1))
-    inner = _inner(*maps[0].shape[1:])[step, step]
-    likeness = []
-    for start in range(0, len(maps), GLANCE_CHUNK):
-        tiles = np.stack([each[:, step, step][:, inner] for each in maps[start : start + GLANCE_CHUNK]])
-        stored = _unit(tiles.transpose(0, 2, 1), axis=2)  # [n, q, C]
-        cosines = (stored.reshape(-1, channels) @ cells).reshape(len(stored), -1, len(photo), seen.shape[2])
-        likeness.append(cosines.max(axis=1).mean(axis=2))
-    return np.concatenate(likeness)
-
-
-def _best_looking(scores: Sequence[float], likeness: NDArray[np.float32]) -> list[int]:
-    """Rows of the ``MATCHED`` candidates that promise most, best first."""
-
-    def standard(values: Floats) -> Floats:
-        shifted: Floats = (values - values.mean()) / (values.std() + 1e-9)
-        return shifted
-
-    promise = standard(np.array(scores)) + LIKENESS_WEIGHT * standard(likeness.astype(np.float64))
-    return [int(row) for row in np.argsort(-promise, kind="stable")[:MATCHED]]
-
-
 @dataclass(frozen=True, eq=False)
 class _Turn:
     """A turned photo: where its cells lay before, and their descriptors ``[C, P]``."""
@@ -193,7 +149,7 @@ class _Turn:
 
 def _turns(photo: NDArray[np.float32]) -> list[_Turn]:
     """The photo's maps ``[T, C, h, w]``, to be matched; what k quarter turns moved to z came from ``(-i)^k z``."""
-    inner = _inner(*photo.shape[2:])
+    inner = inner_cells(*photo.shape[2:])
     points, flat = cell_centres(*photo.shape[2:])[inner.ravel()], photo[:, :, inner]
     return [_Turn((-1j) ** k * points, flat[k]) for k in range(len(photo))]
 
@@ -201,26 +157,11 @@ def _turns(photo: NDArray[np.float32]) -> list[_Turn]:
 def _match(turn: _Turn, tile_map: LocalMap, footprint: Footprint, resize: Resize) -> Matches:
     _, height, width = tile_map.shape
     ground_m, cell_m = ground_grid(footprint, height, width, resize)
-    inner = _inner(height, width)
-    of_photo, of_tile = mutual_neighbours(turn.descriptors, _unit(tile_map[:, inner], axis=0))
+    inner = inner_cells(height, width)
+    of_photo, of_tile = mutual_neighbours(turn.descriptors, unit(tile_map[:, inner], axis=0))
     return Matches(
         turn.points[of_photo], ground_m[inner.ravel()][of_tile], np.full(len(of_tile), INLIER_CELLS * cell_m)
     )
-
-
-def _unit(stored: NDArray[np.int8], axis: int) -> NDArray[np.float32]:
-    """Descriptors of length 1 over ``axis``: rounding made some longer than others, which would be preferred."""
-    unit = stored.astype(np.float32)
-    unit /= np.linalg.norm(unit, axis=axis, keepdims=True) + np.float32(1e-6)
-    return unit
-
-
-def _inner(height: int, width: int) -> NDArray[np.bool_]:
-    """Cells that are matched: all but the ``BORDER``."""
-    inner = np.zeros((height, width), dtype=bool)
-    down, right = height // BORDER, width // BORDER
-    inner[down : height - down, right : width - right] = True
-    return inner
 
 
 def _inliers(matches: Matches, side_m: float) -> int:
