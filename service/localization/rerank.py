@@ -16,7 +16,7 @@ from service.geo import offset_m
 from service.localization.glance import best_looking, inner_cells, likeness, unit
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
 
-MATCHED = 16
+MATCHED = 24
 """Candidates that are matched: those which look best. A match costs five times a glance (benchmarks/refine.py)."""
 
 INLIER_CELLS = 1.5
