@@ -37,8 +37,8 @@ SPACING_M = 1000.0
 PHOTOS_PER_SCENE = 2
 #: Search circles, each asked for as many photos: starting the command costs more than a dozen answers.
 GALLERIES, PHOTOS_PER_GALLERY = 40, 30
-#: Candidates of an answer that are looked at.
-CANDIDATES = 64
+#: Candidates of an answer that are looked at: as many as the service shows.
+CANDIDATES = 100
 #: Quality of the photos' JPEG, as cameras save them.
 JPEG_QUALITY = 85
 #: On the equator, of either axis.

@@ -18,8 +18,7 @@ def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
 
 
 def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> Tensor:
-    """All of the below, in the order in which time, light, lens, sensor and file do them."""
-    images = rebuild(images, generator, strength=strength)
+    """All of the below, in the order in which light, lens, sensor and file do them."""
     images = season(images, generator, strength=strength)
     images = shade(images, generator, strength=strength)
     images = colour(images, generator, strength=strength)
@@ -27,25 +26,6 @@ def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> T
     images = blur(images, generator, strength=strength)
     images = noise(images, generator, strength=strength)
     return images.clamp(0, 1)
-
-
-def rebuild(images: Tensor, generator: Generator, *, strength: float, patches: int = 3) -> Tensor:
-    """What was built, moved or grown since: up to three rectangles of 5 to 35 % of a side show another place.
-
-    Each is there in a third of the images. The other place is the mirrored picture of the image that stands as far from
-    the batch's end as this one from its start.
-    """
-    n, _, height, width = images.shape
-    other = images.flip(0, 3)
-    rows = torch.linspace(0, 1, height, device=images.device).view(1, 1, height, 1)
-    columns = torch.linspace(0, 1, width, device=images.device).view(1, 1, 1, width)
-    for _ in range(patches):
-        x, y = uniform(n, 0, 1, generator), uniform(n, 0, 1, generator)
-        wide, high = uniform(n, 0.05, 0.35, generator), uniform(n, 0.05, 0.35, generator)
-        inside = ((columns - x).abs() < wide / 2) & ((rows - y).abs() < high / 2)
-        there = uniform(n, 0, 1, generator) < strength / 3
-        images = torch.where(inside & there, other, images)
-    return images
 
 
 def season(images: Tensor, generator: Generator, *, strength: float) -> Tensor:

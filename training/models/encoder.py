@@ -13,7 +13,7 @@ from training.batch import Features
 from training.config import ModelConfig
 from training.errors import TrainingError
 from training.models.heads import AttentionGeM, DenseHead, GeM
-from training.models.xfeat import DESCRIPTOR_DIM, SMALLEST_PX, STRIDE, XFeat
+from training.models.xfeat import DESCRIPTOR_DIM, STRIDE, XFeat
 
 #: Strides of the stages that convolutional backbones share.
 STRIDES = (4, 8, 16, 32)
@@ -114,10 +114,6 @@ class Encoder(nn.Module):
                 raise TrainingError(
                     f"XFeat's descriptors have {DESCRIPTOR_DIM} channels and stride {STRIDE}: "
                     f"set model.local_dim={DESCRIPTOR_DIM} model.local_stride={STRIDE}."
-                )
-            if config.image_size < SMALLEST_PX:
-                raise TrainingError(
-                    f"XFeat reflects pictures at their borders: set model.image_size={SMALLEST_PX} or more."
                 )
             xfeat = XFeat()
             if config.weights != "none":

@@ -3,9 +3,6 @@
 Only its dense descriptors are built, not its key-point, reliability and fine-matching heads: every cell is compared,
 and geometry decides. The published weights (Apache-2.0) are a good start: they know what survives another camera,
 another hour and another angle. They do not know pictures that are turned, which training on drone views adds.
-
-Padding reflects the picture. With zeros, as published, descriptors carry a trace of their own position, and cells of
-unrelated pictures match where they lie alike: of 154 matches, 22 agreed by chance, and 9 when positions were shuffled.
 """
 
 from __future__ import annotations
@@ -21,8 +18,6 @@ from training.errors import TrainingError
 
 #: Channels of the descriptors, and pixels of the input for each of them.
 DESCRIPTOR_DIM, STRIDE = 64, 8
-#: Side of pictures, px: the coarsest maps, of stride 32, need two cells to be reflected.
-SMALLEST_PX = 64
 
 
 class XFeat(nn.Module):
@@ -82,8 +77,7 @@ class _Layer(nn.Module):
 
 
 def _layer(channels: int, out: int, *, kernel: int = 3, stride: int = 1) -> _Layer:
-    padding = "reflect" if kernel > 1 else "zeros"  # published: zeros, from which a cell can tell where it lies
-    convolution = nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, padding_mode=padding, bias=False)
+    convolution = nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
     return _Layer(nn.Sequential(convolution, nn.BatchNorm2d(out, affine=False), nn.ReLU(inplace=True)))
 
 

@@ -32,20 +32,6 @@ def test_brightness_and_contrast_make_no_difference(pictures):
     torch.testing.assert_close(network(pictures * 40 + 90), network(pictures), rtol=1e-3, atol=1e-3)
 
 
-def test_descriptors_tell_nothing_of_where_they_lie(pictures):
-    """Of a picture that changes from top to bottom only, the cells of a row are alike, to its very ends."""
-    torch.manual_seed(0)
-    cells = XFeat().eval()(pictures[:, :, :, :1].expand_as(pictures))
-    along, down = (cells - cells[:, :, :, 3:4]).abs().max(), (cells - cells[:, :, 3:4]).abs().max()
-    assert along < 0.01 * down
-
-
-@pytest.mark.parametrize("size", [32, 63])
-def test_pictures_that_are_too_small_name_the_fix(size):
-    with pytest.raises(TrainingError, match=r"set model\.image_size=64 or more"):
-        encoder(image_size=size)
-
-
 def test_the_encoder_gives_unit_descriptors_and_the_same_embedding(pictures):
     model, image = encoder().eval(), pictures.mul(255).permute(0, 2, 3, 1)
     features = model.features(image)
