@@ -1,9 +1,10 @@
-"""Draw ``docs/failures.jpg``: photos of the demo town that the shipped model does not place, and why one would guess.
+"""Draw ``docs/failures.jpg``: photos of the demo town that the shipped model does not place.
 
     python benchmarks/failures.py [--photos 120] [--seed 0]
 
-The drone flies far outside what the model is made for as well: 20 to 90° of pitch, a third to three times a tile's
-ground. The model has never seen the town. The command ``aerofix`` answers, without EXIF; what it prints is drawn.
+The drone flies outside what the model is made for as well: 32 to 90° of pitch, a third to three times a tile's ground;
+wide and slanted photos are rare, for they look over the map's edge. The model has never seen the town. The command
+``aerofix`` answers, without EXIF; what it prints is drawn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.warp
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,7 +34,7 @@ from training.data.town import make_town  # noqa: E402
 from training.rehearsal import run_aerofix  # noqa: E402
 
 TILE_SIDE_M, PHOTO_PX, SHOWN, PANEL = 86.0, 640, 8, 210
-PITCH_DEG, SCALE, HFOV_DEG = (20.0, 90.0), (1 / 3, 3.0), 60.0
+PITCH_DEG, SCALE, HFOV_DEG = (32.0, 90.0), (1 / 3, 3.0), 60.0
 PAPER, INK, FAINT, GAP = (255, 255, 255), (32, 36, 42), (110, 116, 124), 10
 
 

@@ -52,7 +52,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo of which the header is read, and no pixel decoded yet.
+    """A photo of which the header is read; the pixels, but for a PNG's, are not decoded yet.
 
     Attributes:
         width, height: upright, in pixels.
@@ -112,11 +112,12 @@ def open_photo(data: bytes, max_pixels: int) -> PhotoFile:
     try:
         if kind == "PNG":
             image.load()  # Pillow finds EXIF behind the pixels, and a second load says nothing of it
-        orientation = _orientation(image)
+        stored = _orientation(image)
     except Exception as error:  # see above
         raise _damaged(data, kind, error) from error
+    orientation = 1 if kind == "TIFF" else stored  # Pillow turns TIFFs itself, and gives the size that they will have
     width, height = image.size if orientation < 5 else image.size[::-1]  # from 5 on, a quarter turn
-    return PhotoFile(width, height, read_pose(image), image, orientation, data, kind)
+    return PhotoFile(width, height, read_pose(image, stored, (width, height)), image, orientation, data, kind)
 
 
 def decode(data: bytes, max_pixels: int, useful_side_px: int | None = None) -> Photo:

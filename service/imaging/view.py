@@ -9,8 +9,11 @@ from service.imaging.decode import Photo
 
 
 def ground_width_m(altitude_m: float, hfov_deg: float) -> float:
-    """Ground that the photo's width covers, for a camera that looks straight down: 2 · h · tan(hfov / 2)."""
-    return 2 * altitude_m * math.tan(math.radians(hfov_deg) / 2)
+    """Ground that the photo's width covers, for a camera that looks straight down: 2 · h · tan(hfov / 2).
+
+    Never 0, which positive numbers of hostile metadata can multiply to.
+    """
+    return max(1e-6, 2 * altitude_m * math.tan(math.radians(hfov_deg) / 2))
 
 
 def kept_share(short_side_m: float, tile_side_m: float | None) -> float:

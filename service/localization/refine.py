@@ -19,6 +19,8 @@ from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m
 from service.localization.tilt import fit_tilted
 
+_RIGHT_AND_UP = np.array([1, 1j])
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -27,7 +29,7 @@ class Fix:
     Attributes:
         lat, lon: ground point at the centre of the photo, degrees.
         heading_deg: compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points.
-        side_m: ground that the compared square's side covers, metres; at its centre when the photo is tilted.
+        side_m: ground that the compared square's side covers, metres; of a tilted photo, across at its centre.
         inliers: positions of the photo that agree.
     """
 
@@ -77,9 +79,11 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
     if abs(centre) > NEAR_SIDES * side_m or inliers < min_inliers:
         return None
     lat, lon = offset(lat0, lon0, centre.real, centre.imag)
+    # what was right of and above the photo's centre before the square was turned, on the ground
+    across, ahead = (to.real * right + to.imag * up for to in cmath.rect(1, -math.radians(turned_deg)) * _RIGHT_AND_UP)
     # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
-    heading_deg = (turned_deg + 90.0 - math.degrees(cmath.phase(up))) % 360.0 % 360.0
-    return Fix(float(lat), float(lon), heading_deg, abs(right), inliers)
+    heading_deg = (90.0 - math.degrees(cmath.phase(ahead))) % 360.0 % 360.0
+    return Fix(float(lat), float(lon), heading_deg, abs(across), inliers)
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:

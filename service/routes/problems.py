@@ -97,15 +97,21 @@ def add_problem_handlers(app: FastAPI) -> None:
             if isinstance(error.__cause__, OSError):  # large uploads wait in files until their body is complete
                 return problem_response(disk_error(error.__cause__, "the upload cannot be kept", "temporary files"))
             return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
-        slug, detail = _HTTP.get(error.status_code, "http-error"), str(error.detail)
-        allowed = (error.headers or {}).get("Allow")
+        slug, detail, headers = _HTTP.get(error.status_code, "http-error"), str(error.detail), dict(error.headers or {})
         if error.status_code == 404:
             detail = f"there is nothing at {request.url.path}; see /docs for what there is."
-        elif allowed is not None:
-            detail = f"{request.method} is not for {request.url.path}; send {allowed}, see /docs."
+        elif error.status_code == 405:
+            headers["Allow"] = _allowed(request, headers.get("Allow", "another method"))
+            detail = f"{request.method} is not for {request.url.path}; send {headers['Allow']}, see /docs."
         answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, detail))
-        answer.headers.update(error.headers or {})
+        answer.headers.update(headers)
         return answer
+
+
+def _allowed(request: Request, first: str) -> str:
+    """Methods of all routes of a path; Starlette names those of the ``first``, the pages' only ones."""
+    described = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
+    return ", ".join(sorted(method.upper() for method in described)) or first
 
 
 def documented(*kinds: type[AerofixError]) -> dict[int | str, dict[str, Any]]:

@@ -1,3 +1,4 @@
+import math
 import struct
 import zlib
 
@@ -65,15 +66,20 @@ def test_the_shorter_side_bounds_the_reduction(ground, encode_image):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(ground, encode_image, orientation):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(ground, encode_image, kind, orientation):
     upright = ground(3, 48, 32)
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's numbers for the inverse turns
     stored = upright if orientation == 1 else upright.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = decode(encode_image(stored, "PNG", exif=exif), LIMIT)
+    exif.get_ifd(0x8769)[0xA405] = 27  # mm
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    photo = decode(encode_image(stored, kind, exif=exif, **lossless), LIMIT)
     np.testing.assert_array_equal(np.asarray(photo.image), np.asarray(upright))
     assert (photo.width, photo.height) == (48, 32)
+    if kind != "TIFF":  # Pillow writes no such sections into them
+        assert photo.pose.hfov_deg == pytest.approx(2 * math.degrees(math.atan(18 / 27)))
 
 
 def test_an_impossible_orientation_is_ignored(ground, encode_image):

@@ -74,5 +74,9 @@ def test_a_photo_of_more_ground_than_a_tile_is_cropped_to_one(ground, short_side
     assert make_view(small, None, share).size == (max(1, side_px // 2),) * 2
 
 
+def test_numbers_too_small_for_a_float_are_some_ground():
+    assert 0 < kept_share(ground_width_m(1e-323, 30), 86.0) <= 1
+
+
 def test_ground_width():
     assert ground_width_m(100, 90) == pytest.approx(200)

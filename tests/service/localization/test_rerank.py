@@ -43,7 +43,8 @@ def test_of_many_candidates_those_that_look_alike_are_matched(hit, calibration, 
     assert found.inliers > 100
     matched = [each for each in ranking.hits if each.inliers is not None]
     assert len(matched) == MATCHED == sum(each is not None for each in ranking.matches)
-    assert {each.inliers is None for each in ranking.hits if each not in matched} == {True}
+    pairs = zip(ranking.hits, ranking.matches, strict=True)
+    assert all((each.inliers is None) == (matches is None) for each, matches in pairs)
 
 
 def test_a_model_file_says_what_inliers_are_worth(hit, calibration, calibration_json, tile_map, photo_map):

@@ -1,12 +1,16 @@
 import cmath
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.encoder.calibration import MIN_INLIERS
 from service.localization.matching import cell_centres, fit_similarity
+from service.localization.refine import matched_position
+from service.localization.rerank import Matches, Ranking
 from service.localization.tilt import fit_tilted
 
 SIDE_M, CELLS = 86.0, 24
@@ -80,3 +84,16 @@ def test_few_matches_are_not_asked():
     target = ground_seen(GRID, pitch_deg=50, heading_deg=0)[few]
     fit = fit_similarity(GRID[few], target, TOLERANCE_M[few], SCALES)
     assert fit_tilted(fit, GRID[few], target, TOLERANCE_M[few]) is None
+
+
+@pytest.mark.parametrize("pitch_deg", [45, 60])
+@pytest.mark.parametrize("turned_deg", [0, 45, 130, 300])
+def test_the_heading_of_a_tilted_photo_that_was_turned_north_up(hit, calibration, pitch_deg, turned_deg):
+    """What lies above the square's centre was ``turned_deg`` left of the photo's own top before the turn."""
+    own = GRID * cmath.rect(1, math.radians(turned_deg))
+    target = spoil(ground_seen(own, pitch_deg=pitch_deg, heading_deg=turned_deg + 10), 0)
+    found = replace(hit(0.9), inliers=300)
+    ranking = Ranking([found], [0.9], [Matches(GRID, target, TOLERANCE_M)], calibration)
+    fix = matched_position(ranking, MIN_INLIERS, turned_deg)
+    assert abs((fix.heading_deg - turned_deg - 10 + 180) % 360 - 180) < 2
+    assert fix.side_m == pytest.approx(SIDE_M, rel=0.03)
