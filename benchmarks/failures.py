@@ -72,7 +72,7 @@ def main() -> None:
             lost = sum(chosen(shot) for shot, _ in failed)
             print(f"  {text}: {len(group) - lost} of {len(group)} located rightly")
         failed.sort(key=lambda each: each[1]["status"] != "located")  # the wrong ones first
-        draw(failed[:SHOWN], town_map).save(given.out, quality=80, optimize=True)
+        draw(failed[:SHOWN], town_map).save(given.out, quality=58, optimize=True)
 
 
 GROUPS = {
