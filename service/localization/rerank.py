@@ -17,7 +17,7 @@ from service.localization.glance import best_looking, inner_cells, likeness, uni
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
 
 MATCHED = 24
-"""Candidates that are matched: those which look best. A match costs five times a glance (benchmarks/refine.py)."""
+"""Candidates that are matched: those which look best. A match costs seven times a glance (benchmarks/refine.py)."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
