@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import make_examples as demo  # noqa: E402
 
+from service.geo import haversine_m  # noqa: E402
 from training.data.scene import Scene  # noqa: E402
 from training.data.simulator import Camera, render, surface_m  # noqa: E402
 from training.data.town import make_town  # noqa: E402
@@ -120,8 +121,7 @@ def aim(scene: Scene, point_m: Any, heading_deg: float, pitch_deg: float, side_m
 def off_m(shot: Shot, answer: dict[str, Any]) -> float:
     """Metres from the truth to the answered position, or to the first candidate where there is none."""
     found = answer["position"] or answer["candidates"][0]
-    north, east = found["lat"] - shot.lat, (found["lon"] - shot.lon) * math.cos(math.radians(shot.lat))
-    return 111_195.0 * math.hypot(north, east)
+    return float(haversine_m(shot.lat, shot.lon, found["lat"], found["lon"]))
 
 
 def is_wrong(shot: Shot, answer: dict[str, Any]) -> bool:
