@@ -101,17 +101,19 @@ def add_problem_handlers(app: FastAPI) -> None:
         if error.status_code == 404:
             detail = f"there is nothing at {request.url.path}; see /docs for what there is."
         elif error.status_code == 405:
-            headers["Allow"] = _allowed(request, headers.get("Allow", "another method"))
+            headers["Allow"] = _allowed(request, headers.get("Allow"))
             detail = f"{request.method} is not for {request.url.path}; send {headers['Allow']}, see /docs."
         answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, detail))
         answer.headers.update(headers)
         return answer
 
 
-def _allowed(request: Request, first: str) -> str:
-    """Methods of all routes of a path; Starlette names those of the ``first``, the pages' only ones."""
-    described = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
-    return ", ".join(sorted(method.upper() for method in described)) or first
+def _allowed(request: Request, named: str | None) -> str:
+    """Methods of all routes of a path: Starlette names those of the first, and of files none."""
+    route = request.scope.get("route")
+    described = {} if route is None else request.app.openapi()["paths"].get(route.path_format, {})
+    methods = described or (named or "GET, HEAD").split(", ")
+    return ", ".join(sorted(method.upper() for method in methods))
 
 
 def documented(*kinds: type[AerofixError]) -> dict[int | str, dict[str, Any]]:
