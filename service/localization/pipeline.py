@@ -169,7 +169,7 @@ class Localizer:
         """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
         file = open_photo(data, self.settings.max_image_pixels)
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
-        generation = self.gallery.info().generation
+        generation = self.gallery.generation
         view, share = self._view(file, known, generation)
         photo = file.decode(math.ceil(DECODE_SCALE * self.contract.image_size / share))
         pixels = preprocess(make_view(photo, known.heading_deg, share), self.contract)
