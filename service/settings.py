@@ -73,8 +73,8 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         le=3600,
-        description="Seconds that the encoder may be dead or stuck before /livez fails and the process is restarted; "
-        "/readyz fails at once. Long enough to see it in the log and the metrics.",
+        description="Seconds that the encoder may be dead, stuck or wrong before /livez fails and the process is "
+        "restarted; /readyz fails at once. Long enough to see it in the log and the metrics.",
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."

@@ -25,13 +25,13 @@ router = APIRouter(tags=["system"])
 async def livez(request: Request) -> schemas.Liveness:
     """Whether the process should go on; never waits for anything.
 
-    503 once the encoder has been dead or stuck for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
+    503 once the encoder has been dead, stuck or wrong for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
     """
     health: Health = request.app.state.health
     settings: Settings = request.app.state.settings
     failing_s = health.beyond_help_s()
     if failing_s > settings.restart_after_s:
-        raise NotReady(f"the encoder has been dead or stuck for {failing_s:.0f} s; restart the service.")
+        raise NotReady(f"the encoder has been dead, stuck or wrong for {failing_s:.0f} s; restart the service.")
     return schemas.Liveness()
 
 
