@@ -53,10 +53,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     contract = encoder.contract
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
-    devices = {"provider": encoder.provider, "index_device": str(gallery.info().index["device"])}
     door = Door(settings.max_in_flight)
     metrics = Metrics(
-        {"version": __version__, "model_id": contract.model_id, **devices},
+        lambda: {
+            "version": __version__,
+            "model_id": contract.model_id,
+            "provider": encoder.provider,
+            "index_device": gallery.info().index["device"],
+        },
         lambda: gauges(batcher, health, door, gallery),
     )
     timings = Timings()
@@ -100,7 +104,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.encoder = encoder
     app.state.batcher = batcher
     app.state.gallery = gallery
-    app.state.devices = devices
     app.state.door = door
     app.state.health = health
     app.state.metrics = metrics

@@ -22,9 +22,13 @@ class Health:
     """Looks after the parts that an answer needs; its probes use threads of their own and never wait behind work."""
 
     def __init__(self, encoder: Encoder, batcher: Batcher, gallery: Gallery) -> None:
+        self._encoder = encoder
         self._batcher = batcher
-        self._canary = _Probe(encoder.canary_agrees)
-        self._gallery = _Probe(lambda: gallery.info().identity == encoder.contract.identity)
+        self._gallery = gallery
+        self.index_device = "unknown"
+        """Where tiles were searched at the last look: ``cpu`` or ``cuda:0``, and ``unknown`` before the first."""
+        self._canary_probe = _Probe(encoder.canary_agrees)
+        self._gallery_probe = _Probe(self._gallery_fits)
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
         self._checks: dict[str, bool] = {}
@@ -36,7 +40,9 @@ class Health:
         async with self._looking:
             if time.perf_counter() - self._looked_at > FRESH_S:
                 fails_since = self._batcher.fails_since
-                canary, gallery = await asyncio.gather(self._canary.holds(fails_since), self._gallery.holds())
+                canary, gallery = await asyncio.gather(
+                    self._canary_probe.holds(fails_since), self._gallery_probe.holds()
+                )
                 if canary and self._batcher.fails_since == fails_since:
                     self._batcher.fails_since = None  # the encoder works, so it was the images
                 self._checks = {"canary": canary, "gallery": gallery}
@@ -52,7 +58,12 @@ class Health:
 
     def beyond_help_s(self) -> float:
         """Seconds for which the encoder has been dead, stuck or wrong, which only a new process mends; 0: it works."""
-        return max(self._batcher.failing_s, self._canary.failing_s)
+        return max(self._batcher.failing_s, self._canary_probe.failing_s)
+
+    def _gallery_fits(self) -> bool:
+        info = self._gallery.info()
+        self.index_device = str(info.index["device"])
+        return info.identity == self._encoder.contract.identity
 
 
 class _Probe:

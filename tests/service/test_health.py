@@ -15,7 +15,7 @@ class Parts:
     def __init__(self):
         self.healthy, self.failing_s, self.fails_since, self.looks = True, 0.0, None, 0
         self.contract = self
-        self.identity = "one"
+        self.identity, self.index = "one", {"device": "cpu"}
         self.canary = lambda: True
 
     def canary_agrees(self):
@@ -38,6 +38,14 @@ def health(parts):
 
 async def test_all_is_well(health):
     assert await health.checks() == {"batcher": True, "canary": True, "gallery": True}
+
+
+async def test_where_tiles_are_searched_is_what_the_last_look_saw(health, parts, monkeypatch):
+    always_fresh(monkeypatch)
+    for device in ("cuda:0", "cpu"):
+        parts.index = {"device": device}
+        await health.checks()
+        assert health.index_device == device
 
 
 async def test_a_dead_encoder_is_told_without_looking_further(health, parts):
