@@ -160,11 +160,11 @@ class FaissGpuIndex:
             return None
         try:
             rough, positions = self._searcher.start(copied.index.search, queries, fetch).result(SEARCH_TIMEOUT_S)
+            found = copied.ids[positions]
         except Exception:  # bare RuntimeErrors again, and TimeoutError
             log.exception("GPU %d failed in a search; the CPU searches until many tiles have changed", self._gpu)
             self._drop_copy()
             return None
-        found = copied.ids[positions]
         stale = np.isin(found, changed)
         if fetch < len(copied.ids) and not self._complete(rough, stale, k):
             return None
