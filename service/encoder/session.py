@@ -99,7 +99,7 @@ class Encoder:
 
         Raises:
             ContractBroken: the CPU cannot run the model, or its numbers break a clause.
-            _NotOnCuda: CUDA cannot run it, or onnxruntime did not take CUDA.
+            _NotOnCuda: the same on CUDA, or onnxruntime did not take CUDA.
         """
         self.provider = provider
         self._session = self._open(path, provider, options)
@@ -175,6 +175,8 @@ class Encoder:
 
         def require(holds: bool, clause: str) -> None:
             if not holds:
+                if self.provider == _PROVIDERS["cuda"]:  # whose fault it is, the CPU tells
+                    raise _NotOnCuda(f"the model breaks its contract there: {clause}")
                 raise ContractBroken(f"{path.name} breaks the model contract: {clause}. Export it again.")
 
         try:

@@ -161,6 +161,22 @@ class Failing(Cuda):
         self._sess = Inner()
 
 
+class Nonsense(Cuda):
+    """A GPU that is broken."""
+
+    def use_cuda(self):
+        real = self._sess
+
+        class Inner:
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+            def run(self, outputs, inputs, options=None):
+                return [np.full_like(output, np.nan) for output in real.run(outputs, inputs, options)]
+
+        self._sess = Inner()
+
+
 class FailingToDescribe(Failing):
     """The session of the turned copies fails when it runs."""
 
@@ -237,6 +253,7 @@ def test_cuda_libraries_are_loaded_and_what_is_missing_is_logged(path, cuda, mon
         (Refusing, "devices are busy or unavailable"),
         (Failing, "CUDNN_STATUS_EXECUTION_FAILED"),
         (FailingToDescribe, "CUDNN_STATUS_EXECUTION_FAILED"),
+        (Nonsense, "breaks its contract there: `embedding` must be finite"),
     ],
 )
 def test_cuda_that_does_not_work_is_an_error_unless_auto(turning, cuda, session, reason, caplog, capsys):
