@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,10 @@ from service.gallery.store_copies import snapshot
 from service.gallery.store_imports import Imports, Step
 from service.gallery.tile import Tile
 from service.geo import Bounds, Circle
+
+CACHED_MAPS = 1024
+"""Local descriptors that are kept at hand, those asked for last: 50 MB of the default model's. The photos of a flight
+look at the same tiles again and again."""
 
 LOAD_ROWS = 4096
 """Rows that are brought back to unit length at a time: 40 MB at 1,280 dimensions."""
@@ -93,6 +98,7 @@ class Gallery:
         self._tiles: dict[int, Tile] = {}  # by number in the store, which is the id in the index
         self._numbers: dict[str, int] = {}
         self._extents = Extents()
+        self._maps: OrderedDict[int, LocalMap] = OrderedDict()  # by number, those asked for last at the end
         self._write_lock = threading.Lock()  # one writer; searches go on while it waits for the disk
         self._lock = threading.Lock()  # the index and the dictionaries change together
         self._summary: tuple[int, Bounds | None, float | None] = (-1, None, None)
@@ -229,9 +235,18 @@ class Gallery:
     def local_maps(self, ids: Sequence[str]) -> list[LocalMap | None]:
         """The local descriptors of tiles, None for those that have none or that there are none of."""
         with self._lock:
-            numbers = [self._numbers.get(tile_id) for tile_id in ids]
-        maps = self._store.local_maps([number for number in numbers if number is not None])
-        return [None if number is None else maps.get(number) for number in numbers]
+            generation = self._generation
+            numbers = [self._numbers.get(tile_id, NO_ID) for tile_id in ids]
+            maps = {number: self._maps[number] for number in numbers if number in self._maps}
+        maps |= self._store.local_maps([number for number in numbers if number not in maps])
+        with self._lock:
+            if self._generation == generation:  # else they may be those of a tile that was replaced meanwhile
+                for number, local in maps.items():
+                    self._maps[number] = local
+                    self._maps.move_to_end(number)
+                while len(self._maps) > CACHED_MAPS:
+                    self._maps.popitem(last=False)
+        return [maps.get(number) for number in numbers]
 
     @property
     def imports(self) -> Imports:
@@ -271,6 +286,7 @@ class Gallery:
             self._index.delete(np.array(numbers, np.int64))
             for number in numbers:
                 del self._numbers[self._tiles.pop(number).id]
+                self._maps.pop(number, None)
             self._extents.drop(numbers)
             self._generation = self._store.generation
         return len(numbers)
@@ -288,6 +304,8 @@ class Gallery:
             self._tiles.update(zip(numbers, tiles, strict=True))
             self._numbers.update((tile.id, number) for number, tile in zip(numbers, tiles, strict=True))
             self._extents.put(numbers, tiles)
+            for number in numbers:
+                self._maps.pop(number, None)
             self._generation = generation
 
 
