@@ -18,8 +18,10 @@ from service.localization.pipeline import Localizer
 from service.metrics import Metrics, Timings
 from service.routes import docs, imports, localize, snapshots, system, tiles, tracks, web
 from service.routes import gallery as gallery_routes
-from service.routes.access import Admission, Door, Guard, SecurityHeaders
-from service.routes.middleware import HEADER, BodyLimit, RequestContext
+from service.routes.access import Guard, SecurityHeaders
+from service.routes.admission import GRACE_S, Admission, BodyLimits
+from service.routes.door import Door, Stage
+from service.routes.middleware import HEADER, RequestContext
 from service.routes.openapi import describe
 from service.routes.problems import add_problem_handlers
 from service.security import Keys
@@ -53,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     contract = encoder.contract
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
     devices = {"provider": encoder.provider, "index_device": str(gallery.info().index["device"])}
-    door = Door(settings.max_in_flight)
+    door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)
     metrics = Metrics(
         {"version": __version__, "model_id": contract.model_id, **devices},
         lambda: gauges(batcher, door, gallery),
@@ -132,7 +134,10 @@ def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple
     """What has a value now, for ``Metrics``."""
     info = gallery.info()
     return {
-        "aerofix_in_flight_requests": ("Requests inside now.", door.inside),
+        "aerofix_arriving_requests": ("Requests whose body is on the way.", door.here[Stage.ARRIVING]),
+        "aerofix_uploading_requests": ("Imports whose file is on the way.", door.here[Stage.UPLOADING]),
+        "aerofix_body_bytes": ("Bytes of bodies that are here, but for imports.", door.body_bytes),
+        "aerofix_in_flight_requests": ("Requests inside now.", door.here[Stage.INSIDE]),
         "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
         "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
         "aerofix_encoder_failing_seconds": (
@@ -148,9 +153,11 @@ def _add_middleware(
     app: FastAPI, settings: Settings, door: Door, keys: Keys, observers: Sequence[Callable[[RequestRecord], None]]
 ) -> None:
     """From the inside out: each one added goes round those before it."""
-    uploads = {imports.PATH: (settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES")}
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, uploads=uploads)
-    app.add_middleware(Admission, door=door)
+    pace = settings.min_body_bytes_s
+    grace_s = min(GRACE_S, settings.body_timeout_s)
+    usual = BodyLimits(settings.max_body_bytes, "AEROFIX_MAX_BODY_BYTES", settings.body_timeout_s, pace, grace_s)
+    upload = BodyLimits(settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES", None, pace, grace_s)
+    app.add_middleware(Admission, door=door, usual=usual, uploads={imports.PATH: upload})
     app.add_middleware(Guard, keys=keys, hosts=settings.allowed_hosts, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(

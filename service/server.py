@@ -5,7 +5,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.routes.access import Door
+from service.routes.door import Door
 
 FLUSH_S = 3  # seconds for the last answers to reach slow clients
 
@@ -18,7 +18,7 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         door: closed on the first signal.
-        drain_s: seconds to wait for the requests inside.
+        drain_s: seconds to wait for the requests that are here.
     """
 
     def __init__(self, config: uvicorn.Config, door: Door, drain_s: float) -> None:
@@ -40,7 +40,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Stop once nobody is inside, or the time is over; uvicorn asks ten times a second."""
         if self._told is not None:
-            empty, late = self._door.inside == 0, time.monotonic() - self._told_at > self._drain_s
+            empty, late = self._door.empty, time.monotonic() - self._told_at > self._drain_s
             if empty or late:
                 super().handle_exit(*self._told)
         return await super().on_tick(counter)

@@ -14,7 +14,7 @@ from service.errors import NotReady
 from service.health import Health
 from service.metrics import Metrics, Timings
 from service.routes import schemas
-from service.routes.access import Door
+from service.routes.door import Door
 from service.routes.problems import documented
 from service.settings import Settings
 

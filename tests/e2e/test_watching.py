@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.routes.door import Stage
 from service.telemetry import JsonFormatter
 from service.tracing import Tracer
 
@@ -44,7 +45,7 @@ async def test_metrics_tell_the_whole_path(http, tile_request, photo):
 
 async def test_what_the_door_refuses_is_counted_by_route(start, photo):
     async with start(max_in_flight=1) as http:
-        http.app.state.door.inside = 1
+        http.app.state.door.admit(Stage.INSIDE)
         await http.post("/localize", files={"image": ("p.jpg", photo(1))})
         await http.post("/secret/path/7", content=b"")
         seen = await numbers(http)
