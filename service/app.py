@@ -1,6 +1,6 @@
 """The service: everything is made and connected here."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -26,7 +26,6 @@ from service.routes.openapi import describe
 from service.routes.problems import add_problem_handlers
 from service.security import Keys
 from service.settings import Settings
-from service.telemetry import RequestRecord
 from service.tracing import otlp
 from service.tracking.store import TrackStore
 from service.tracking.tracker import Tracker
@@ -110,15 +109,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes
-    app.include_router(localize.router)
-    for room in (tracks, gallery_routes, tiles, imports, snapshots):
-        app.include_router(room.router)
-    app.include_router(system.router)
+    routers = [room.router for room in (localize, tracks, gallery_routes, tiles, imports, snapshots, system)]
+    for router in routers:
+        app.include_router(router)
     docs.add_pages(app)
     web.add_map_page(app)
     add_problem_handlers(app)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
-    _add_middleware(app, settings, door, keys, observers)
+    _add_entrance(app, settings, door, keys)
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(RequestContext, observers=observers, routes=routes)
+    app.add_middleware(SecurityHeaders)
     describe(app, keys.needed)
     return app
 
@@ -149,10 +150,8 @@ def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple
     }
 
 
-def _add_middleware(
-    app: FastAPI, settings: Settings, door: Door, keys: Keys, observers: Sequence[Callable[[RequestRecord], None]]
-) -> None:
-    """From the inside out: each one added goes round those before it."""
+def _add_entrance(app: FastAPI, settings: Settings, door: Door, keys: Keys) -> None:
+    """Who may come in, and how many; from the inside out, for each middleware added goes round those before it."""
     pace = settings.min_body_bytes_s
     grace_s = min(GRACE_S, settings.body_timeout_s)
     usual = BodyLimits(settings.max_body_bytes, "AEROFIX_MAX_BODY_BYTES", settings.body_timeout_s, pace, grace_s)
@@ -167,5 +166,3 @@ def _add_middleware(
             allow_headers=["Authorization", HEADER],
             expose_headers=[HEADER, "Location", "Retry-After"],
         )
-    app.add_middleware(RequestContext, observers=observers)
-    app.add_middleware(SecurityHeaders)

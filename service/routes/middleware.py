@@ -7,9 +7,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.routes.problems import problem_response
@@ -26,11 +28,18 @@ class RequestContext:
 
     Args:
         observers: told of each request when it is over.
+        routes: what requests may be routed to.
     """
 
-    def __init__(self, app: ASGIApp, observers: Sequence[Callable[[RequestRecord], None]] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observers: Sequence[Callable[[RequestRecord], None]] = (),
+        routes: Sequence[BaseRoute] = (),
+    ) -> None:
         self.app = app
         self.observers = observers
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests are touched."""
@@ -58,7 +67,7 @@ class RequestContext:
                 raise
             await problem_response(error)(scope, receive, send_with_id)
         finally:
-            record.ended, record.route = time.perf_counter(), _route(scope)
+            record.ended, record.route = time.perf_counter(), self._route(scope)
             if answering_since:
                 record_step("respond", answering_since, record.ended)
             record.open = False
@@ -73,10 +82,12 @@ class RequestContext:
         for observe in self.observers:
             observe(record)
 
-
-def _route(scope: Scope) -> str:
-    """The path template that a request was routed to, or would have been had it not been refused before."""
-    if (route := scope.get("route")) is not None:
+    def _route(self, scope: Scope) -> str:
+        """The path template that a request was routed to, or would have been had it not been refused before."""
+        route = scope.get("route")
+        if route is None:  # the router's choice: the first that fits, or the first but for its method
+            fits = [(route.matches(scope)[0].value, route) for route in self.routes]
+            best, route = max(fits, key=itemgetter(0), default=(Match.NONE.value, None))
+            if best == Match.NONE.value:
+                return "(none)"
         return str(getattr(route, "path_format", "(none)"))
-    path: str = scope["path"]
-    return path if "app" in scope and path in scope["app"].openapi()["paths"] else "(none)"
