@@ -18,7 +18,7 @@ serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: ae
 test: .venv/dev.done  ## all tests
 	$(BIN)/pytest
 
-soak: .venv/dev.done  ## the tests that take minutes: thousands of damaged images and bodies
+soak: .venv/dev.done  ## the tests that take minutes: thousands of damaged images, bodies and maps
 	$(BIN)/pytest -m soak
 
 lint: .venv/dev.done  ## style, types, formatting

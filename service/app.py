@@ -1,7 +1,7 @@
 """The service: everything is made and connected here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -19,13 +19,14 @@ from service.localization.pipeline import Localizer
 from service.metrics import Metrics, Timings
 from service.routes import docs, imports, localize, snapshots, system, tiles, tracks, web
 from service.routes import gallery as gallery_routes
-from service.routes.access import Admission, Door, Guard, SecurityHeaders
-from service.routes.middleware import HEADER, BodyLimit, RequestContext
+from service.routes.access import Guard, SecurityHeaders
+from service.routes.admission import GRACE_S, Admission, BodyLimits
+from service.routes.door import Door, Stage
+from service.routes.middleware import HEADER, RequestContext
 from service.routes.openapi import describe
 from service.routes.problems import add_problem_handlers
 from service.security import Keys
 from service.settings import Settings
-from service.telemetry import RequestRecord
 from service.tracing import otlp
 from service.tracking.store import TrackStore
 from service.tracking.tracker import Tracker
@@ -53,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     contract = encoder.contract
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
-    door = Door(settings.max_in_flight)
+    door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)
     metrics = Metrics(
         lambda: {
             "version": __version__,
@@ -115,15 +116,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes
-    app.include_router(localize.router)
-    for room in (tracks, gallery_routes, tiles, imports, snapshots):
-        app.include_router(room.router)
-    app.include_router(system.router)
+    routers = [room.router for room in (localize, tracks, gallery_routes, tiles, imports, snapshots, system)]
+    for router in routers:
+        app.include_router(router)
     docs.add_pages(app)
     web.add_map_page(app)
     add_problem_handlers(app)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
-    _add_middleware(app, settings, door, keys, observers)
+    _add_entrance(app, settings, door, keys)
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(RequestContext, observers=observers, routes=routes)
+    app.add_middleware(SecurityHeaders)
     describe(app, keys.needed)
     return app
 
@@ -139,7 +142,10 @@ def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Ma
     """What has a value now, for ``Metrics``."""
     info = gallery.info()
     return {
-        "aerofix_in_flight_requests": ("Requests inside now.", door.inside),
+        "aerofix_arriving_requests": ("Requests whose body is on the way.", door.here[Stage.ARRIVING]),
+        "aerofix_uploading_requests": ("Imports whose file is on the way.", door.here[Stage.UPLOADING]),
+        "aerofix_body_bytes": ("Bytes of bodies that are here, but for imports.", door.body_bytes),
+        "aerofix_in_flight_requests": ("Requests inside now.", door.here[Stage.INSIDE]),
         "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
         "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
         "aerofix_encoder_failing_seconds": (
@@ -151,13 +157,13 @@ def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Ma
     }
 
 
-def _add_middleware(
-    app: FastAPI, settings: Settings, door: Door, keys: Keys, observers: Sequence[Callable[[RequestRecord], None]]
-) -> None:
-    """From the inside out: each one added goes round those before it."""
-    uploads = {imports.PATH: (settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES")}
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, uploads=uploads)
-    app.add_middleware(Admission, door=door)
+def _add_entrance(app: FastAPI, settings: Settings, door: Door, keys: Keys) -> None:
+    """Who may come in, and how many; from the inside out, for each middleware added goes round those before it."""
+    pace = settings.min_body_bytes_s
+    grace_s = min(GRACE_S, settings.body_timeout_s)
+    usual = BodyLimits(settings.max_body_bytes, "AEROFIX_MAX_BODY_BYTES", settings.body_timeout_s, pace, grace_s)
+    upload = BodyLimits(settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES", None, pace, grace_s)
+    app.add_middleware(Admission, door=door, usual=usual, uploads={imports.PATH: upload})
     app.add_middleware(Guard, keys=keys, hosts=settings.allowed_hosts, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
@@ -167,5 +173,3 @@ def _add_middleware(
             allow_headers=["Authorization", HEADER],
             expose_headers=[HEADER, "Location", "Retry-After"],
         )
-    app.add_middleware(RequestContext, observers=observers)
-    app.add_middleware(SecurityHeaders)

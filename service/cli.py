@@ -27,7 +27,8 @@ from service.doctor import examine
 from service.errors import AerofixError
 from service.report import merge, table
 from service.security import for_listening
-from service.server import DrainingServer
+from service.server import DrainingServer, Front
+from service.settings import Settings
 from service.telemetry import configure_logging
 
 NOT_LOCATED = 3  # exit code; 1 is an error, 2 a usage error
@@ -60,17 +61,26 @@ def serve(
     settings = make_settings(host=host, port=port, gallery=gallery, model=model, device=device)
     configure_logging(settings.log_level)
     try:
-        settings = for_listening(settings)
-        service = load_app(settings)
+        _serve(for_listening(settings))
     except AerofixError as error:
         fail(error.detail)
-    config = uvicorn.Config(service, host=settings.host, port=settings.port, log_config=None, access_log=False)
+
+
+def _serve(settings: Settings) -> None:
+    """Listen first, so that probes are answered while the service loads; print the address when it has."""
+
+    def say_where() -> None:
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{address}:{socket.getsockname()[1]}"
+        out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
+
+    front = Front(lambda: load_app(settings), say_where)
+    config = uvicorn.Config(front, host=settings.host, port=settings.port, log_config=None, access_log=False)
     socket = config.bind_socket()
-    socket.listen(config.backlog)  # from here on clients may connect; they are served as soon as the loop runs
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{address}:{socket.getsockname()[1]}"
-    out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
-    DrainingServer(config, service.state.door, settings.drain_s).run([socket])
+    socket.listen(config.backlog)
+    DrainingServer(config, front, settings.drain_s).run([socket])
+    if front.failure is not None:
+        raise front.failure
 
 
 @command(app, "localize")

@@ -132,14 +132,16 @@ class Timings:
 
     def table(self) -> str:
         """Milliseconds by route and step as a plain-text table, the order of the steps as they were first seen."""
-        head = f"milliseconds, last {self._kept} answered of each\n\n"
-        head += f"{'route':<34}{'step':<12}{'count':>7}{'p50':>10}{'p95':>10}{'p99':>10}\n"
         rows = {key: list(ms) for key, ms in list(self._ms.items())}
+        routes = sorted({route for route, _ in rows})
+        wide = max(map(len, ["route", *routes])) + 2
+        head = f"milliseconds, last {self._kept} answered of each\n\n"
+        head += f"{'route':<{wide}}{'step':<12}{'count':>7}{'p50':>10}{'p95':>10}{'p99':>10}\n"
         lines = []
-        for route in sorted({route for route, _ in rows}):
+        for route in routes:
             steps = [name for r, name in rows if r == route and name != "total"]
             for name in [*steps, "total"]:
                 ms = rows[route, name]
                 quantiles = "".join(f"{value:>10.2f}" for value in np.percentile(ms, (50, 95, 99)))
-                lines.append(f"{route:<34}{name:<12}{len(ms):>7}{quantiles}\n")
+                lines.append(f"{route:<{wide}}{name:<12}{len(ms):>7}{quantiles}\n")
         return head + "".join(lines)

@@ -57,14 +57,31 @@ class Settings(BaseSettings):
         64,
         ge=1,
         le=100_000,
-        description="Requests inside at a time, at the most; one more is told to come back before its body is read. "
-        "Four batches fill the next one while photos are decoded; fewer come in while deadlines are missed.",
+        description="Requests that are worked on at a time, at the most; one more is told to come back before its body "
+        "is read. Four batches fill the next one while photos are decoded; fewer come in while deadlines are missed.",
+    )
+    max_arriving: int = Field(
+        256,
+        ge=1,
+        le=100_000,
+        description="Requests whose body is on the way; four for each that is worked on. A connection and a temporary "
+        "file each, which stays below the usual 1024 open files.",
+    )
+    max_uploads: int = Field(
+        8, ge=1, le=1000, description="Imports whose file is on the way; they are read one after the other anyway."
     )
     deadline_s: float = Field(
         10.0, gt=0, le=600, description="Seconds from reading an image to its answer; later, a drone has moved on."
     )
     body_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Seconds for a body to arrive; a 7 MB photo over a link of 1 Mbit/s."
+    )
+    min_body_bytes_s: float = Field(
+        8000.0,
+        gt=0,
+        le=1e9,
+        description="Bytes a second of a body, on average after 10 s; a sixteenth of 1 Mbit/s. An import's upload may "
+        "take as long as it keeps this pace.",
     )
     drain_s: float = Field(
         25.0, ge=0, le=3600, description="Seconds to finish accepted requests after SIGTERM; Kubernetes kills after 30."
@@ -78,6 +95,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."
+    )
+    max_body_bytes_in_all: int = Field(
+        2 * 2**30,
+        ge=1024,
+        description="Bytes of all requests that arrive or are worked on, imports apart; what they take of memory and "
+        "temporary files. 256 photos of 7 MB.",
     )
     max_import_bytes: int = Field(
         64 * 2**30, ge=1024, description="Bytes of an import's upload; the orthophoto of a large city."

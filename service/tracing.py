@@ -3,6 +3,8 @@
 Spans are made from the finished request's record, so the path of a request carries no tracing code.
 """
 
+import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,12 @@ from service.telemetry import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
+
+log = logging.getLogger(__name__)
+
+# Seconds. A collector that is there takes milliseconds; drain, last answers and the encoder have taken nearly all
+# of the 30 that Kubernetes waits.
+CLOSE_S = 1.0
 
 
 class Tracer:
@@ -25,7 +33,8 @@ class Tracer:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "aerofix"}))
+        resource = Resource.create({"service.name": "aerofix"})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("aerofix")
         self._parents = TraceContextTextMapPropagator()
@@ -60,8 +69,13 @@ class Tracer:
         span.end(nanoseconds(record.ended))
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+        """Send what is left, if the collector takes it within ``CLOSE_S``."""
+        # the exporter tries again for up to 10 s when nobody answers; its threads keep no process from ending
+        closing = threading.Thread(target=self._provider.shutdown, name="tracer", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+        if closing.is_alive():
+            log.warning("the collector of AEROFIX_OTLP_ENDPOINT does not answer; the last spans are lost")
 
 
 def otlp(endpoint: str) -> Tracer:

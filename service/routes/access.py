@@ -1,14 +1,13 @@
-"""The door: who may come in, how many at a time, and what every answer tells a browser."""
+"""Who may come in, and what every answer tells a browser; ``door`` and ``admission`` say how many."""
 
 import re
-import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import AerofixError, Forbidden, NotReady, Overloaded
+from service.errors import AerofixError, Forbidden
 from service.routes.problems import problem_response
 from service.security import Keys
 
@@ -21,81 +20,6 @@ ALWAYS = PROBES | {"/metrics", "/timings"}
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # These ask, and change nothing in the gallery; everything else that is not safe needs a write key.
 _QUERIES = re.compile(r"/localize|/tracks(/.*)?")
-
-RETRY_AFTER_S = 1  # one batch or two: what is inside now will mostly be out
-TOO_LATE = 504
-LOWERED = 0.7  # CUBIC's factor (RFC 9438, section 4.6): a wave of late answers ends in two or three steps
-
-
-class Door:
-    """Counts the requests inside and lets no more in than can be answered in time, or none at all when it is closed.
-
-    How many that is depends on the machine, the model and the photos, so it is learnt: a request that missed its
-    deadline lowers the limit by a factor, one that was answered while the house was full raises it by a little. This
-    is how TCP shares a link (additive increase, multiplicative decrease: Chiu and Jain 1989), and it keeps an
-    overloaded service from working on requests that it will not finish in time.
-
-    Args:
-        most: requests inside at a time, at the most.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.limit = float(most)
-        self.inside = 0
-        self.closed = False
-        self._lowered_at = float("-inf")
-
-    def refusal(self) -> AerofixError | None:
-        """Why nobody may come in now, or None."""
-        if self.closed:
-            return NotReady("the service is shutting down; ask again in a moment, another will take its place.")
-        if self.inside >= int(self.limit):
-            return Overloaded(
-                f"{self.inside} requests are being served already; ask again in a second.",
-                limit=int(self.limit),
-                retry_after_s=RETRY_AFTER_S,
-            )
-        return None
-
-    def learn(self, status: int, entered_at: float) -> None:
-        """Adjust the limit to what became of a request that entered at ``entered_at``, a monotonic time in seconds."""
-        if status == TOO_LATE and entered_at > self._lowered_at:  # those inside at the last lowering prove nothing new
-            self.limit = max(1.0, self.limit * LOWERED)
-            self._lowered_at = time.monotonic()
-        elif 200 <= status < 300 and self.inside >= self.limit / 2:
-            self.limit = min(float(self.most), self.limit + 1 / self.limit)
-
-
-class Admission:
-    """Send requests away that the door does not let in, before a byte of their body is read."""
-
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app = app
-        self.door = door
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; only HTTP requests are counted, and watchers never wait."""
-        if scope["type"] != "http" or scope["path"] in ALWAYS:
-            await self.app(scope, receive, send)
-            return
-        if (refusal := self.door.refusal()) is not None:
-            await problem_response(refusal)(scope, receive, send)
-            return
-        entered_at, status = time.monotonic(), 0
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self.door.inside += 1
-        try:
-            await self.app(scope, receive, send_and_note)
-        finally:
-            self.door.learn(status, entered_at)
-            self.door.inside -= 1
 
 
 class Guard:

@@ -11,6 +11,7 @@ from service.errors import InvalidParameter
 from service.gallery.gallery import Gallery, NewTile
 from service.ingest import TileMaker
 from service.routes import schemas
+from service.routes.fields import only_fields
 from service.routes.problems import documented, problem_of
 from service.routes.uploads import gather_limited
 from service.telemetry import step
@@ -23,6 +24,7 @@ _TRY_AGAIN = (errors.Overloaded, errors.DeadlineExceeded, errors.NotReady)
 
 @router.post(
     "",
+    dependencies=[only_fields("image", "tiles")],
     response_model=schemas.TilesAdded,
     response_model_exclude_none=True,
     responses=documented(

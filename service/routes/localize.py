@@ -1,7 +1,7 @@
 """``POST /localize``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
@@ -13,6 +13,7 @@ from service.geo import Circle
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.routes import geojson, schemas
+from service.routes.fields import only_fields
 from service.routes.negotiation import preferred
 from service.routes.problems import documented, problem_of
 from service.routes.uploads import gather_limited, in_time
@@ -97,8 +98,13 @@ class LocalizeForm:
         )
 
 
+# What a form about a photo may hold.
+PHOTO_FIELDS = ("image", *(field.name for field in fields(LocalizeForm)))
+
+
 @router.post(
     "/localize",
+    dependencies=[only_fields(*PHOTO_FIELDS)],
     response_model=schemas.Localization | schemas.Localizations,
     responses={
         200: {

@@ -1,25 +1,21 @@
-"""What every request passes: its id, its record and log line, the last resort for errors, and the limits of its body.
+"""What every request passes first: its id, its record and log line, and the last resort for errors.
 
-Pure ASGI, as is ``access``.
+Pure ASGI, as are ``access`` and ``admission``.
 """
 
-import asyncio
-import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import AerofixError, BodyTooLarge, BodyTooSlow
 from service.routes.problems import problem_response
 from service.telemetry import RequestRecord, access_log, current_request, record_step, request_id
-
-log = logging.getLogger(__name__)
 
 HEADER = "X-Request-ID"
 _ACCEPTABLE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # anything else could forge log lines or headers
@@ -32,11 +28,18 @@ class RequestContext:
 
     Args:
         observers: told of each request when it is over.
+        routes: what requests may be routed to.
     """
 
-    def __init__(self, app: ASGIApp, observers: Sequence[Callable[[RequestRecord], None]] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observers: Sequence[Callable[[RequestRecord], None]] = (),
+        routes: Sequence[BaseRoute] = (),
+    ) -> None:
         self.app = app
         self.observers = observers
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests are touched."""
@@ -64,7 +67,7 @@ class RequestContext:
                 raise
             await problem_response(error)(scope, receive, send_with_id)
         finally:
-            record.ended, record.route = time.perf_counter(), _route(scope)
+            record.ended, record.route = time.perf_counter(), self._route(scope)
             if answering_since:
                 record_step("respond", answering_since, record.ended)
             record.open = False
@@ -79,95 +82,12 @@ class RequestContext:
         for observe in self.observers:
             observe(record)
 
-
-def _route(scope: Scope) -> str:
-    """The path template that a request was routed to, or would have been had it not been refused before."""
-    if (route := scope.get("route")) is not None:
+    def _route(self, scope: Scope) -> str:
+        """The path template that a request was routed to, or would have been had it not been refused before."""
+        route = scope.get("route")
+        if route is None:  # the router's choice: the first that fits, or the first but for its method
+            fits = [(route.matches(scope)[0].value, route) for route in self.routes]
+            best, route = max(fits, key=itemgetter(0), default=(Match.NONE.value, None))
+            if best == Match.NONE.value:
+                return "(none)"
         return str(getattr(route, "path_format", "(none)"))
-    path: str = scope["path"]
-    return path if "app" in scope and path in scope["app"].openapi()["paths"] else "(none)"
-
-
-class BodyLimit:
-    """Refuse a request whose body is too large, before reading it if its length is announced, or comes too slowly.
-
-    Args:
-        max_bytes: the largest body that is read.
-        timeout_s: seconds for a whole body to arrive.
-        uploads: path → limit and the setting that raises it, for large files; they may take as long as it takes, but
-            not longer than ``timeout_s`` between two pieces.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        max_bytes: int,
-        timeout_s: float,
-        uploads: Mapping[str, tuple[int, str]] = MappingProxyType({}),
-    ) -> None:
-        self.app = app
-        self.usual = (max_bytes, "AEROFIX_MAX_BODY_BYTES")
-        self.timeout_s = timeout_s
-        self.uploads = uploads
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; only HTTP requests are touched."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        is_upload = scope["path"] in self.uploads
-        limit, setting = self.uploads.get(scope["path"], self.usual)
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            await problem_response(_too_large(limit, setting, int(announced)))(scope, receive, send)
-            return
-        seen, complete, refusal = 0, False, None
-        now, started = asyncio.get_running_loop().time, time.perf_counter()
-        until = now() + self.timeout_s
-
-        async def limited_receive() -> Message:
-            nonlocal seen, complete, refusal
-            if complete:  # what comes now is only the news that the client has gone
-                return await receive()
-            try:
-                async with asyncio.timeout_at(now() + self.timeout_s if is_upload else until):
-                    message = await receive()
-            except TimeoutError:
-                refusal = _too_slow(self.timeout_s, seen)
-                raise refusal from None
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                refusal = _too_large(limit, setting, seen)
-                raise refusal
-            if not message.get("more_body", False):
-                complete = True
-                record_step("body", started, time.perf_counter())
-            return message
-
-        async def send_unless_refused(message: Message) -> None:
-            if refusal is None:  # the framework answers an error while reading the body with a bare 400
-                await send(message)
-
-        try:
-            await self.app(scope, limited_receive, send_unless_refused)
-        except (BodyTooLarge, BodyTooSlow) as error:
-            log.debug("body refused: %s", error)
-        if refusal is not None:
-            await problem_response(refusal)(scope, receive, send)
-
-
-def _too_large(limit: int, setting: str, actual: int) -> AerofixError:
-    return BodyTooLarge(
-        f"the request has more than {limit} bytes; send fewer or smaller files, or raise {setting}.",
-        limit=limit,
-        actual=actual,
-    )
-
-
-def _too_slow(timeout_s: float, seen: int) -> AerofixError:
-    return BodyTooSlow(
-        f"{seen} bytes of the request came, and then none in time; send smaller files, or raise "
-        "AEROFIX_BODY_TIMEOUT_S.",
-        limit=timeout_s,
-        actual=seen,
-    )

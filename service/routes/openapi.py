@@ -22,6 +22,9 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
         components = description.setdefault("components", {})
         schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         components.setdefault("schemas", {}).setdefault("Problem", schema)
+        for name, form in components["schemas"].items():
+            if name.startswith("Body_"):  # as FastAPI calls a route's form
+                form["additionalProperties"] = False  # see ``only_fields``
         components["securitySchemes"] = {
             _KEY: {
                 "type": "http",

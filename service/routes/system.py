@@ -15,7 +15,7 @@ from service.gallery.gallery import Gallery
 from service.health import Health
 from service.metrics import Metrics, Timings
 from service.routes import schemas
-from service.routes.access import Door
+from service.routes.door import Door
 from service.routes.problems import documented
 from service.settings import Settings
 

@@ -1,14 +1,15 @@
 """``/tracks``: a flight, photo by photo."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 
 from service import errors
 from service.routes import schemas
-from service.routes.localize import PHOTO_ERRORS, LocalizeForm, localization
+from service.routes.fields import only_fields
+from service.routes.localize import PHOTO_ERRORS, PHOTO_FIELDS, LocalizeForm, localization
 from service.routes.problems import documented
 from service.routes.timestamps import parse_timestamp
 from service.routes.uploads import in_time
@@ -44,6 +45,7 @@ class TrackForm:
 
 @router.post(
     "",
+    dependencies=[only_fields(*(field.name for field in fields(TrackForm)))],
     status_code=201,
     response_model=schemas.TrackState,
     responses=documented(errors.InvalidParameter, errors.BodyTooLarge, errors.Overloaded),
@@ -84,6 +86,7 @@ async def delete_track(request: Request, track_id: TrackId) -> None:
 
 @router.post(
     "/{track_id}/localize",
+    dependencies=[only_fields(*PHOTO_FIELDS, "timestamp")],
     response_model=schemas.TrackedLocalization,
     responses=documented(
         *PHOTO_ERRORS,

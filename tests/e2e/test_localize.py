@@ -230,3 +230,17 @@ async def test_an_unexpected_failure_of_one_photo_stays_its_own(filled, photo, m
     assert first["status"] == "located"
     assert broken["problem"]["type"] == "/problems/internal-error"
     assert "secret" not in json.dumps(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/localize", "altitude_m"),
+        ("/tracks", "max_speed_m_s"),
+        ("/tracks/7/localize", "timestamp"),
+        ("/gallery", "tiles"),
+    ],
+)
+async def test_a_mistyped_field_is_not_taken_for_none(filled, photo, problem_of, path, named):
+    answer = await filled.post(path, files={"image": ("p.jpg", photo(1))}, data={"altitude": "90"})
+    assert named in problem_of(answer, "invalid-parameter", 422)["detail"]

@@ -24,7 +24,7 @@ async def still_right(http, photo):
     answer = await http.post("/localize", files={"image": ("p.jpg", photo(2))})
     assert answer.json()["candidates"][0]["tile_id"] == "map/2"
     assert (await http.get("/readyz")).status_code == 200
-    assert http.app.state.door.inside == 0
+    assert http.app.state.door.empty
 
 
 async def test_damaged_images(filled, photo, damage, image_files):

@@ -88,7 +88,7 @@ async def test_a_body_that_does_not_come(start, problem_of):
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         problem = problem_of(await http.post("/localize", content=body(), headers=headers), "body-too-slow", 408)
         assert problem["actual"] == 5
-        assert http.app.state.door.inside == 0
+        assert http.app.state.door.empty
 
 
 async def test_a_slow_decode_is_also_under_the_deadline(start, tile_request, photo, problem_of, monkeypatch):

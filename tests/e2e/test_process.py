@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,71 @@ def wait(self, images):
 Encoder.encode = wait
 app()
 """
+
+
+# ``aerofix`` that does not open its gallery while the file named first exists
+SLOW = """
+import pathlib, sys, time
+from service.cli import app
+from service.gallery.gallery import Gallery
+held, open_gallery = pathlib.Path(sys.argv.pop(1)), Gallery.open
+def wait(*arguments):
+    while held.exists():
+        time.sleep(0.01)
+    return open_gallery(*arguments)
+Gallery.open = wait
+app()
+"""
+
+
+def answers(url, status):
+    with suppress(httpx.TransportError):
+        return httpx.get(url).status_code == status
+    return False
+
+
+def test_probes_are_answered_while_the_gallery_is_opened(settings, tmp_path):
+    chosen, held = settings(), tmp_path / "held"
+    held.touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", SLOW, str(held), "serve", "--port", str(port), "--device", "cpu"]
+    command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            wait_for(lambda: answers(f"{url}/livez", 200))
+            refused = httpx.get(f"{url}/readyz")
+            assert (refused.status_code, refused.json()["type"]) == (503, "/problems/not-ready")
+            assert "starting" in refused.json()["detail"]
+            assert int(httpx.post(f"{url}/localize").headers["retry-after"]) > 0
+            held.unlink()
+            assert f"aerofix on {url} " in process.stdout.readline()
+            assert httpx.get(f"{url}/readyz").status_code == 200
+        finally:
+            process.terminate()
+    assert process.wait(LONG) in (0, -signal.SIGTERM)
+
+
+def test_a_service_that_still_loads_can_be_ended(settings, tmp_path):
+    chosen, held = settings(), tmp_path / "held"
+    held.touch()
+    command = [sys.executable, "-c", SLOW, str(held), "serve", "--port", "0", "--model", str(chosen.model)]
+    command += ["--gallery", str(chosen.gallery)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "Application startup complete" in line:
+                break
+        process.terminate()
+        assert process.wait(LONG) in (0, -signal.SIGTERM)
+
+
+def test_a_port_that_is_taken_is_named(serve, settings, tmp_path):
+    _, url = serve()
+    taken = run(settings, "--port", url.rpartition(":")[2], "--gallery", str(tmp_path / "other"))
+    assert taken.returncode > 0
+    assert "Address already in use" in taken.stderr
+    assert "Traceback" not in taken.stderr
 
 
 def test_an_acknowledged_tile_survives_kill_9(serve, tile_request, photo):

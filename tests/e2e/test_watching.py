@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.gallery.faiss_gpu_index import FaissGpuIndex
+from service.routes.door import Stage
 from service.telemetry import JsonFormatter
 from service.tracing import Tracer
 
@@ -47,11 +48,17 @@ async def test_metrics_tell_the_whole_path(http, tile_request, photo):
 
 async def test_what_the_door_refuses_is_counted_by_route(start, photo):
     async with start(max_in_flight=1) as http:
-        http.app.state.door.inside = 1
+        http.app.state.door.admit(Stage.INSIDE)
         await http.post("/localize", files={"image": ("p.jpg", photo(1))})
         await http.post("/secret/path/7", content=b"")
+        await http.post("/tracks/7/localize", content=b"")
+        await http.delete("/gallery/tiles/a/b/image")
+        await http.get("/gallery/tiles/a/b/image")
         seen = await numbers(http)
     assert seen["aerofix_request_duration_seconds_count", "/localize", "429", "POST"] == 1
+    assert seen["aerofix_request_duration_seconds_count", "/tracks/{track_id}/localize", "429", "POST"] == 1
+    assert seen["aerofix_request_duration_seconds_count", "/gallery/tiles/{tile_id}", "429", "DELETE"] == 1
+    assert seen["aerofix_request_duration_seconds_count", "/gallery/tiles/{tile_id}/image", "429", "GET"] == 1
     assert seen["aerofix_request_duration_seconds_count", "(none)", "429", "POST"] == 1
 
 

@@ -198,7 +198,7 @@ def test_a_missing_gallery_is_not_made_by_asking_it(run, photo, tmp_path):
 
 
 def test_a_missing_model_is_one_line(run, tmp_path):
-    for command in (["serve"], ["gallery", "add", "x.tif", "--gallery", tmp_path / "g"]):
+    for command in (["serve", "--port", 0], ["gallery", "add", "x.tif", "--gallery", tmp_path / "g"]):
         result = run(*command, "--model", tmp_path / "absent.onnx")
         assert result.exit_code == 1
         assert "there is no model file" in result.stderr

@@ -100,6 +100,17 @@ def test_the_table_shows_percentiles_by_route_and_step():
     ]
 
 
+def test_a_long_route_does_not_run_into_its_steps():
+    timings = Timings()
+    timings.on_request(record(route="/gallery/snapshots/{name}/of/a/very/long/route", decode=0.1))
+    rows = [re.split(r"\s{2,}", line) for line in timings.table().splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["route", "step", "count"],
+        ["POST /gallery/snapshots/{name}/of/a/very/long/route", "decode", "1"],
+        ["POST /gallery/snapshots/{name}/of/a/very/long/route", "total", "1"],
+    ]
+
+
 def test_the_table_forgets_what_is_old_and_what_was_refused():
     timings = Timings(kept=3)
     for ms in (1, 2, 3, 4, 5):

@@ -1,7 +1,8 @@
 import builtins
+import threading
 
 import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
@@ -66,3 +67,29 @@ def test_without_the_packages_the_fix_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigurationInvalid, match=r"pip install 'aerofix\[otel\]'"):
         otlp("http://127.0.0.1:9/v1/traces")
+
+
+def test_a_collector_that_does_not_answer_holds_nobody_up(monkeypatch, caplog):
+    monkeypatch.setattr("service.tracing.CLOSE_S", 0.01)
+    answers = threading.Event()
+
+    class Silent(InMemorySpanExporter):
+        def export(self, spans):
+            answers.wait(60)
+            return super().export(spans)
+
+    exporter = Silent()
+    tracer = Tracer(BatchSpanProcessor(exporter))
+    tracer.on_request(record())
+    tracer.close()
+    assert exporter.get_finished_spans() == ()
+    assert "AEROFIX_OTLP_ENDPOINT" in caplog.text
+    answers.set()
+
+
+def test_what_is_left_is_sent_at_the_end():
+    exporter = InMemorySpanExporter()
+    tracer = Tracer(BatchSpanProcessor(exporter))
+    tracer.on_request(record())
+    tracer.close()
+    assert len(exporter.get_finished_spans()) == 3

@@ -3,7 +3,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from service.routes.access import Admission, Door, Guard, SecurityHeaders
+from service.routes.access import Guard, SecurityHeaders
 from service.routes.problems import add_problem_handlers
 from service.security import Keys, digests
 
@@ -123,76 +123,3 @@ async def test_pages_may_load_from_here_only_and_data_nothing():
     for response in (page, data):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
-
-
-async def test_a_full_door_and_a_closed_one():
-    door = Door(2)
-    async with client((Admission, {"door": door})) as http:
-        assert (await http.get("/gallery")).status_code == 200
-        assert door.inside == 0
-        door.inside = 2
-        full = await http.get("/gallery")
-        assert (full.status_code, full.headers["retry-after"], full.json()["limit"]) == (429, "1", 2)
-        door.inside, door.closed = 0, True
-        closed = await http.get("/gallery")
-        assert (closed.status_code, closed.json()["type"]) == (503, "/problems/not-ready")
-        for path in ("/livez", "/readyz", "/metrics", "/timings"):
-            assert (await http.get(path)).status_code == 200
-
-
-def test_the_limit_falls_by_a_factor_once_a_wave_and_rises_by_one_a_round(monkeypatch):
-    now = iter([100.0, 200.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    door = Door(100)
-    for entered_at in (1.0, 2.0, 99.0):  # one wave: all were inside when the first was late
-        door.learn(504, entered_at)
-    assert door.limit == pytest.approx(70)
-    door.learn(504, 101.0)
-    assert door.limit == pytest.approx(49)
-    door.inside = 49
-    for _ in range(49):
-        door.learn(200, 201.0)
-    assert door.limit == pytest.approx(50, abs=0.02)
-    for status in (422, 429, 503, 0):
-        door.learn(status, 300.0)
-    assert door.limit == pytest.approx(50, abs=0.02)
-
-
-def test_the_limit_stays_where_it_is_when_nobody_comes_and_within_its_bounds(monkeypatch):
-    ticks = iter(range(1, 1000))
-    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
-    door = Door(4)
-    for wave in range(20):
-        door.learn(504, wave + 0.5)
-    assert door.limit == 1
-    door.learn(200, 0.0)
-    assert door.limit == 1
-    door.inside = 4
-    for _ in range(100):
-        door.learn(200, 0.0)
-    assert door.limit == 4
-
-
-async def test_a_late_answer_lowers_the_limit():
-    door = Door(10)
-
-    async def late(scope, receive, send):
-        await send({"type": "http.response.start", "status": 504, "headers": []})
-
-    async def sent(message):
-        pass
-
-    await Admission(late, door)({"type": "http", "path": "/localize"}, None, sent)
-    assert (door.inside, door.limit) == (0, pytest.approx(7))
-
-
-async def test_who_fails_inside_has_left():
-    door = Door(1)
-
-    async def broken(scope, receive, send):
-        assert door.inside == 1
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await Admission(broken, door)({"type": "http", "path": "/gallery"}, None, None)
-    assert door.inside == 0

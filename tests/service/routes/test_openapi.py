@@ -68,6 +68,18 @@ def test_every_error_is_a_problem_document_with_an_example(description):
                 assert all(example["value"]["status"] == int(status) for example in content["examples"].values())
 
 
+def test_forms_take_no_fields_but_their_own(description):
+    schemas = description["components"]["schemas"]
+    forms = [
+        content["schema"]["$ref"].rpartition("/")[2]
+        for _, _, operation in operations(description)
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "$ref" in content["schema"]
+    ]
+    assert len(forms) == 4
+    assert all(schemas[form]["additionalProperties"] is False for form in forms)
+
+
 def test_localize_documents_its_form_its_errors_and_geojson(description):
     operation = description["paths"]["/localize"]["post"]
     assert set(operation["responses"]) == {
