@@ -12,6 +12,7 @@ from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
 from service.gallery.snapshots import Snapshots
 from service.health import Health
+from service.imaging.decoders import Decoders
 from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
@@ -67,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
         on_batch=metrics.on_batch,
         describe_turned=encoder.describe_turned,
     )
-    tile_maker = TileMaker(contract, batcher, settings)
+    decoders = Decoders()
+    tile_maker = TileMaker(contract, batcher, settings, decoders)
     importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
     @asynccontextmanager
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await importer.close()
+            decoders.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
             if tracer is not None:
@@ -104,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tile_maker = tile_maker
     app.state.importer = importer
     app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
-    app.state.localizer = Localizer(contract, batcher, gallery, settings)
+    app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         None, description="Folder of snapshots; default: the gallery's name with -snapshots."
     )
     max_image_pixels: int = Field(
-        100_000_000, ge=256, description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry."
+        100_000_000,
+        ge=256,
+        description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry. A WebP may have half.",
     )
     max_images: int = Field(64, ge=1, le=1000, description="Images in a request; bounds what one client can queue.")
     exif_position_radius_m: float = Field(
