@@ -61,7 +61,7 @@ class _NoThreads:
     async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments)
 
-    async def decode(self, work: Callable[[], Any], needs_bytes: int) -> Any:
+    async def decode(self, work: Callable[[], Any], needs_bytes: int, in_line: bool) -> Any:
         return work()
 
 

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         "Four batches fill the next one while photos are decoded; fewer come in while deadlines are missed.",
     )
     deadline_s: float = Field(
-        10.0, gt=0, le=600, description="Seconds from reading an image to its answer; later, a drone has moved on."
+        10.0, gt=0, le=600, description="Seconds from reading a request to its answer; later, a drone has moved on."
     )
     body_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Seconds for a body to arrive; a 7 MB photo over a link of 1 Mbit/s."

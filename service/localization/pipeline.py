@@ -110,7 +110,13 @@ class Localizer:
         return TileSizes(self.gallery)
 
     async def localize(
-        self, data: bytes, hints: Hints, top_k: int = 5, refine: bool = True, near: Circle | None = None
+        self,
+        data: bytes,
+        hints: Hints,
+        top_k: int = 5,
+        refine: bool = True,
+        near: Circle | None = None,
+        in_line: bool = False,
     ) -> Answer:
         """Localize one photo.
 
@@ -120,12 +126,13 @@ class Localizer:
             top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
             refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
             near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
+            in_line: see ``Decoders.decode``.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        photo, known, generation, image, view = await self._prepare(data, hints)
+        photo, known, generation, image, view = await self._prepare(data, hints, in_line)
         watch.lap("decode")
 
         turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
@@ -162,7 +169,9 @@ class Localizer:
             steps,
         )
 
-    async def _prepare(self, data: bytes, hints: Hints) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
+    async def _prepare(
+        self, data: bytes, hints: Hints, in_line: bool
+    ) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
         """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
         file, known, generation, view, share = await self.decoders.run(self._open, data, hints)
         useful_px = math.ceil(DECODE_SCALE * self.contract.image_size / share)
@@ -171,7 +180,7 @@ class Localizer:
             photo = file.decode(useful_px)
             return photo, preprocess(make_view(photo, known.heading_deg, share), self.contract)
 
-        photo, pixels = await self.decoders.decode(decode, file.needs_bytes(useful_px))
+        photo, pixels = await self.decoders.decode(decode, file.needs_bytes(useful_px), in_line=in_line)
         return photo, known, generation, pixels, view if view.side_m is None else replace(view, pixels=pixels)
 
     def _open(self, data: bytes, hints: Hints) -> tuple[PhotoFile, Known, int, View, float]:

@@ -102,6 +102,22 @@ async def test_a_slow_decode_is_also_under_the_deadline(start, tile_request, pho
         opened.set()
 
 
+async def test_several_images_share_one_deadline(start, photo, monkeypatch):
+    begun = []
+
+    async def hangs(self, data, *args, **kwargs):
+        await asyncio.sleep(0)  # those whose time is over when they begin get no further
+        begun.append(data)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("service.localization.pipeline.Localizer.localize", hangs)
+    async with start(deadline_s=0.01, max_batch=2) as http:
+        response = await http.post("/localize", files=[("image", ("p.jpg", photo(1)))] * 12)
+        problems = [result["problem"]["type"] for result in response.json()["results"]]
+    assert (response.status_code, problems) == (200, ["/problems/deadline-exceeded"] * 12)
+    assert len(begun) == 2  # a batch; the others would have had a deadline of their own after it
+
+
 class HeldDecode:
     """Wraps the app's decoding of large images: the first waits until the test lets it go."""
 
@@ -138,6 +154,16 @@ async def test_large_images_hold_up_nobody_else(
         assert held.sizes == [400]
         held.opened.set()
         assert [(await each).json()["status"] for each in inside] == ["located"] * MAX_LARGE
+
+
+async def test_large_images_of_one_request_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
+    monkeypatch.setattr("service.imaging.decoders.ORDINARY_BYTES", 10**6)
+    count = MAX_LARGE + 2
+    files = [("image", ("p.png", encode_image(ground(1, 400, 400))))] * count
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        results = (await http.post("/localize", files=files)).json()["results"]
+        assert [result.get("status") for result in results] == ["located"] * count
 
 
 async def test_large_tiles_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
