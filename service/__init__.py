@@ -10,6 +10,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is loaded
 # From 1.29 on, onnxruntime's wheels report to Microsoft unless told not to before they are imported (its Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# CUDA's own order is the fastest first; this is nvidia-smi's, so that AEROFIX_CUDA_DEVICE names the GPU that it lists.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # read when CUDA starts
+
 try:
     __version__ = version("aerofix")
 except PackageNotFoundError:  # run from a source tree that was never installed

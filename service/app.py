@@ -1,5 +1,6 @@
 """The service: everything is made and connected here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -53,11 +54,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     contract = encoder.contract
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
-    devices = {"provider": encoder.provider, "index_device": str(gallery.info().index["device"])}
     door = Door(settings.max_in_flight)
     metrics = Metrics(
-        {"version": __version__, "model_id": contract.model_id, **devices},
-        lambda: gauges(batcher, door, gallery),
+        lambda: {
+            "version": __version__,
+            "model_id": contract.model_id,
+            "provider": encoder.provider,
+            "index_device": gallery.info().index["device"],
+        },
+        lambda: gauges(batcher, health, door, gallery),
     )
     timings = Timings()
     batcher = Batcher(
@@ -68,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         on_batch=metrics.on_batch,
         describe_turned=encoder.describe_turned,
     )
+    health = Health(encoder, batcher, gallery)
     decoders = Decoders()
     tile_maker = TileMaker(contract, batcher, settings, decoders)
     importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
@@ -76,9 +82,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         importer.start()
+        watch = asyncio.create_task(health.watch())
         try:
             yield
         finally:
+            watch.cancel()
             await importer.close()
             decoders.close()
             await batcher.close(CLOSE_TIMEOUT_S)
@@ -99,9 +107,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.encoder = encoder
     app.state.batcher = batcher
     app.state.gallery = gallery
-    app.state.devices = devices
     app.state.door = door
-    app.state.health = Health(encoder, batcher, gallery)
+    app.state.health = health
     app.state.metrics = metrics
     app.state.timings = timings
     app.state.tile_maker = tile_maker
@@ -131,7 +138,7 @@ holds the truth with 68 % probability. Errors are problem documents (RFC 9457).
 """
 
 
-def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:
+def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:
     """What has a value now, for ``Metrics``."""
     info = gallery.info()
     return {
@@ -139,8 +146,8 @@ def gauges(batcher: Batcher, door: Door, gallery: Gallery) -> Mapping[str, tuple
         "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
         "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
         "aerofix_encoder_failing_seconds": (
-            "How long the encoder has been dead or stuck; 0: it works.",
-            batcher.failing_s,
+            "How long the encoder has been dead, stuck or wrong; 0: it works.",
+            health.beyond_help_s(),
         ),
         "aerofix_index_tiles": ("Tiles in the index.", info.count),
         "aerofix_gallery_generation": ("Grows with every change of the gallery.", info.generation),

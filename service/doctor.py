@@ -71,9 +71,12 @@ def _providers() -> str:
 
 
 def _search(settings: Settings) -> str:
-    from service.gallery.faiss_gpu_index import make_index
+    from service.gallery.faiss_gpu_index import REBUILD_AT, make_index
 
-    return f"runs on {make_index(1, settings.search_device).describe()['device']}"
+    index = make_index(1, settings.search_device).describe()
+    if "gpu" not in index:
+        return f"runs on {index['device']}"
+    return f"runs on {index['gpu']} once it has a copy of more than {REBUILD_AT} tiles; areas, and fewer, on the cpu"
 
 
 def _listening(settings: Settings) -> str:

@@ -12,13 +12,12 @@ from prometheus_client import (
     Counter,
     GCCollector,
     Histogram,
-    Info,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.encoder.batcher import Batch
@@ -32,6 +31,7 @@ REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others
 
+Labels = Callable[[], Mapping[str, str]]
 Gauges = Callable[[], Mapping[str, tuple[str, float]]]
 
 
@@ -39,15 +39,14 @@ class Metrics:
     """Counts and times everything that is measured; all methods may be called from any thread.
 
     Args:
-        info: labels of the metric that says what runs, such as the model's id and the execution provider.
+        info: read at every scrape: labels of the metric that says what runs, such as the model's id and the device.
         gauges: read at every scrape: name → (help text, value).
     """
 
-    def __init__(self, info: Mapping[str, str], gauges: Gauges) -> None:
+    def __init__(self, info: Labels, gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        Info("aerofix", "What runs here.", registry=self.registry).info(dict(info))
         self._requests = Histogram(
             "aerofix_request_duration_seconds",
             "Requests by route template, method and status, from the first byte in to the last byte out.",
@@ -74,7 +73,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self.registry.register(_Gauges(gauges))
+        self.registry.register(_ReadNow(info, gauges))
 
     def on_request(self, record: RequestRecord) -> None:
         """Count a finished request and its steps."""
@@ -95,14 +94,17 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Gauges(Collector):
+class _ReadNow(Collector):
     """Values that are read when somebody asks, rather than kept up to date."""
 
-    def __init__(self, read: Gauges) -> None:
-        self._read = read
+    def __init__(self, info: Labels, gauges: Gauges) -> None:
+        self._info = info
+        self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        return [GaugeMetricFamily(name, text, value=value) for name, (text, value) in self._read().items()]
+        yield InfoMetricFamily("aerofix", "What runs here.", value=dict(self._info()))
+        for name, (text, value) in self._gauges().items():
+            yield GaugeMetricFamily(name, text, value=value)
 
     def describe(self) -> Iterable[Metric]:
         return []  # else registering would read them before everything is there

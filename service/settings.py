@@ -30,9 +30,14 @@ class Settings(BaseSettings):
     index_device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where tiles are searched; auto takes CUDA when FAISS has it and the model may use it."
     )
-    cuda_device: int = Field(0, ge=0, le=63, description="Number of the GPU, as nvidia-smi lists them.")
+    cuda_device: int = Field(
+        0, ge=0, le=63, description="Number of the GPU, as nvidia-smi lists them unless CUDA_DEVICE_ORDER is set."
+    )
     cuda_memory_bytes: int = Field(
-        0, ge=0, description="Bytes of GPU memory that the model's arena may take; 0 leaves it the whole GPU."
+        0,
+        ge=0,
+        description="Bytes of GPU memory that the model's arenas may take; a model that looks at turned copies, as the "
+        "default one does, has two, which share it evenly. 0 leaves them the whole GPU.",
     )
     threads: int = Field(
         0, ge=0, le=256, description="CPU threads of one inference; 0 lets onnxruntime take one per physical core."
@@ -68,8 +73,8 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         le=3600,
-        description="Seconds that the encoder may be dead or stuck before /livez fails and the process is restarted; "
-        "/readyz fails at once. Long enough to see it in the log and the metrics.",
+        description="Seconds that the encoder may be dead, stuck or wrong before /livez fails and the process is "
+        "restarted; /readyz fails at once. Long enough to see it in the log and the metrics.",
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Bytes of a request; several full-size drone photos or a batch of tiles."

@@ -61,6 +61,7 @@ def build_tiny_model(
         numpy_helper.from_array(rng.normal(size=(192, DIM)).astype(np.float32), "projection"),
         numpy_helper.from_array((rng.normal(size=DIM) * 1e-3).astype(np.float32), "bias"),
         numpy_helper.from_array(np.array(255.0, np.float32), "white"),
+        numpy_helper.from_array(np.array(0.5, np.float32), "grey"),
         numpy_helper.from_array(np.array([1], np.int64), "feature_axis"),
         numpy_helper.from_array(np.array([0], np.int64), "batch_axis"),
     ]
@@ -85,7 +86,8 @@ def build_tiny_model(
     outputs = [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, output_shape or ["N", DIM])]
     if local:
         options = {"axis": 1, "p": 2} if local_op == "LpNormalization" else {}
-        nodes.append(helper.make_node(local_op, ["pooled"], ["local"], **options))
+        nodes.append(helper.make_node("Sub", ["pooled", "grey"], ["hues"]))
+        nodes.append(helper.make_node(local_op, ["hues"], ["local"], **options))
         outputs.append(helper.make_tensor_value_info("local", TensorProto.FLOAT, ["N", 3, 8, 8]))
     image = helper.make_tensor_value_info(input_name, input_type, input_shape or ["N", SIDE, SIDE, 3])
     graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)

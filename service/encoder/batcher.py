@@ -102,6 +102,9 @@ class Batcher:
         self._accepting = False
         self._busy_since: float | None = None
         self._died_at: float | None = None
+        self.fails_since: float | None = None
+        """When (``time.perf_counter``) the first image failed after the last that was embedded; None if none has. An
+        image may be to blame: whoever knows that the encoder works resets it."""
         # A daemon: a call that hangs inside a driver must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
         self._ended = asyncio.Event()
@@ -221,6 +224,7 @@ class Batcher:
             turned = self._turned(batch)
         except Exception as error:
             if len(batch) == 1:
+                self._note([error])
                 self._tell(_answer, [(batch[0], error)])
                 return
             log.warning("a batch of %d images failed, encoding them one by one", len(batch), exc_info=True)
@@ -235,8 +239,16 @@ class Batcher:
         locals_ = [None] * len(batch) if features.local is None else features.local
         rows = zip(batch, features.embedding, locals_, strict=True)
         answers = [(item, _encoded(item, embedding, local, turned.get(item))) for item, embedding, local in rows]
+        self._note([answer for _, answer in answers])
         self._on_batch(Batch(len(batch), reason, ended - started))  # before anybody can look whether it was told
         self._tell(_answer, answers)
+
+    def _note(self, answers: list[Encoded | Exception]) -> None:
+        """Remember since when nothing but errors has come out."""
+        if any(isinstance(answer, Encoded) for answer in answers):
+            self.fails_since = None
+        elif self.fails_since is None:
+            self.fails_since = time.perf_counter()
 
     def _turned(self, batch: list[_Item]) -> dict[_Item, LocalMaps]:
         """Descriptors of the turned copies of those images that want them."""

@@ -51,7 +51,9 @@ class LocalCalibration:
     Attributes:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
-        sigma_exponent, sigma_floor_tiles: see ``sigma_tiles``.
+        sigma_exponent: see ``own_sigma_tiles``.
+        sigma_floor_tiles: Rayleigh scale of what simulated photos have not, and all photos of a flight have alike:
+            distortions of lens and map.
         turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
             is and turned by 90°, 180° and 270°. 1 when they know any.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
@@ -69,18 +71,16 @@ class LocalCalibration:
         """Cosine and matches in one number: ``score + inlier_weight · ln(max(1, inliers / min_inliers))``."""
         return score + self.inlier_weight * math.log(max(1.0, (inliers or 0) / self.min_inliers))
 
-    def sigma_tiles(self, fitted: float, inliers: int | None) -> float:
-        """Rayleigh scale of a position's error: ``hypot(fitted · (min_inliers / inliers)^sigma_exponent, floor)``.
+    def own_sigma_tiles(self, fitted: float, inliers: int | None) -> float:
+        """Rayleigh scale of a position's own error: ``fitted · (min_inliers / inliers)^sigma_exponent``.
 
-        A position from many matches is more exact than one from few. The floor is for what simulated photos have not:
-        distortions of lens and map.
+        A position from many matches is more exact than one from few.
 
         Args:
             fitted: of as many matches as ``min_inliers``; fewer count as these.
             inliers: of the best tile.
         """
-        shrunk = math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
-        return math.hypot(fitted * shrunk, self.sigma_floor_tiles)
+        return fitted * math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
 
 
 @dataclass(frozen=True)

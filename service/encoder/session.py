@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -54,7 +54,7 @@ class Encoder:
         device: ``auto`` takes CUDA when it is there, else the CPU.
         threads: CPU threads of one inference; 0 leaves the choice to onnxruntime.
         cuda_device: number of the GPU.
-        cuda_memory_bytes: limit of the GPU memory arena; 0 for none.
+        cuda_memory_bytes: limit of the GPU memory arenas, shared evenly by the model's sessions; 0 for none.
 
     Raises:
         ContractBroken: the file breaks a clause, or its numbers do.
@@ -72,36 +72,64 @@ class Encoder:
         self.contract = check_contract(path)
         self._threads = threads
         wanted = _choose_providers(device)
-        settings = {_PROVIDERS["cuda"]: cuda_options(cuda_device, cuda_memory_bytes)}
+        settings = {_PROVIDERS["cuda"]: cuda_options(cuda_device, cuda_memory_bytes // self._sessions)}
         if _PROVIDERS["cuda"] in wanted:
             _preload_cuda()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        ort.set_default_logger_severity(3)  # its lines are not JSON as ours are: errors only, such as a missing library
+        for provider in wanted:
+            try:
+                self._start(path, provider, settings.get(provider, {}))
+                return
+            except _NotOnCuda as error:
+                if device != "auto":
+                    raise DeviceUnavailable(
+                        f"device {device} was asked for but {error}. Run `nvidia-smi`: it must list GPU {cuda_device} "
+                        "with free memory and CUDA 13 or newer (driver 580), in a container too (`docker run --gpus "
+                        "all`). The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
+                    ) from error
+                log.warning("%s; the model runs on the CPU. Name --device cuda to insist on the GPU", error)
+
+    @property
+    def _sessions(self) -> int:
+        """Two for a model whose descriptors have to be made for turned copies too, else one."""
+        return 1 + (self.contract.local_shape is not None and self.contract.calibration.local.turns > 1)
+
+    def _start(self, path: Path, provider: str, options: dict[str, str]) -> None:
+        """Load the model on a provider, and run it once.
+
+        Raises:
+            ContractBroken: the CPU cannot run the model, or its numbers break a clause.
+            _NotOnCuda: the same on CUDA, or onnxruntime did not take CUDA.
+        """
+        self.provider = provider
+        self._session = self._open(path, provider, options)
+        self._describe = self._open(path, provider, options, describe=True) if self._sessions > 1 else None
+        self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
+        self._canary_embedding = self._warm_up(path)
+
+    def _open(self, path: Path, provider: str, options: dict[str, str], describe: bool = False) -> ort.InferenceSession:
+        """A session of the whole model, or of the part that leads to ``local``; see ``_start`` for errors."""
+        chosen = ort.SessionOptions()
+        chosen.intra_op_num_threads = self._threads
         # threads that wait for each other in a loop would take the cores on which the next photos are decoded
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only: a warning per node would drown the service's own log
+        chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        chosen.log_severity_level = 4  # nothing: what goes wrong here is raised as well
         try:
-            providers = [(name, settings.get(name, {})) for name in wanted]
-            self._session = ort.InferenceSession(os.fspath(path), options, providers=providers)
+            model = _describing_part(path) if describe else os.fspath(path)
+            # Its fallback makes a session that fails again on the CPU, at the start or in the middle of serving, and
+            # prints so; whoever asked for CUDA would never know, and stdout may be a user's JSON.
+            session = ort.InferenceSession(model, chosen, providers=[(provider, options)], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own classes, one per status code
+            if provider == _PROVIDERS["cuda"]:
+                raise _NotOnCuda(f"onnxruntime cannot load the model on it ({error})") from error
             raise ContractBroken(
                 f"{path.name} breaks the model contract: onnxruntime cannot load it ({error}). "
                 "Export it again with `aerofix-train export`."
             ) from error
-        self.provider: str = self._session.get_providers()[0]
-        if self.provider != wanted[0]:
-            fallback = f"onnxruntime gave {self.provider} instead of {wanted[0]}"
-            if device != "auto":
-                raise DeviceUnavailable(
-                    f"device {device} was asked for but {fallback}. Run `nvidia-smi`: it must list GPU "
-                    f"{cuda_device} and CUDA 13 or newer (driver 580), in a container too (`docker run --gpus all`). "
-                    "The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
-                )
-            log.warning("%s; name --device cuda to insist on the GPU", fallback)
-        turned = self.contract.local_shape is not None and self.contract.calibration.local.turns > 1
-        self._describe = self._describer(path, options, providers) if turned else None
-        self._canary = np.random.default_rng(0).integers(0, 256, (2, *self._shape), dtype=np.uint8)
-        self._canary_embedding = self._warm_up(path)
+        got = session.get_providers()[0]
+        if got != provider:  # a library that is missing is no error to onnxruntime
+            raise _NotOnCuda(f"onnxruntime gave {got} instead of {provider}")
+        return session
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -126,12 +154,6 @@ class Encoder:
         local: LocalMaps = self._describe.run(["local"], {"image": turned.reshape(-1, *self._shape)})[0]
         return local.reshape(len(images), 3, *local.shape[1:])
 
-    @staticmethod
-    def _describer(path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
-        """A session of the nodes that lead to ``local``: onnxruntime runs a whole graph, whatever outputs are asked."""
-        part = onnx.utils.Extractor(onnx.load(os.fspath(path))).extract_model(["image"], ["local"])
-        return ort.InferenceSession(part.SerializeToString(), options, providers=providers)
-
     def useful_batch(self, most: int) -> int:
         """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
         if self.provider != _PROVIDERS["cpu"]:
@@ -139,20 +161,30 @@ class Encoder:
         return min(most, _IMAGES_PER_CORE * (self._threads or os.cpu_count() or 1))
 
     def canary_agrees(self) -> bool:
-        """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give."""
+        """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give.
+
+        Raises:
+            Exception: whatever onnxruntime raises when a session cannot run any more.
+        """
         embedding = self.encode(self._canary[:1]).embedding[0]
-        return bool(embedding @ self._canary_embedding > 1 - _CANARY_TOLERANCE)
+        turned = True if self._describe is None else bool(np.isfinite(self.describe_turned(self._canary[:1])).all())
+        return turned and bool(embedding @ self._canary_embedding > 1 - _CANARY_TOLERANCE)
 
     def _warm_up(self, path: Path) -> Embeddings:
         """Run the first inference, check the numeric clauses and return the canary's embedding, ``[D]``."""
 
         def require(holds: bool, clause: str) -> None:
             if not holds:
+                if self.provider == _PROVIDERS["cuda"]:  # whose fault it is, the CPU tells
+                    raise _NotOnCuda(f"the model breaks its contract there: {clause}")
                 raise ContractBroken(f"{path.name} breaks the model contract: {clause}. Export it again.")
 
         try:
             pair, single = self.encode(self._canary), self.encode(self._canary[:1])
-        except Exception as error:  # see __init__
+            turned = None if self._describe is None else self.describe_turned(self._canary[:1])
+        except Exception as error:  # see _open
+            if self.provider == _PROVIDERS["cuda"]:
+                raise _NotOnCuda(f"onnxruntime cannot run the model on it ({error})") from error
             raise ContractBroken(f"{path.name} breaks the model contract: inference fails ({error}).") from error
         outputs: list[tuple[str, NDArray[np.float32], NDArray[np.float32], tuple[int, ...]]]
         outputs = [("embedding", pair.embedding, single.embedding, (self.contract.embedding_dim,))]
@@ -167,8 +199,21 @@ class Encoder:
             require(
                 bool(np.abs(two[0] - one[0]).max() < 1e-3), f"`{name}` must not depend on the other images of its batch"
             )
+        require(turned is None or bool(np.isfinite(turned).all()), "`local` must be finite for turned images too")
         canary: Embeddings = single.embedding[0]
         return canary
+
+
+class _NotOnCuda(Exception):
+    """The model does not run on CUDA, and why, in words that follow "but"."""
+
+
+def _describing_part(path: Path) -> bytes:
+    """The nodes that lead to ``local``: onnxruntime runs a whole graph, whatever outputs are asked."""
+    part: bytes = (
+        onnx.utils.Extractor(onnx.load(os.fspath(path))).extract_model(["image"], ["local"]).SerializeToString()
+    )
+    return part
 
 
 def _choose_providers(device: Device) -> list[str]:
@@ -194,6 +239,9 @@ def cuda_options(device: int, memory_bytes: int) -> dict[str, str]:
         "cudnn_conv_algo_search": "HEURISTIC",
         # the default doubles the arena, which takes what the index on the same GPU needs
         "arena_extend_strategy": "kSameAsRequested",
+        # the default, TF32, keeps 10 bits of a number: it moves the default model's descriptors by up to 9e-4, nearly
+        # what _warm_up allows, and places and inliers were calibrated in full float32
+        "use_tf32": "0",
     }
     if memory_bytes:
         options["gpu_mem_limit"] = str(memory_bytes)

@@ -2,7 +2,8 @@
 
 FAISS's GPU indexes cannot delete, and ignore id selectors without a word (facebookresearch/faiss issues 107, 3924).
 So the CPU index stays the master copy. The GPU holds a copy of some moment; what has changed since is left out of its
-answers and searched in the master, and when that is much, a new copy is made in the background and swapped in.
+answers and searched in the master, and when that is much, a new copy is made in the background and swapped in. A GPU
+that fails or hangs costs nobody an answer: its copy is dropped, and the master has everything.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,13 @@ REBUILD_AT = 512
 
 SCRATCH_BYTES = 64 * 2**20
 """GPU memory that FAISS reserves for itself; its default of 1.5 GB, twice during a swap, is what the model needs."""
+
+
+SEARCH_TIMEOUT_S = 3.0
+"""A search takes milliseconds; one that hangs leaves the CPU time to answer within the default deadline of 10 s."""
+
+USUAL_K = 128
+"""Tiles that a photo is compared with (localization/glance.py), by which we tell where searches run."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +69,13 @@ class FaissGpuIndex:
         self._dim = dim
         self._gpu = gpu
         self._to_gpu = to_gpu or partial(copy_to_gpu, gpu=gpu)
-        self._rebuild_at = rebuild_at
+        self._rebuild_at = self._rebuild_next_at = rebuild_at
         self._copy = _Copy(np.empty(0, np.int64))
         self._changed: set[int] = set()  # ids that may differ between the copy and the master
         self._changed_later: set[int] = set()  # those since the snapshot of the copy that is being made
         self._rebuilding = False
         self._lock = threading.Lock()
-        # GPU search is not safe from several threads, so one thread does it all
-        self._searcher = ThreadPoolExecutor(1, thread_name_prefix="gpu-search")
+        self._searcher = _Searcher()
 
     def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
         """See :meth:`VectorIndex.upsert`."""
@@ -93,15 +101,22 @@ class FaissGpuIndex:
         return self._master.count(area)
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`VectorIndex.describe`; ``copied`` vectors are on the GPU, and ``changed`` ids since."""
+        """See :meth:`VectorIndex.describe`.
+
+        ``device`` is where a photo's search without an area runs now: the GPU, or the CPU while there is no copy of the
+        tiles or too much has changed since. ``gpu`` is where copies go, ``copied`` the vectors that are there, and
+        ``changed`` the ids since.
+        """
+        gpu = f"cuda:{self._gpu}"
         with self._lock:
             state = {"copied": len(self._copy.ids), "changed": len(self._changed), "rebuilding": self._rebuilding}
-        return self._master.describe() | {"device": f"cuda:{self._gpu}"} | state
+            device = gpu if self._fetch(USUAL_K) else "cpu"
+        return self._master.describe() | {"device": device, "gpu": gpu} | state
 
     def _note(self, ids: Ids) -> None:
         self._changed.update(ids.tolist())
         self._changed_later.update(ids.tolist())
-        if len(self._changed) > self._rebuild_at and not self._rebuilding:
+        if len(self._changed) > self._rebuild_next_at and not self._rebuilding:
             self._rebuilding = True
             threading.Thread(target=self._rebuild, name="gpu-rebuild", daemon=True).start()
 
@@ -110,31 +125,46 @@ class FaissGpuIndex:
         more = True
         while more:
             started = time.monotonic()
-            with self._lock:
-                ids, flat = self._master.snapshot()
-                self._changed_later = set()
             try:
+                with self._lock:
+                    ids, flat = self._master.snapshot()
+                    self._changed_later = set()
                 index = self._to_gpu(flat)
             except Exception:  # FAISS raises bare RuntimeErrors, most often because the memory is full
                 log.exception("the gallery does not fit on GPU %d; what changed is searched on the CPU", self._gpu)
                 with self._lock:
-                    self._rebuild_at = 2 * len(self._changed)  # do not try again at every write
                     self._rebuilding = False
+                    self._wait_for_twice_the_changes()
                 return
             with self._lock:
                 self._copy, self._changed = _Copy(ids, index), set(self._changed_later)
+                self._rebuild_next_at = self._rebuild_at
                 more = self._rebuilding = len(self._changed) > self._rebuild_at
             if more:
                 time.sleep(time.monotonic() - started)  # during an import, at most half of the time goes into copies
 
+    def _wait_for_twice_the_changes(self) -> None:
+        """Do not try a GPU that failed again at every write."""
+        self._rebuild_next_at = max(self._rebuild_at, 2 * len(self._changed))
+
+    def _fetch(self, k: int) -> int:
+        """Vectors to ask the copy for, so that ``k`` are left when what has changed is taken out; 0: ask the master."""
+        fetch = min(k + SPARE_CANDIDATES + len(self._changed), len(self._copy.ids))
+        return fetch if fetch <= MAX_FETCH else 0
+
     def _search_copy(self, queries: Vectors, k: int) -> tuple[Vectors, Ids] | None:
-        """Search the GPU's copy and what has changed since; None when that cannot be exact."""
+        """Search the GPU's copy and what has changed since; None when that cannot be exact, or the GPU fails."""
         copied, changed = self._copy, np.fromiter(self._changed, np.int64, len(self._changed))
-        fetch = min(k + SPARE_CANDIDATES + len(changed), len(copied.ids))
-        if not fetch or fetch > MAX_FETCH:
+        fetch = self._fetch(k)
+        if not fetch:
             return None
-        rough, positions = self._searcher.submit(copied.index.search, queries, fetch).result()
-        found = copied.ids[positions]
+        try:
+            rough, positions = self._searcher.start(copied.index.search, queries, fetch).result(SEARCH_TIMEOUT_S)
+            found = copied.ids[positions]
+        except Exception:  # bare RuntimeErrors again, and TimeoutError
+            log.exception("GPU %d failed in a search; the CPU searches until many tiles have changed", self._gpu)
+            self._drop_copy()
+            return None
         stale = np.isin(found, changed)
         if fetch < len(copied.ids) and not self._complete(rough, stale, k):
             return None
@@ -143,10 +173,49 @@ class FaissGpuIndex:
         candidates = np.concatenate([np.where(stale, NO_ID, found), fresh, padding], axis=1)
         return self._master.best_among(queries, k, candidates)
 
+    def _drop_copy(self) -> None:
+        """Search in the master alone from now on; what is in the copy counts as changed, for the next one."""
+        self._changed.update(self._copy.ids.tolist())
+        self._copy = _Copy(np.empty(0, np.int64))
+        self._searcher = _Searcher()  # the old one may hang for ever
+        self._wait_for_twice_the_changes()
+
     def _complete(self, rough: Vectors, stale: np.ndarray[Any, np.dtype[np.bool_]], k: int) -> bool:
         """Whether nothing that was not fetched can reach rank ``k``, whatever order the GPU summed in."""
         live = -np.sort(np.where(stale, np.inf, -rough), axis=1)[:, k - 1]
         return bool(np.all(rough[:, -1] < live - rounding_bound(self._dim)))
+
+
+class _Searcher:
+    """One thread for all searches, because FAISS's GPU indexes are not safe from several.
+
+    A daemon, so that a call that hangs inside the driver does not keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=_run_all, args=(self._calls,), name="gpu-search", daemon=True).start()
+
+    def __del__(self) -> None:
+        self._calls.put(None)  # the end of the thread
+
+    def start(self, search: Callable[[Vectors, int], tuple[Vectors, Ids]], queries: Vectors, k: int) -> Future[Any]:
+        """Search behind those that were started before."""
+        answer: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                answer.set_result(search(queries, k))
+            except BaseException as error:  # whatever it is, it is for whoever waits
+                answer.set_exception(error)
+
+        self._calls.put(call)
+        return answer
+
+
+def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
 
 
 def copy_to_gpu(flat: Any, gpu: int) -> Any:

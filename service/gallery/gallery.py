@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import GalleryEmpty, GalleryUnusable
+from service.gallery.extents import Extents, bounds_of, median_side_m
 from service.gallery.faiss_gpu_index import make_index
 from service.gallery.index import NO_ID, VectorIndex
 from service.gallery.local_maps import LocalMap
@@ -21,7 +23,11 @@ from service.gallery.store import NewRow, Store
 from service.gallery.store_copies import snapshot
 from service.gallery.store_imports import Imports, Step
 from service.gallery.tile import Tile
-from service.geo import Bounds, Circle, union_bounds
+from service.geo import Bounds, Circle
+
+CACHED_MAPS = 1024
+"""Local descriptors that are kept at hand, those asked for last: 50 MB of the default model's. The photos of a flight
+look at the same tiles again and again."""
 
 LOAD_ROWS = 4096
 """Rows that are brought back to unit length at a time: 40 MB at 1,280 dimensions."""
@@ -91,6 +97,8 @@ class Gallery:
         self._dim = embedding_dim
         self._tiles: dict[int, Tile] = {}  # by number in the store, which is the id in the index
         self._numbers: dict[str, int] = {}
+        self._extents = Extents()
+        self._maps: OrderedDict[int, LocalMap] = OrderedDict()  # by number, those asked for last at the end
         self._write_lock = threading.Lock()  # one writer; searches go on while it waits for the disk
         self._lock = threading.Lock()  # the index and the dictionaries change together
         self._summary: tuple[int, Bounds | None, float | None] = (-1, None, None)
@@ -184,12 +192,21 @@ class Gallery:
         with self._lock:
             generation, count = self._generation, len(self._tiles)
             known, bounds, side_m = self._summary
-            footprints = [] if known == generation else [tile.footprint for tile in self._tiles.values()]
-        if known != generation:
-            bounds = union_bounds(np.array([footprint.bounds for footprint in footprints])) if footprints else None
-            side_m = float(np.median([footprint.side_m for footprint in footprints])) if footprints else None
+            rows = None if known == generation else self._extents.rows()
+        if rows is not None:
+            bounds, side_m = bounds_of(rows), median_side_m(rows)
             self._summary = (generation, bounds, side_m)
         return GalleryInfo(count, bounds, generation, self._identity, self._index.describe(), side_m)
+
+    @property
+    def generation(self) -> int:
+        """Number of acknowledged writes that searches know of."""
+        return self._generation
+
+    def sides_m(self) -> NDArray[np.float64]:
+        """Sides of all tiles in metres, ``[N]``."""
+        with self._lock:
+            return self._extents.rows()[:, 4]
 
     def tile(self, tile_id: str) -> Tile | None:
         """The tile with this id, or None."""
@@ -218,9 +235,18 @@ class Gallery:
     def local_maps(self, ids: Sequence[str]) -> list[LocalMap | None]:
         """The local descriptors of tiles, None for those that have none or that there are none of."""
         with self._lock:
-            numbers = [self._numbers.get(tile_id) for tile_id in ids]
-        maps = self._store.local_maps([number for number in numbers if number is not None])
-        return [None if number is None else maps.get(number) for number in numbers]
+            generation = self._generation
+            numbers = [self._numbers.get(tile_id, NO_ID) for tile_id in ids]
+            maps = {number: self._maps[number] for number in numbers if number in self._maps}
+        maps |= self._store.local_maps([number for number in numbers if number not in maps])
+        with self._lock:
+            if self._generation == generation:  # else they may be those of a tile that was replaced meanwhile
+                for number, local in maps.items():
+                    self._maps[number] = local
+                    self._maps.move_to_end(number)
+                while len(self._maps) > CACHED_MAPS:
+                    self._maps.popitem(last=False)
+        return [maps.get(number) for number in numbers]
 
     @property
     def imports(self) -> Imports:
@@ -260,6 +286,8 @@ class Gallery:
             self._index.delete(np.array(numbers, np.int64))
             for number in numbers:
                 del self._numbers[self._tiles.pop(number).id]
+                self._maps.pop(number, None)
+            self._extents.drop(numbers)
             self._generation = self._store.generation
         return len(numbers)
 
@@ -275,6 +303,9 @@ class Gallery:
             self._index.upsert(ids, vectors, centres)
             self._tiles.update(zip(numbers, tiles, strict=True))
             self._numbers.update((tile.id, number) for number, tile in zip(numbers, tiles, strict=True))
+            self._extents.put(numbers, tiles)
+            for number in numbers:
+                self._maps.pop(number, None)
             self._generation = generation
 
 

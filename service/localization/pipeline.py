@@ -19,7 +19,8 @@ from service.imaging.view import ground_width_m, kept_share, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
-from service.localization.refine import matched_position, weighted_position
+from service.localization.places import matched_error
+from service.localization.refine import Fix, matched_position, weighted_position
 from service.localization.rerank import Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
@@ -57,14 +58,12 @@ class View:
         side_m: side of the square of ground that was compared.
         tile_side_m: size of the tiles that were preferred.
         tile_sizes: sizes among which it was chosen; 1 where there is no choice.
-        pixels: the compared square as the model got it, uint8 ``[S, S, 3]``.
     """
 
     photo_width_m: float | None = None
     side_m: float | None = None
     tile_side_m: float | None = None
     tile_sizes: int = 1
-    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,8 @@ class Answer:
         hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
         pool: all candidates that were looked at, best first, those ``near`` the asked-for circle at the end.
         known: which hints counted, and where each comes from.
+        fix: how the photo lies on the ground, None when that is not known.
+        local: local descriptors ``[C, h, w]`` of the compared square, None when the model has none.
         searched_tiles: tiles that the prior leaves, or all.
         timing_ms: by step, in milliseconds; ``total`` is larger than their sum by what lies between them.
     """
@@ -89,6 +90,8 @@ class Answer:
     height: int
     known: Known
     view: View
+    fix: Fix | None
+    local: NDArray[np.float32] | None = field(repr=False)
     searched_tiles: int
     generation: int
     timing_ms: dict[str, float]
@@ -149,9 +152,9 @@ class Localizer:
         watch.lap("rerank")
 
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
-        position = None
+        position = fix = None
         if verdict.status != "not_found":
-            position = await asyncio.to_thread(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
+            position, fix = await asyncio.to_thread(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
         watch.lap("refine")
 
         steps = watch.ms | {"queue": encoded.queue_ms, "encode": encoded.encode_ms, "total": watch.total_ms()}
@@ -164,6 +167,8 @@ class Localizer:
             photo.height,
             known,
             view,
+            fix,
+            encoded.local,
             searched,
             generation,
             steps,
@@ -181,13 +186,13 @@ class Localizer:
             return photo, preprocess(make_view(photo, known.heading_deg, share), self.contract)
 
         photo, pixels = await self.decoders.decode(decode, file.needs_bytes(useful_px), in_line=in_line)
-        return photo, known, generation, pixels, view if view.side_m is None else replace(view, pixels=pixels)
+        return photo, known, generation, pixels, view
 
     def _open(self, data: bytes, hints: Hints) -> tuple[PhotoFile, Known, int, View, float]:
         """A photo's file, what is known of it, the gallery's generation, and what of it is compared: see ``_view``."""
         file = open_photo(data, self.settings.max_image_pixels)
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
-        generation = self.gallery.info().generation
+        generation = self.gallery.generation
         return file, known, generation, *self._view(file, known, generation)
 
     def _view(self, photo: PhotoFile, known: Known, generation: int) -> tuple[View, float]:
@@ -225,15 +230,17 @@ class Localizer:
         maps = self.gallery.local_maps([hit.tile.id for hit in hits[:GLANCED]])
         return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
 
-    def _position(self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool) -> Position:
+    def _position(
+        self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool
+    ) -> tuple[Position, Fix | None]:
         """The best candidate's place. Only one that is laid on the ground has the accuracy fitted for those."""
         best, calibration = ranking.hits[0], self.contract.calibration
         fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
         if fix is not None:
-            sigma_tiles = calibration.local.sigma_tiles(ranking.calibration.sigma_tiles, best.inliers)
-            by_inliers = replace(ranking.calibration, sigma_tiles=sigma_tiles)
+            error = matched_error(ranking, calibration.local)
+            by_inliers = replace(ranking.calibration, sigma_tiles=error.sigma_m / best.tile.footprint.side_m)
             radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
-            return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg)
+            return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg), fix
         temperature = calibration.refine_temperature
         place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre
-        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence)
+        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence), None

@@ -1,8 +1,9 @@
 """All the places that a photo may show, each with its own probability: what a track chooses from."""
 
+import math
 from dataclasses import dataclass
 
-from service.encoder.calibration import Calibration
+from service.encoder.calibration import Calibration, LocalCalibration
 from service.localization.confidence import judge
 from service.localization.neighbours import same_place
 from service.localization.refine import weighted_position
@@ -12,9 +13,32 @@ MAX_PLACES = 16
 MIN_CONFIDENCE = 0.005
 """A place below is not worth a thought: no track is so sure of itself that it would choose it."""
 
-GRAIN_SIDES = 0.25
-"""Errors come from the raster of tiles: with half overlap they go round once a half side, and are another after half of
-that. On a flight over the demo town their correlation falls to 1/e at 0.3 sides."""
+RASTER_SHARE, GRAIN_SIDES = 0.75, 0.25
+"""Positions between tile centres err as the raster of tiles makes them, and photos nearby alike: with half overlap
+their errors go round once a half side, and are another after half of that. On a flight over the demo town, errors of
+photos 10 m apart correlate by 0.7, which falls to 1/e at 0.3 sides."""
+
+
+@dataclass(frozen=True)
+class PositionError:
+    """What a position errs by if its place is right: independent parts, metres of standard deviation along each axis.
+
+    Attributes:
+        own_m: what this photo errs by alone.
+        raster_m: what photos nearby err by too.
+        grain_m: distance over which ``raster_m`` becomes another error.
+        common_m: what all photos of this map and camera err by alike.
+    """
+
+    own_m: float
+    raster_m: float = 0.0
+    grain_m: float = 0.0
+    common_m: float = 0.0
+
+    @property
+    def sigma_m(self) -> float:
+        """Of the whole error."""
+        return math.hypot(self.own_m, self.raster_m, self.common_m)
 
 
 @dataclass(frozen=True)
@@ -23,18 +47,30 @@ class Place:
 
     Attributes:
         lat, lon: degrees.
-        sigma_m: standard deviation of the position along each axis if the place is right.
-        grain_m: distance over which this error changes: a fix nearby has nearly the same.
+        error: of this position.
         confidence: probability that the place is right, judged from the photo alone.
         tile_id: the best tile there.
     """
 
     lat: float
     lon: float
-    sigma_m: float
-    grain_m: float
+    error: PositionError
     confidence: float
     tile_id: str
+
+
+def matched_error(ranking: Ranking, local: LocalCalibration) -> PositionError:
+    """Of a photo that was laid on the ground of the best tile."""
+    best = ranking.hits[0]
+    side_m = best.tile.footprint.side_m
+    own_tiles = local.own_sigma_tiles(ranking.calibration.sigma_tiles, best.inliers)
+    return PositionError(own_tiles * side_m, common_m=local.sigma_floor_tiles * side_m)
+
+
+def raster_error(sigma_m: float, side_m: float) -> PositionError:
+    """Of a position between tile centres, for tiles of this side."""
+    own_m, raster_m = (math.sqrt(share) * sigma_m for share in (1 - RASTER_SHARE, RASTER_SHARE))
+    return PositionError(own_m, raster_m, GRAIN_SIDES * side_m)
 
 
 def places(pool: Ranking, calibration: Calibration, refine: bool = True) -> list[Place]:
@@ -63,7 +99,7 @@ def places(pool: Ranking, calibration: Calibration, refine: bool = True) -> list
             centre = best.tile.footprint.centre
             lat, lon = weighted_position(around, calibration.refine_temperature) if refine else centre
             side_m = best.tile.footprint.side_m
-            sigma_m, grain_m = calibration.sigma_tiles * side_m, GRAIN_SIDES * side_m
-            found.append(Place(lat, lon, sigma_m, grain_m, confidences[first], best.tile.id))
+            error = raster_error(calibration.sigma_tiles * side_m, side_m)
+            found.append(Place(lat, lon, error, confidences[first], best.tile.id))
         left = [i for i in others if not near[first, i]]
     return found

@@ -19,8 +19,6 @@ from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m
 from service.localization.tilt import fit_tilted
 
-_RIGHT_AND_UP = np.array([1, 1j])
-
 
 @dataclass(frozen=True)
 class Fix:
@@ -28,16 +26,34 @@ class Fix:
 
     Attributes:
         lat, lon: ground point at the centre of the photo, degrees.
-        heading_deg: compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points.
-        side_m: ground that the compared square's side covers, metres; of a tilted photo, across at its centre.
+        right_m, up_m: ground, east + i·north, that a step of one side to the right and one up of the compared square
+            covers at its centre; those of a tilted photo are not alike.
+        turned_deg: heading that the square was turned north-up by; the photo's own top edge lies so far clockwise.
         inliers: positions of the photo that agree.
     """
 
     lat: float
     lon: float
-    heading_deg: float
-    side_m: float
+    right_m: complex
+    up_m: complex
+    turned_deg: float
     inliers: int
+
+    @property
+    def heading_deg(self) -> float:
+        """Compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points."""
+        # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
+        return (90.0 - math.degrees(cmath.phase(self._on_ground(1j)))) % 360.0 % 360.0
+
+    @property
+    def side_m(self) -> float:
+        """Ground that the square's side covers, metres; of a tilted photo, across at its centre."""
+        return abs(self._on_ground(1))
+
+    def _on_ground(self, step: complex) -> complex:
+        """What was this way from the photo's centre before the square was turned."""
+        turned = step * cmath.rect(1, -math.radians(self.turned_deg))
+        return turned.real * self.right_m + turned.imag * self.up_m
 
 
 def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0) -> Fix | None:
@@ -46,8 +62,7 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
     Args:
         ranking: at least one candidate.
         min_inliers: what unrelated ground does not reach.
-        turned_deg: heading that the compared square was turned north-up by; the photo's own top edge lies so far
-            clockwise of the square's. Both have the same centre, to half a pixel of the decoded photo.
+        turned_deg: see ``Fix``. Photo and square have the same centre, to half a pixel of the decoded photo.
 
     Returns:
         None when fewer than ``min_inliers`` agree, or when they put the centre further from the best tile's than a
@@ -79,11 +94,7 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
     if abs(centre) > NEAR_SIDES * side_m or inliers < min_inliers:
         return None
     lat, lon = offset(lat0, lon0, centre.real, centre.imag)
-    # what was right of and above the photo's centre before the square was turned, on the ground
-    across, ahead = (to.real * right + to.imag * up for to in cmath.rect(1, -math.radians(turned_deg)) * _RIGHT_AND_UP)
-    # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
-    heading_deg = (90.0 - math.degrees(cmath.phase(ahead))) % 360.0 % 360.0
-    return Fix(float(lat), float(lon), heading_deg, abs(across), inliers)
+    return Fix(float(lat), float(lon), right, up, turned_deg, inliers)
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:

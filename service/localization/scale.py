@@ -2,19 +2,16 @@
 
 import math
 import threading
-from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.gallery.gallery import Gallery, Hit
-from service.geo import Bounds, haversine_m
+from service.geo import haversine_m
 
 SAME_SIZE = 1.25
 """Sides whose ratio stays below this are of one size: Web Mercator tiles shrink by the cosine of the latitude, and a
 rounded window by less than a percent, while sizes that are chosen on purpose usually double."""
-
-WORLD: Bounds = (-180.0, -90.0, 180.0, 90.0)
-PAGE_TILES = 100_000
 
 
 class TileSizes:
@@ -29,24 +26,17 @@ class TileSizes:
         """Median side of each size in metres, smallest first; empty for an empty gallery.
 
         Args:
-            generation: of the gallery, as its ``info`` says; the tiles are looked at once for each.
+            generation: of the gallery; the tiles are looked at once for each.
         """
         with self._lock:
             if self._known[0] != generation:
-                self._known = (generation, group_sides(self._all_sides_m()))
+                self._known = (generation, group_sides(self._gallery.sides_m()))
             return self._known[1]
 
-    def _all_sides_m(self) -> Iterable[float]:
-        cursor: int | None = 0
-        while cursor is not None:
-            page = self._gallery.page(WORLD, PAGE_TILES, cursor)
-            yield from (tile.footprint.side_m for tile in page.tiles)
-            cursor = page.cursor
 
-
-def group_sides(sides_m: Iterable[float]) -> list[float]:
+def group_sides(sides_m: NDArray[np.float64]) -> list[float]:
     """Medians of the groups into which sides fall where the next larger one is ``SAME_SIZE`` times as long or more."""
-    ordered = np.sort(np.fromiter(sides_m, float))
+    ordered = np.sort(sides_m)
     if not len(ordered):
         return []
     breaks = np.flatnonzero(ordered[1:] >= SAME_SIZE * ordered[:-1]) + 1

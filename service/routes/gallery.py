@@ -73,8 +73,7 @@ async def add_tiles(
         for entry, each in zip(entries, made, strict=True)
     ]
     counts = {status: sum(result.status == status for result in results) for status in ("added", "updated", "failed")}
-    info = await asyncio.to_thread(gallery.info)
-    return schemas.TilesAdded(**counts, tiles=results, count=info.count, generation=info.generation)
+    return schemas.TilesAdded(**counts, tiles=results, count=gallery.count(), generation=gallery.generation)
 
 
 @router.get("", response_model=schemas.GalleryState, responses=documented(errors.GalleryUnusable))

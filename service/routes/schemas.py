@@ -308,7 +308,7 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
     checks: dict[str, bool]
     provider: str = Field(description="onnxruntime execution provider in use", examples=["CPUExecutionProvider"])
-    index_device: str = Field(description="where tiles are searched", examples=["cpu", "cuda:0"])
+    index_device: str = Field(description="where tiles are searched now", examples=["cpu", "cuda:0"])
 
 
 class Model(BaseModel):
@@ -327,6 +327,6 @@ class Model(BaseModel):
     gsd_range_m: tuple[float, float]
     license: str
     provider: str = Field(description="onnxruntime execution provider in use", examples=["CPUExecutionProvider"])
-    index_device: str = Field(description="where tiles are searched", examples=["cpu", "cuda:0"])
+    index_device: str = Field(description="where tiles are searched now", examples=["cpu", "cuda:0"])
     calibration: dict[str, Any]
     training_config: dict[str, Any]

@@ -33,7 +33,7 @@ async def make_snapshot(request: Request, response: Response) -> dict[str, Any]:
     """
     gallery: Gallery = request.app.state.gallery
     snapshots: Snapshots = request.app.state.snapshots
-    made = await asyncio.to_thread(snapshots.create, (await asyncio.to_thread(gallery.info)).generation)
+    made = await asyncio.to_thread(snapshots.create, gallery.generation)
     response.headers["Location"] = f"/gallery/snapshots/{made.name}"
     return asdict(made)
 

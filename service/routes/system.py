@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import errors
 from service.encoder.session import Encoder
 from service.errors import NotReady
+from service.gallery.gallery import Gallery
 from service.health import Health
 from service.metrics import Metrics, Timings
 from service.routes import schemas
@@ -25,13 +26,13 @@ router = APIRouter(tags=["system"])
 async def livez(request: Request) -> schemas.Liveness:
     """Whether the process should go on; never waits for anything.
 
-    503 once the encoder has been dead or stuck for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
+    503 once the encoder has been dead, stuck or wrong for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
     """
     health: Health = request.app.state.health
     settings: Settings = request.app.state.settings
     failing_s = health.beyond_help_s()
     if failing_s > settings.restart_after_s:
-        raise NotReady(f"the encoder has been dead or stuck for {failing_s:.0f} s; restart the service.")
+        raise NotReady(f"the encoder has been dead, stuck or wrong for {failing_s:.0f} s; restart the service.")
     return schemas.Liveness()
 
 
@@ -48,14 +49,18 @@ async def readyz(request: Request) -> schemas.Readiness:
     checks = await health.checks()
     if broken := [name for name, good in checks.items() if not good]:
         raise NotReady(f"not ready: {', '.join(broken)}. If this lasts, restart the service and read its log.")
-    return schemas.Readiness.model_validate({"checks": checks} | _devices(request))
+    encoder: Encoder = request.app.state.encoder
+    return schemas.Readiness(checks=checks, provider=encoder.provider, index_device=health.index_device)
 
 
 @router.get("/model", response_model=schemas.Model)
 async def model(request: Request) -> dict[str, Any]:
     """The loaded model's contract, and where it runs."""
     encoder: Encoder = request.app.state.encoder
-    return asdict(encoder.contract) | {"identity": encoder.contract.identity} | _devices(request)
+    gallery: Gallery = request.app.state.gallery
+    info = await asyncio.to_thread(gallery.info)
+    devices = {"provider": encoder.provider, "index_device": info.index["device"]}
+    return asdict(encoder.contract) | {"identity": encoder.contract.identity} | devices
 
 
 @router.get(
@@ -74,8 +79,3 @@ async def timings(request: Request) -> str:
     """Where the time of the last requests went, as a table to read."""
     seen: Timings = request.app.state.timings
     return seen.table()
-
-
-def _devices(request: Request) -> dict[str, str]:
-    devices: dict[str, str] = request.app.state.devices
-    return devices

@@ -59,7 +59,7 @@ async def delete_area(request: Request, bbox: Bbox) -> schemas.TilesDeleted:
     """Delete the tiles whose centre lies in an area."""
     gallery: Gallery = request.app.state.gallery
     deleted = await asyncio.to_thread(gallery.delete_in, parse_bbox(bbox))
-    return await _left(gallery, deleted)
+    return _left(gallery, deleted)
 
 
 @router.get(
@@ -110,7 +110,7 @@ async def delete_tile(request: Request, tile_id: str) -> schemas.TilesDeleted:
     deleted = await asyncio.to_thread(gallery.delete, [tile_id])
     if not deleted:
         raise _unknown(tile_id)
-    return await _left(gallery, deleted)
+    return _left(gallery, deleted)
 
 
 def parse_bbox(bbox: str) -> Bounds:
@@ -144,9 +144,8 @@ def _described(tile: Tile) -> schemas.StoredTile:
     )
 
 
-async def _left(gallery: Gallery, deleted: int) -> schemas.TilesDeleted:
-    info = await asyncio.to_thread(gallery.info)
-    return schemas.TilesDeleted(deleted=deleted, count=info.count, generation=info.generation)
+def _left(gallery: Gallery, deleted: int) -> schemas.TilesDeleted:
+    return schemas.TilesDeleted(deleted=deleted, count=gallery.count(), generation=gallery.generation)
 
 
 def _unknown(tile_id: str) -> TileNotFound:

@@ -161,7 +161,7 @@ def _estimate(track: Track) -> dict[str, Any]:
         speed_m_s=math.hypot(east_m_s, north_m_s),
         course_deg=math.degrees(math.atan2(east_m_s, north_m_s)) % 360,
     )
-    covariance = schemas.Covariance(position_m2=motion.covariance[:2, :2].tolist())
+    covariance = schemas.Covariance(position_m2=estimate.covariance_m2.tolist())
     return {
         "timestamp_s": track.timestamp_s,
         "confidence": estimate.confidence,

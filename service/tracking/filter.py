@@ -1,13 +1,14 @@
 """A Kalman filter for one moving point on the ground, whose fixes err alike.
 
-State: position (east, north), velocity, and the *bias*: the error of the fixes, in units of their standard deviation.
+State: position (east, north), velocity, and the *bias*: what nearby fixes err by alike, in standard deviations.
 
 * The point moves at constant velocity, disturbed by white noise acceleration (Bar-Shalom, Li, Kirubarajan, "Estimation
   with Applications to Tracking and Navigation", 2001, section 6.2.2).
-* Fixes near each other repeat each other's error: they come from the same raster of tiles. The bias is a first-order
-  Gauss-Markov process over the distance flown (Gelb, "Applied Optimal Estimation", 1974, section 3.6). Without it, ten
-  photos of one spot would pass for ten opinions. With a grain of 0 m the errors are independent.
-* Where two photos overlap, their pixels say how far the point has moved (``service.tracking.odometry``).
+* Fixes between tile centres repeat each other's error: they come from the same raster of tiles. The bias is a
+  first-order Gauss-Markov process over the distance flown (Gelb, "Applied Optimal Estimation", 1974, section 3.6).
+  Without it, ten photos of one spot would pass for ten opinions. With a grain of 0 m the errors are independent.
+* What all fixes err by alike (``PositionError.common_m``) moves the whole track; it is no part of the state.
+* Where two photos overlap, their descriptors say how far the point has moved (``service.tracking.odometry``).
 
 Positions are WGS84, and every difference is taken in the plane that touches the ellipsoid at the present estimate: a
 track may go as far as it likes, also over the antimeridian. Near the poles "east" turns from place to place; no map
@@ -23,16 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.geo import offset, offset_m
+from service.localization.places import PositionError
 
 Array = NDArray[np.float64]
 
 ACCELERATION_TIME_S = 1.0
 """How long an acceleration lasts before it is another: about a second between two commands of an autopilot. The
 spectral density of the white noise is the square of the acceleration times this."""
-
-BIAS_SHARE = 0.75
-"""Share of a fix's variance that nearby fixes repeat; the rest is the photo's own. On a flight over the demo town, the
-errors of fixes 10 m apart correlate by 0.7."""
 
 GATE_PROBABILITY = 0.99
 GATE = -2 * math.log(1 - GATE_PROBABILITY)
@@ -41,21 +39,21 @@ GATE = -2 * math.log(1 - GATE_PROBABILITY)
 
 @dataclass(frozen=True)
 class Fix:
-    """A measured position: degrees, and the standard deviation of its error along each axis in metres."""
+    """A measured position in degrees, and what of its error the state describes."""
 
     lat: float
     lon: float
-    sigma_m: float
+    error: PositionError
 
     @property
     def white_m2(self) -> Array:
         """``[2, 2]`` covariance of the part of the error that is this fix's own."""
-        return (1 - BIAS_SHARE) * self.sigma_m**2 * np.eye(2)
+        return self.error.own_m**2 * np.eye(2)
 
     @property
     def matrix(self) -> Array:
         """``[2, 6]``: what the fix shows of the state."""
-        return np.hstack([np.eye(2), np.zeros((2, 2)), math.sqrt(BIAS_SHARE) * self.sigma_m * np.eye(2)])
+        return np.hstack([np.eye(2), np.zeros((2, 2)), self.error.raster_m * np.eye(2)])
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,14 @@ class Motion:
         The position errs by what the fix errs, so it is bound to the bias. A velocity spread evenly over a disc of
         radius v has the variance v²/4 along each axis.
         """
-        covariance = np.diag([fix.sigma_m**2] * 2 + [max_speed_m_s**2 / 4] * 2 + [1.0] * 2)
-        covariance[:2, 4:] = covariance[4:, :2] = -math.sqrt(BIAS_SHARE) * fix.sigma_m * np.eye(2)
+        error = fix.error
+        covariance = np.diag([error.own_m**2 + error.raster_m**2] * 2 + [max_speed_m_s**2 / 4] * 2 + [1.0] * 2)
+        covariance[:2, 4:] = covariance[4:, :2] = -error.raster_m * np.eye(2)
         return cls(fix.lat, fix.lon, np.zeros(2), np.zeros(2), covariance)
 
     @property
     def position_covariance_m2(self) -> Array:
-        """``[2, 2]``, east and north."""
+        """``[2, 2]``, east and north; without what all fixes err by alike."""
         return self.covariance[:2, :2]
 
     def predict(

@@ -1,8 +1,7 @@
-"""How far the ground point has moved between two overlapping photos, from their pixels.
+"""How far the ground point has moved between two overlapping photos, from their local descriptors.
 
-Phase correlation (Kuglin, Hines, "The Phase Correlation Image Alignment Method", 1975) of two north-up views of known
-ground size. It knows nothing of the map, so its errors have nothing to do with those of the fixes: together they tell a
-movement from a change of error.
+The later photo is matched to the one before, as a photo is to a tile. The shift between them knows nothing of the map:
+it tells a movement from a change of error, and goes on where the map has nothing to say.
 """
 
 from __future__ import annotations
@@ -12,98 +11,126 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
+from service.gallery.local_maps import LocalMap, to_int8
+from service.localization.glance import inner_cells, unit
+from service.localization.matching import (
+    Complex,
+    Floats,
+    Indices,
+    cell_centres,
+    fit_similarity,
+    mutual_neighbours,
+)
+from service.localization.refine import Fix
+from service.localization.rerank import INLIER_CELLS
 from service.tracking.filter import Shift
 
-SHARPEST = 0.15
-"""Standard deviation of the frequencies that count, in cycles a pixel: finer detail is mostly noise."""
+SCALE_RANGE = (0.5, 2.0)
+"""Ground side of the later photo over that of the one before: more is no climb between two photos that overlap."""
 
-BAND_PX = (2.0, 6.0)
-"""Detail of this size (difference of two Gaussian blurs) must agree: bright and dark quarters agree by chance."""
+FIX_SHARE, HINT_SHARE, DRIFT_SHARE = 0.01, 0.05, 0.01
+"""Error of a shift over its length: turn and size are those of a photo that was laid on the ground, or those that the
+drone states, of which a height may be off by a twentieth and a heading by 3°; handed on from photo to photo, they
+become worse (sizes by 1 % a photo on a flight over the demo town)."""
 
-MIN_AGREEMENT = 0.16
-"""Correlation of that detail where both views show the same ground. Measured on a flight over the demo town with a
-heading that errs by 2° a photo: 90 % of right shifts lie above, 99.5 % of the shifts that are found between views of
-different ground below."""
+SIGMA_CELLS = 0.05
+"""Error of a shift, in cells of the descriptor map. On a flight over the demo town (benchmarks/tracks.py; a photo every
+10 m, cells of 3.1 m) shifts err by 0.16 m along each axis, and by 0.27 m if matches stay at whole cells."""
 
-MIN_OVERLAP = 0.3
-"""Share of the side, along each axis, that both views must show for their pixels to agree by more than chance."""
-
-SAME_SCALE = 1.05
-"""Ground sizes may differ by this ratio: a shift of half a view is then off by an eighth of a grain of tiles."""
-
-SIGMA_SHARE, SIGMA_PX = 0.05, 1.0
-"""Error of a shift: a twentieth of it, for a height above ground that is off by as much or a heading off by 3°, and a
-pixel of the view."""
+MAX_ALIKE = 0.5
+"""Length of the mean descriptor from which on a photo shows nothing: 0.1 to 0.22 for photos of a town, 0.82 for a blank
+one, whose cells differ by where they lie alone, so that it seems to hover."""
 
 SWAY_SHARE = 0.04
 """What the ground point swings about its course, over the side of the view: 2° of pitch, as high up as that is wide."""
 
 
 @dataclass(frozen=True, eq=False)
-class NorthUpView:
-    """What a photo showed: grey values uint8 ``[S, S]``, top to the north, ``side_m`` metres of ground along a side."""
+class Sight:
+    """What a photo showed, and how it lies on the ground.
 
-    grey: NDArray[np.uint8]
-    side_m: float
+    Attributes:
+        local: descriptors ``[C, h, w]`` of the compared square.
+        right_m, up_m: ground, east + i·north, that a step of one side to the right and one up covers at its centre.
+        error_share: error of these, over their length.
+    """
+
+    local: LocalMap
+    right_m: complex
+    up_m: complex
+    error_share: float
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], side_m: float) -> NorthUpView:
-        """From RGB, uint8 ``[S, S, 3]``."""
-        return cls(pixels.mean(axis=2).astype(np.uint8), side_m)
+    def of_fix(cls, local: NDArray[np.float32], fix: Fix) -> Sight:
+        """Of a photo that was laid on the ground."""
+        return cls(to_int8(local), fix.right_m, fix.up_m, FIX_SHARE)
+
+    @classmethod
+    def of_hints(cls, local: NDArray[np.float32], side_m: float) -> Sight:
+        """Of a photo turned north-up, whose ground side was stated."""
+        return cls(to_int8(local), complex(side_m), side_m * 1j, HINT_SHARE)
+
+    def on_ground(self, step: complex) -> complex:
+        """A step right + i·up, in sides of the square, as metres east + i·north."""
+        return step.real * self.right_m + step.imag * self.up_m
+
+    @property
+    def side_m(self) -> float:
+        """Ground that the square's side covers."""
+        return abs(self.right_m)
 
 
-def shift_between(before: NorthUpView, after: NorthUpView) -> Shift | None:
-    """The movement of the view's centre, None where the two do not show enough of the same ground."""
-    if before.grey.shape != after.grey.shape or not 1 / SAME_SCALE < before.side_m / after.side_m < SAME_SCALE:
+def shift_between(before: Sight, local: NDArray[np.float32], min_inliers: int) -> tuple[Shift, Sight] | None:
+    """The movement of the square's centre, and how the later photo then lies.
+
+    Args:
+        before: the photo before.
+        local: unit descriptors ``[C, h, w]`` of the later one.
+        min_inliers: what unrelated ground does not reach.
+
+    Returns:
+        None where the two do not show enough of the same ground, or are turned by more than descriptors know.
+    """
+    if local.shape != before.local.shape or np.linalg.norm(local.mean(axis=(1, 2))) > MAX_ALIKE:
         return None
-    down_px, right_px = _content_shift_px(before.grey, after.grey)
-    if _agreement(_detail(before.grey), _detail(after.grey), round(down_px), round(right_px)) < MIN_AGREEMENT:
+    _, height, width = local.shape
+    inner = inner_cells(height, width)
+    cells, points = np.flatnonzero(inner), cell_centres(height, width)
+    earlier_local = unit(before.local, axis=0)
+    later, earlier = (cells[of] for of in mutual_neighbours(local[:, inner], earlier_local[:, inner]))
+    source, target = points[later], points[earlier] + _within_cell(local, earlier_local, later, earlier)
+    cell = 1 / math.sqrt(height * width)
+    fit = fit_similarity(source, target, np.full(len(later), INLIER_CELLS * cell), SCALE_RANGE)
+    if fit is None or fit.count < min_inliers:
         return None
-    pixel_m = (before.side_m + after.side_m) / 2 / len(before.grey)
-    east_m, north_m = -right_px * pixel_m, down_px * pixel_m  # a camera that flies north sees its ground go down
-    sigma_m = math.hypot(SIGMA_SHARE * math.hypot(east_m, north_m), SIGMA_PX * pixel_m)
-    return Shift(float(east_m), float(north_m), sigma_m, SWAY_SHARE * after.side_m)
+    moved_m = before.on_ground(fit.b)
+    sigma_m = math.hypot(before.error_share * abs(moved_m), SIGMA_CELLS * cell * before.side_m)
+    right_m, up_m = before.on_ground(fit.a), before.on_ground(1j * fit.a)
+    after = Sight(to_int8(local), right_m, up_m, before.error_share + DRIFT_SHARE)
+    return Shift(moved_m.real, moved_m.imag, sigma_m, SWAY_SHARE * after.side_m), after
 
 
-def _content_shift_px(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[float, float]:
-    """Rows and columns by which what ``before`` shows lies further down and right in ``after``."""
-    side = len(before)
-    axis = np.linspace(-1, 1, side)
-    radius = np.minimum(1.0, np.hypot(axis[:, None], axis))
-    window = (1 + np.cos(np.pi * radius)) / 2  # round: the corners of a turned photo are empty
-    one, other = (np.fft.rfft2(window * (grey - grey.mean())) for grey in (before, after))
-    cross = other * one.conj()
-    square = np.fft.fftfreq(side)[:, None] ** 2 + np.fft.rfftfreq(side) ** 2
-    smooth = np.exp(-square / (2 * SHARPEST**2))
-    peaks = np.fft.irfft2(smooth * cross / np.maximum(np.abs(cross), 1e-9), s=before.shape)
-    row, column = np.unravel_index(np.argmax(peaks), peaks.shape)
-    down = row + _vertex(peaks[row - 1, column], peaks[row, column], peaks[(row + 1) % side, column])
-    right = column + _vertex(peaks[row, column - 1], peaks[row, column], peaks[row, (column + 1) % side])
-    return (down + side / 2) % side - side / 2, (right + side / 2) % side - side / 2
+def _within_cell(
+    later_local: NDArray[np.float32], earlier_local: NDArray[np.float32], later: Indices, earlier: Indices
+) -> Complex:
+    """How far from its cell's centre each match lies, in sides: else a level flight would move by whole cells.
 
+    The vertex of the parabola through the similarities to a cell and to its two neighbours, along each axis.
+    """
+    channels, height, width = earlier_local.shape
+    wanted, cells = later_local.reshape(channels, -1)[:, later], earlier_local.reshape(channels, -1)
 
-def _vertex(left: float, middle: float, right: float) -> float:
-    """Where a parabola through three neighbouring values is highest, from the middle one; the middle is the largest."""
-    curvature = left - 2 * middle + right
-    return 0.0 if curvature >= 0 else float(0.5 * (left - right) / curvature)
+    def vertex(step: int, place: Indices, count: int) -> Floats:
+        between = (place > 0) & (place < count - 1)
+        before, here, after = (
+            np.einsum("cm,cm->m", wanted, cells[:, earlier + k * step * between]) for k in (-1, 0, 1)
+        )
+        curvature = np.minimum(before - 2 * here + after, -1e-6)  # a match is no minimum along its own axes
+        found: Floats = np.clip(0.5 * (before - after) / curvature, -0.5, 0.5).astype(np.float64)
+        return found
 
-
-def _detail(grey: NDArray[np.uint8]) -> NDArray[np.float64]:
-    image = Image.fromarray(grey)
-    fine, coarse = (np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), float) for radius in BAND_PX)
-    detail: NDArray[np.float64] = fine - coarse
-    return detail
-
-
-def _agreement(before: NDArray[np.float64], after: NDArray[np.float64], down: int, right: int) -> float:
-    """Correlation (Pearson) of the pixels that both show, for a shift of the content."""
-    side = len(before)
-    if max(abs(down), abs(right)) > (1 - MIN_OVERLAP) * side:
-        return 0.0
-    first = before[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
-    second = after[max(0, down) : side - max(0, -down), max(0, right) : side - max(0, -right)]
-    first, second = first - first.mean(), second - second.mean()
-    spread = math.sqrt(float((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / spread if spread > 0 else 0.0
+    row, column = np.divmod(earlier, width)
+    right, down = vertex(1, column, width) / width, vertex(width, row, height) / height
+    offset: Complex = right - 1j * down
+    return offset

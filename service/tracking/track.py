@@ -36,7 +36,7 @@ from service.tracking.filter import (
     largest_sigma_m,
     squared_distance,
 )
-from service.tracking.odometry import NorthUpView
+from service.tracking.odometry import Sight
 
 Use = Literal["fused", "gated", "lost"]
 
@@ -55,14 +55,18 @@ one wild photo does not outweigh a track."""
 SAME_MOTION = 4.0
 """Squared Mahalanobis distance (two standard deviations) within which two hypotheses are one."""
 
-MAX_EVIDENCE = 10.0
-"""Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most ten
-times as likely as a miss, so that it takes several to make up for what the track was right about before."""
+Trust = Literal["located", "ambiguous", "unmatched"]
+"""What speaks for a photo's places: it is located; several of them explain it as well; or it may show none of them, and
+no matches speak for one although the model could have found some."""
 
-UNSURE, UNSURE_EVIDENCE = 0.1, 2.0
-"""What the odds of a photo that is not located are worth, and how often its fix counts for a miss. Its confidence is
-right over photos of all kinds; but photos of a flight that has left the map come in rows, each ambiguous in the same
-way, and must not lead the track there."""
+ODDS_SHARE: dict[Trust, float] = {"located": 1.0, "ambiguous": 0.1, "unmatched": 0.1}
+"""What the odds of a photo's places are worth. Its confidence is right over photos of all kinds; but photos of a flight
+that has left the map come in rows, each ambiguous in the same way, and must not lead the track there."""
+
+MAX_EVIDENCE: dict[Trust, float] = {"located": 10.0, "ambiguous": 2.0, "unmatched": 1.0}
+"""Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most so
+many times as likely as a miss, so that it takes several to make up for what the track was right about before. One
+without matches does not turn the track alone; it leaves a hypothesis that the next photo may confirm."""
 
 MAX_RADIUS_M = 100_000.0
 
@@ -90,13 +94,20 @@ class Hypothesis:
         motion: see ``Motion``.
         weight: probability that this is the flight.
         grain_m: of the place that it last took as a fix.
+        common_m: what its fixes err by alike, the largest that one had.
         place: what the last photo gave it, None when it gave nothing.
     """
 
     motion: Motion
     weight: float
     grain_m: float
+    common_m: float
     place: Place | None = None
+
+    @property
+    def covariance_m2(self) -> Array:
+        """``[2, 2]`` of the position, east and north, with what all fixes err by alike."""
+        return self.motion.position_covariance_m2 + self.common_m**2 * np.eye(2)
 
 
 @dataclass(frozen=True)
@@ -104,13 +115,15 @@ class Estimate:
     """The likeliest motion after a photo.
 
     Attributes:
-        motion: mean and covariance of position and velocity.
+        motion: mean position and velocity.
+        covariance_m2: ``[2, 2]`` of the position, east and north.
         confidence: probability that this motion is the right one.
         accuracy_m: radius that holds the truth with 68 % probability, taken from the long axis of the ellipse; None
             when ``confidence`` is not above 68 %: then no radius round one place does.
     """
 
     motion: Motion
+    covariance_m2: Array
     confidence: float
 
     @property
@@ -118,7 +131,7 @@ class Estimate:
         """See the class; the formula is that of a single photo (``localization.confidence.accuracy_m``)."""
         if self.confidence <= ACCURACY_PROBABILITY:
             return None
-        sigma_m = largest_sigma_m(self.motion.position_covariance_m2)
+        sigma_m = largest_sigma_m(self.covariance_m2)
         return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / self.confidence))
 
 
@@ -131,7 +144,7 @@ class Track:
         hypotheses: what the photos may mean, the likeliest first.
         lost: probability that none of them is right.
         timestamp_s: of the last photo.
-        view: what the last photo showed, if its heading and ground size were known.
+        sight: what the last photo showed, if it is known how that lies on the ground.
         uses: how many photos became what.
     """
 
@@ -139,7 +152,7 @@ class Track:
     hypotheses: list[Hypothesis] = field(default_factory=list)
     lost: float = 1.0
     timestamp_s: float | None = None
-    view: NorthUpView | None = None
+    sight: Sight | None = None
     uses: dict[Use, int] = field(default_factory=lambda: {"fused": 0, "gated": 0, "lost": 0})
 
     @property
@@ -148,7 +161,7 @@ class Track:
         if not self.hypotheses:
             return None
         best = self.hypotheses[0]
-        return Estimate(best.motion, best.weight)
+        return Estimate(best.motion, best.covariance_m2, best.weight)
 
     def check(self, timestamp_s: float) -> None:
         """Refuse a photo that is not later than the last one.
@@ -168,16 +181,17 @@ class Track:
         """Where the likeliest motion expects a fix of this ``sigma_m``; None when it is less likely than not right."""
         if not self.hypotheses or self.hypotheses[0].weight < 0.5:
             return None
-        motion = self._predicted(self.hypotheses[0], timestamp_s)
-        radius_m = math.sqrt(GATE) * math.hypot(largest_sigma_m(motion.position_covariance_m2), sigma_m)
-        return Circle(motion.lat, motion.lon, min(radius_m, MAX_RADIUS_M))
+        best = self.hypotheses[0]
+        motion = self._predicted(best, timestamp_s)
+        expected_m = math.hypot(largest_sigma_m(motion.position_covariance_m2), best.common_m, sigma_m)
+        return Circle(motion.lat, motion.lon, min(math.sqrt(GATE) * expected_m, MAX_RADIUS_M))
 
     def update(
         self,
         timestamp_s: float,
         places: list[Place],
         area_m2: float,
-        sure: bool = True,
+        trust: Trust = "located",
         shift: Shift | None = None,
     ) -> Use:
         """Take in what a photo says.
@@ -186,7 +200,7 @@ class Track:
             timestamp_s: when it was taken, in seconds of any clock.
             places: the places that it may show; none for a photo that shows no place of the gallery.
             area_m2: ground on which places were searched.
-            sure: false when the photo may well show no place of the gallery: its places then count for less.
+            trust: what the places are worth.
             shift: the movement since the photo before, if that was measured.
 
         Returns:
@@ -203,14 +217,14 @@ class Track:
         survival = math.exp(-dt_s / TRUST_S)
         lost = self.lost + (1 - survival) * sum(each.weight for each in self.hypotheses)
 
-        odds = list(zip(places, _odds(places, sure), strict=True))
+        odds = list(zip(places, _odds(places, ODDS_SHARE[trust]), strict=True))
         branches = [self._birth(place, lost * odd) for place, odd in odds]
         for each in self.hypotheses:
             motion = self._predicted(each, timestamp_s, shift)
             predicted = replace(each, motion=motion, weight=each.weight * survival, place=None)
             branches.append(predicted)
             branches += [
-                _fused(predicted, place, odd * area_m2, MAX_EVIDENCE if sure else UNSURE_EVIDENCE)
+                _fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust])
                 for place, odd in odds
                 if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
             ]
@@ -226,7 +240,8 @@ class Track:
         return "gated" if places else "lost"
 
     def _birth(self, place: Place, weight: float) -> Hypothesis:
-        return Hypothesis(Motion.start(_fix(place), self.options.max_speed_m_s), weight, place.grain_m, place)
+        motion = Motion.start(_fix(place), self.options.max_speed_m_s)
+        return Hypothesis(motion, weight, place.error.grain_m, place.error.common_m, place)
 
     def _predicted(self, hypothesis: Hypothesis, timestamp_s: float, shift: Shift | None = None) -> Motion:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
@@ -246,31 +261,32 @@ def in_gate(motion: Motion, place: Place) -> bool:
 def _gap(motion: Motion, place: Place) -> tuple[Array, Array]:
     """Metres from a motion to a place, and their covariance if their errors had nothing in common.
 
-    The update knows better, but a gate must let a fix pass whose error has suddenly become another.
+    The update knows better, but a gate must let a fix pass whose error has suddenly become another: on the next sheet
+    of a map, say.
     """
     gap_m = np.array(offset_m(motion.lat, motion.lon, place.lat, place.lon))
-    return gap_m, motion.position_covariance_m2 + place.sigma_m**2 * np.eye(2)
+    return gap_m, motion.position_covariance_m2 + place.error.sigma_m**2 * np.eye(2)
 
 
 def _fix(place: Place) -> Fix:
-    return Fix(place.lat, place.lon, place.sigma_m)
+    return Fix(place.lat, place.lon, place.error)
 
 
 def _fused(predicted: Hypothesis, place: Place, flat_odds_m2: float, most: float) -> Hypothesis:
     """The hypothesis that a place is the motion's next fix."""
     evidence = min(flat_odds_m2 * gaussian_density(*_gap(predicted.motion, place)), most)
-    return Hypothesis(predicted.motion.update(_fix(place)), predicted.weight * evidence, place.grain_m, place)
+    motion, common_m = predicted.motion.update(_fix(place)), max(predicted.common_m, place.error.common_m)
+    return Hypothesis(motion, predicted.weight * evidence, place.error.grain_m, common_m, place)
 
 
-def _odds(places: list[Place], sure: bool) -> list[float]:
+def _odds(places: list[Place], share: float) -> list[float]:
     """For each place the odds that it is right against that none of them is.
 
     The confidences are judged one by one, so their sum may exceed what is left by ``LEAST_NONE``; it is then scaled.
     """
     total = sum(place.confidence for place in places)
     scale = min(1.0, (1 - LEAST_NONE) / total) if total > 0 else 1.0
-    discount = 1.0 if sure else UNSURE
-    return [discount * scale * place.confidence / (1 - scale * total) for place in places]
+    return [share * scale * place.confidence / (1 - scale * total) for place in places]
 
 
 def _pruned(branches: list[Hypothesis], lost: float) -> tuple[list[Hypothesis], float]:
@@ -278,7 +294,7 @@ def _pruned(branches: list[Hypothesis], lost: float) -> tuple[list[Hypothesis], 
     kept: list[Hypothesis] = []
     for branch in sorted(branches, key=lambda each: each.weight, reverse=True):
         for i, better in enumerate(kept):
-            if _says_the_same(better.motion, branch.motion):
+            if _says_the_same(better, branch):
                 kept[i] = replace(better, weight=better.weight + branch.weight)
                 break
         else:
@@ -289,6 +305,6 @@ def _pruned(branches: list[Hypothesis], lost: float) -> tuple[list[Hypothesis], 
     return [each for each in kept if each.weight >= MIN_WEIGHT], lost / total
 
 
-def _says_the_same(one: Motion, other: Motion) -> bool:
-    gap_m = np.array(offset_m(one.lat, one.lon, other.lat, other.lon))
-    return squared_distance(gap_m, one.position_covariance_m2) <= SAME_MOTION
+def _says_the_same(one: Hypothesis, other: Hypothesis) -> bool:
+    gap_m = np.array(offset_m(one.motion.lat, one.motion.lon, other.motion.lat, other.motion.lon))
+    return squared_distance(gap_m, one.covariance_m2) <= SAME_MOTION

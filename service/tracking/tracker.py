@@ -4,18 +4,15 @@ import asyncio
 import math
 from dataclasses import dataclass, replace
 
-from service.encoder.calibration import ACCURACY_PROBABILITY
+from service.encoder.calibration import Calibration
 from service.gallery.gallery import GalleryInfo
 from service.geo import Circle, offset_m
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
-from service.localization.places import Place, places
-from service.tracking.odometry import NorthUpView, shift_between
+from service.localization.places import Place, matched_error, places
+from service.tracking.odometry import Sight, shift_between
 from service.tracking.store import TrackStore
-from service.tracking.track import Track, Use
-
-RAYLEIGH_68 = math.sqrt(-2 * math.log(1 - ACCURACY_PROBABILITY))
-"""1.51: a 68 % radius over the standard deviation along each axis, for a Gaussian in the plane."""
+from service.tracking.track import Track, Trust, Use
 
 
 @dataclass(frozen=True)
@@ -56,37 +53,50 @@ class Tracker:
         info = await asyncio.to_thread(self.localizer.gallery.info)
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
         answer = await self.localizer.localize(data, hints, top_k, refine, near)
-        found = [] if answer.position is None else _as_answered(places(answer.pool, calibration, refine), answer)
+        found = _places(answer, calibration, refine)
         area_m2 = searched_area_m2(info, answer.known.prior)
-        view = _north_up_view(answer)
-        shift = None
-        if track.view is not None and view is not None:
-            shift = await asyncio.to_thread(shift_between, track.view, view)
+        moved = None
+        if track.sight is not None and answer.local is not None:
+            min_inliers = calibration.local.min_inliers
+            moved = await asyncio.to_thread(shift_between, track.sight, answer.local, min_inliers)
+        shift, carried = (None, None) if moved is None else moved
         # from here on nothing waits: a request that is given up leaves the track as it was, or as it shall be
-        use = track.update(timestamp_s, found, area_m2, answer.verdict.status == "located", shift)
-        track.view = view
-        return Step(answer, use, track.hypotheses[0].place if track.hypotheses else None)
+        use = track.update(timestamp_s, found, area_m2, _trust(answer, calibration), shift)
+        place = track.hypotheses[0].place if track.hypotheses else None
+        track.sight = _sight(answer, place, carried)
+        return Step(answer, use, place)
 
 
-def _north_up_view(answer: Answer) -> NorthUpView | None:
-    """What the photo showed, where its heading and ground size are known."""
-    view = answer.view
-    if view.pixels is None or view.side_m is None or answer.known.heading_deg is None:
+def _trust(answer: Answer, calibration: Calibration) -> Trust:
+    """What the photo's places are worth to a track."""
+    if answer.verdict.status == "located":
+        return "located"
+    return "unmatched" if answer.fix is None and calibration.local.judge is not None else "ambiguous"
+
+
+def _sight(answer: Answer, fused: Place | None, carried: Sight | None) -> Sight | None:
+    """What the photo showed, lying as it was matched if the track agrees, else as the last one lay or as stated."""
+    if answer.local is None:
         return None
-    return NorthUpView.of(view.pixels, view.side_m)
+    if answer.fix is not None and fused is not None and fused.tile_id == answer.hits[0].tile.id:
+        return Sight.of_fix(answer.local, answer.fix)
+    if answer.view.side_m is None or answer.known.heading_deg is None:
+        return carried
+    stated = Sight.of_hints(answer.local, answer.view.side_m)
+    return stated if carried is None else min(carried, stated, key=lambda each: each.error_share)
 
 
-def _as_answered(found: list[Place], answer: Answer) -> list[Place]:
-    """The photo's own answer in the stead of the place it stands for, with its accuracy where that is of one place."""
-    position, best = answer.position, answer.hits[0].tile.id
+def _places(answer: Answer, calibration: Calibration, refine: bool) -> list[Place]:
+    """What the photo may show, with its own answer in the stead of the place that this stands for."""
+    position = answer.position
     if position is None:
-        return found
-    sigma_m = position.accuracy_m / RAYLEIGH_68 if answer.verdict.status == "located" else None
+        return []
+    error = None if answer.fix is None else matched_error(answer.pool, calibration.local)
     return [
-        replace(place, lat=position.lat, lon=position.lon, sigma_m=sigma_m or place.sigma_m)
-        if place.tile_id == best
+        replace(place, lat=position.lat, lon=position.lon, error=error or place.error)
+        if place.tile_id == answer.hits[0].tile.id
         else place
-        for place in found
+        for place in places(answer.pool, calibration, refine)
     ]
 
 

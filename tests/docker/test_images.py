@@ -1,8 +1,12 @@
 """The Dockerfile and docker-compose.yml say the same, and what they should; no engine is needed to read them."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -84,6 +88,54 @@ def test_what_is_copied_is_there_and_let_through():
     sources = {part for rest in copies for part in rest.split()[:-1] if not part.startswith("--")}
     assert sources == let_through
     assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_the_licence_and_its_notices_are_built_in():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    copied = {part for word, rest in stages()["build"][1] if word == "COPY" for part in rest.split()[:-1]}
+    assert {"LICENSE", "NOTICE"} <= set(project["license-files"]) <= copied
+
+
+def test_versions_are_pinned_for_every_extra():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {canonical(re.fullmatch(r"([\w.-]+)==[\w.]+", line)[1]) for line in lines}  # and no address of a registry
+    assert len(pinned) == len(lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
+    assert {canonical(re.match(r"[\w.-]+", each)[0]) for each in wanted} <= pinned
+    # what onnxruntime-gpu (CUDA 13, cuDNN) and faiss-gpu (CUDA 12) load; cuDNN's release decides whether a model runs
+    assert {"nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cuda-runtime", "nvidia-cublas-cu12"} <= pinned
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.soak
+def test_the_cpu_images_steps_install_a_service_that_is_well(tmp_path):
+    """What ``docker build --target cpu`` runs, without Docker; it takes minutes and needs a package index."""
+    places = {"/src": "src", "/wheels": "wheels", "/opt/aerofix": "opt", "/models": "src/models", "/gallery": "gallery"}
+
+    def here(text):
+        return re.sub("|".join(places), lambda place: str(tmp_path / places[place[0]]), text)
+
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line.startswith("!"):
+            source, target = ROOT / line[1:], tmp_path / "src" / line[1:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    variables = {name: here(value) for name, value in environment("cpu").items() if name != "PATH"}
+    path = os.pathsep.join([here("/opt/aerofix/bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    for stage in ("build", "build-cpu", "cpu"):
+        for word, rest in stages()[stage][1]:
+            if word == "RUN":
+                step = here(re.sub(r"--mount=\S+", "", rest))
+                done = subprocess.run(
+                    ["sh", "-ec", step], cwd=tmp_path / "src", env={"PATH": path, "HOME": str(tmp_path)} | variables
+                )
+                assert done.returncode == 0, step
+    (notice,) = (tmp_path / "opt").glob("lib/python*/site-packages/aerofix-*.dist-info/licenses/NOTICE")
+    assert notice.read_text() == (ROOT / "NOTICE").read_text()
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])

@@ -1,5 +1,6 @@
 """Every way in which a request can be wrong or the service unable, and the problem that says so."""
 
+import asyncio
 import struct
 import zlib
 
@@ -10,6 +11,8 @@ from PIL import Image
 from service.app import create_app
 from service.encoder.session import Features
 from service.errors import ContractBroken, ModelMismatch
+
+LONG = 60  # seconds; no test waits that long
 
 
 def send(http, data, **form):
@@ -176,6 +179,32 @@ async def test_a_device_that_computes_nonsense_is_not_ready(http, problem_of, mo
     for broken in (wrong, lost):
         monkeypatch.setattr(encoder, "encode", broken)
         assert "canary" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
+
+
+@pytest.mark.parametrize("broken", ["raises", "not finite"])
+async def test_a_device_that_is_lost_ends_the_process_although_nobody_asks_for_readiness(
+    start, photo, tile_request, monkeypatch, broken
+):
+    def encode(images):
+        if broken == "raises":
+            raise RuntimeError("CUDA error 700: an illegal memory access was encountered")
+        return Features(np.full((len(images), 32), np.nan, np.float32))
+
+    monkeypatch.setattr("service.health.FRESH_S", 0.0)
+    async with start(restart_after_s=0.0) as http:
+        await http.post("/gallery", **tile_request(1))
+        http.app.state.batcher._encode = encode  # one photo that fails, while the canary is well
+        assert (await send(http, photo(1))).status_code in (422, 500)
+        await asyncio.sleep(0.1)
+        assert (await http.get("/livez")).status_code == 200
+        http.app.state.encoder.encode = encode  # and the whole device
+        await send(http, photo(1))
+        async with asyncio.timeout(LONG):
+            while (await http.get("/livez")).status_code == 200:  # noqa: ASYNC110 - what a supervisor does
+                await asyncio.sleep(0.01)
+        told = (await http.get("/metrics")).text
+        assert float(told.split("\naerofix_encoder_failing_seconds ")[1].split()[0]) > 0
+        assert (await http.get("/readyz")).status_code == 503
 
 
 async def test_a_draining_service_is_not_ready(start, photo, tile_request, problem_of):

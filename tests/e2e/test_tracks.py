@@ -96,18 +96,26 @@ async def test_the_track_decides_between_twins(http, tile_request, photo, place)
     assert haversine_m(answer["position"]["lat"], answer["position"]["lon"], *place(3)) < 20
 
 
-async def test_overlapping_photos_measure_the_movement(filled, ground, encode_image):
-    """Unknown ground that moves through the picture: no fix after the first, but the shift is seen."""
-    wide = ground(3, 64, 64)
+@pytest.mark.parametrize("pose", [{}, {"heading_deg": 0, "altitude_m": 48, "hfov_deg": 90}])
+async def test_overlapping_photos_measure_the_movement(
+    start, tiny_model, tmp_path, calibration_json, tile_request, ground, encode_image, pose
+):
+    """Unknown ground that moves through the picture: no fix after the first, but its descriptors tell the shift."""
+    section = {"min_inliers": 12, "inlier_weight": 0.8, "sigma_tiles": 0.02}
+    calibration = json.dumps(calibration_json | {"local": section})
+    model = tiny_model(tmp_path / "local.onnx", local=True, metadata={"calibration": calibration})
     canvas = ground(60, 256, 64)
-    canvas.paste(wide, (0, 0))
-    pose = {"heading_deg": 0, "altitude_m": 48, "hfov_deg": 90}
-    url = await open_track(filled, max_speed_m_s=30)
-    places = []
-    for step in range(6):
-        picture = encode_image(canvas.crop((8 * step, 0, 8 * step + 64, 64)))
-        answer = (await send(filled, url, picture, step, **pose)).json()
-        places.append((answer["position"]["lat"], answer["position"]["lon"]))
+    canvas.paste(ground(3, 64, 64), (0, 0))
+    async with start(model=model) as http:
+        await http.post("/gallery", **tile_request(*COLUMNS))
+        url = await open_track(http, max_speed_m_s=30)
+        places, uses = [], []
+        for step in range(6):
+            picture = encode_image(canvas.crop((8 * step, 0, 8 * step + 64, 64)))
+            answer = (await send(http, url, picture, step, **pose)).json()
+            places.append((answer["position"]["lat"], answer["position"]["lon"]))
+            uses.append(answer["use"])
+    assert (uses[0], uses[-1]) == ("fused", "lost")
     assert haversine_m(*places[0], *places[-1]) == pytest.approx(5 * 8 * 1.5, rel=0.15)
     assert answer["velocity"]["east_m_s"] == pytest.approx(12, abs=2)
 

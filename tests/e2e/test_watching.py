@@ -1,5 +1,6 @@
 """What a service tells those who watch it."""
 
+import asyncio
 import json
 import logging
 
@@ -8,9 +9,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.gallery.faiss_gpu_index import FaissGpuIndex
 from service.telemetry import JsonFormatter
 from service.tracing import Tracer
 
+LONG = 60  # seconds; no test waits that long
 STEPS = {"body", "decode", "queue", "encode", "search", "rerank", "refine", "respond"}
 
 
@@ -73,6 +76,45 @@ async def test_devices_are_shown(http):
     for path in ("/model", "/readyz"):
         answer = (await http.get(path)).json()
         assert (answer["provider"], answer["index_device"]) == ("CPUExecutionProvider", "cpu")
+
+
+async def test_the_index_is_where_it_is_searched_now(start, tile_request, photo, monkeypatch):
+    lost = False
+
+    class OnGpu:
+        """A flat index on a GPU that may be lost."""
+
+        def __init__(self, flat):
+            self.flat = flat
+
+        def search(self, queries, k):
+            if lost:
+                raise RuntimeError("CUDA error 700 an illegal memory access was encountered")
+            return self.flat.search(queries, k)
+
+    async def index_device(http):
+        answers = [(await http.get(path)).json()["index_device"] for path in ("/model", "/readyz")]
+        labels = next(labels for name, *labels in await numbers(http) if name == "aerofix_info")
+        assert answers == [answers[0]] * 2
+        assert answers[0] in labels
+        return answers[0]
+
+    monkeypatch.setattr("service.health.FRESH_S", -1.0)
+    monkeypatch.setattr(
+        "service.gallery.gallery.make_index", lambda dim, device: FaissGpuIndex(dim, 3, OnGpu, rebuild_at=1)
+    )
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        assert await index_device(http) == "cpu"  # too few for a copy
+        await http.post("/gallery", **tile_request(2))
+        async with asyncio.timeout(LONG):
+            while (await http.get("/gallery")).json()["index"]["rebuilding"]:  # noqa: ASYNC110 - a thread copies
+                await asyncio.sleep(0.001)
+        assert await index_device(http) == "cuda:3"
+        lost = True
+        answer = await http.post("/localize", files={"image": ("p.jpg", photo(2))})
+        assert answer.json()["candidates"][0]["tile_id"] == "map/2"
+        assert await index_device(http) == "cpu"
 
 
 @pytest.fixture

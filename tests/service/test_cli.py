@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from service import doctor
 from service.cli import app
+from service.gallery.faiss_gpu_index import FaissGpuIndex
 
 MAP_PX, GSD_M = 256, 1.0
 NORTH, WEST = 2_700_000.0, 500_000.0  # UTM 51N
@@ -230,6 +231,15 @@ def test_doctor_says_where_it_searches_and_who_may_ask(filled, monkeypatch):
     output = filled("doctor", *filled.local).stdout
     assert "search: runs on cpu" in output
     assert "1 read and 0 write keys" in output
+
+
+def test_doctor_says_what_a_gpu_is_for(monkeypatch):
+    index = FaissGpuIndex(1, 2, to_gpu=lambda flat: flat)
+    monkeypatch.setattr("service.gallery.faiss_gpu_index.make_index", lambda dim, device: index)
+    search = next(finding for finding in doctor.examine(doctor.Settings()) if finding.subject == "search")
+    assert search == doctor.Finding(
+        "search", True, "runs on cuda:2 once it has a copy of more than 512 tiles; areas, and fewer, on the cpu"
+    )
 
 
 def test_doctor_names_what_would_stop_the_service(filled, monkeypatch):

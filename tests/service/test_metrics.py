@@ -21,7 +21,7 @@ def value(metrics, name, **labels):
 
 @pytest.fixture
 def metrics():
-    return Metrics({"provider": "CPU"}, lambda: {"aerofix_queue_images": ("Waiting.", 3)})
+    return Metrics(lambda: {"provider": "CPU"}, lambda: {"aerofix_queue_images": ("Waiting.", 3)})
 
 
 def test_requests_are_counted_by_route_method_and_status(metrics):
@@ -59,9 +59,15 @@ def test_batches(metrics):
     assert value(metrics, "aerofix_batch_duration_seconds_sum") == pytest.approx(1.2)
 
 
-def test_what_runs_and_what_has_a_value_now(metrics):
-    assert value(metrics, "aerofix_info", provider="CPU") == 1
+def test_what_runs_and_what_has_a_value_now():
+    labels, gauges = {"index_device": "cuda:0"}, {"aerofix_queue_images": ("Waiting.", 3)}
+    metrics = Metrics(lambda: labels, lambda: gauges)
+    assert value(metrics, "aerofix_info", index_device="cuda:0") == 1
     assert value(metrics, "aerofix_queue_images") == 3
+    labels["index_device"], gauges["aerofix_queue_images"] = "cpu", ("Waiting.", 4)
+    assert value(metrics, "aerofix_info", index_device="cpu") == 1
+    assert value(metrics, "aerofix_info", index_device="cuda:0") is None
+    assert value(metrics, "aerofix_queue_images") == 4
 
 
 def test_the_exposition_is_what_prometheus_reads(metrics):
@@ -75,7 +81,7 @@ def test_the_exposition_is_what_prometheus_reads(metrics):
 
 
 def test_several_live_side_by_side(metrics):
-    other = Metrics({}, dict)
+    other = Metrics(dict, dict)
     other.on_batch(Batch(1, "idle", 0.1))
     assert value(metrics, "aerofix_batch_images_count") == 0
 

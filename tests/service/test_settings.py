@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -46,3 +50,13 @@ def test_where_to_search(device, index_device, place):
 
 def test_the_default_model_lies_beside_the_package():
     assert Settings().model.parts[-2:] == ("models", "aerofix-lite2.onnx")
+
+
+@pytest.mark.parametrize(
+    ("given", "order"), [({}, "PCI_BUS_ID"), ({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "FASTEST_FIRST")]
+)
+def test_gpus_are_counted_as_nvidia_smi_does_unless_told_otherwise(given, order):
+    kept = {name: value for name, value in os.environ.items() if name != "CUDA_DEVICE_ORDER"}
+    program = "import os, service.settings; print(os.environ['CUDA_DEVICE_ORDER'])"
+    done = subprocess.run([sys.executable, "-c", program], env=kept | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == order

@@ -233,6 +233,32 @@ async def test_the_death_of_the_worker_is_dated(batcher, encoder):
     assert batcher.failing_s > 0
 
 
+@pytest.mark.parametrize("value", [POISON, NAN])
+async def test_it_is_known_since_when_nothing_but_errors_comes_out(batcher, encoder, value):
+    encoder.gate.set()
+    await batcher.encode(image(1), LONG)
+    assert batcher.fails_since is None
+    first = await asyncio.gather(*await enqueue(batcher, value), return_exceptions=True)
+    since = batcher.fails_since
+    second = await asyncio.gather(*await enqueue(batcher, value, value), return_exceptions=True)
+    assert all(isinstance(answer, Exception) for answer in (*first, *second))
+    assert since is not None
+    assert batcher.fails_since == since
+    assert batcher.healthy  # the images may be to blame
+    await asyncio.gather(*await enqueue(batcher, 1, value), return_exceptions=True)
+    await batcher.encode(image(2), LONG)
+    assert batcher.fails_since is None
+
+
+async def test_a_good_image_in_a_batch_that_fails_is_a_success(batcher, encoder):
+    first = await busy(batcher, encoder)
+    rest = await enqueue(batcher, POISON, 1)
+    encoder.gate.set()
+    await asyncio.gather(first, *rest, return_exceptions=True)
+    assert encoder.batches == [[0], [POISON, 1], [POISON], [1]]
+    assert batcher.fails_since is None
+
+
 async def test_those_who_watch_hear_of_every_batch_and_why_it_was_released(encoder):
     seen = []
     batcher = Batcher(encoder, max_batch=3, max_queue=20, on_batch=seen.append)

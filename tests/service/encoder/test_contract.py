@@ -126,8 +126,7 @@ def test_the_section_local_overrides_the_calibration(calibration_json):
     local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
     plain = Calibration.parse(json.dumps(calibration_json))
     assert (local.min_inliers, local.inlier_weight) == (30, 0.2)
-    assert [local.sigma_tiles(0.04, n) for n in (None, 10, 30, 120)] == [0.04, 0.04, 0.04, 0.02]
-    assert replace(local, sigma_floor_tiles=0.03).sigma_tiles(0.04, 30) == pytest.approx(0.05)
+    assert [local.own_sigma_tiles(0.04, n) for n in (None, 10, 30, 120)] == [0.04, 0.04, 0.04, 0.02]
     assert local.judge == replace(plain, sigma_tiles=0.01)
     assert plain.local.judge is None
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from service.encoder.preprocess import preprocess
 from service.encoder.session import Encoder, Features, cuda_options
@@ -108,31 +109,135 @@ def test_cuda_that_is_not_offered_names_the_fix(path, monkeypatch):
     assert Encoder(path, "auto").provider == "CPUExecutionProvider"
 
 
-class Asked(onnxruntime.InferenceSession):
-    """Notes what it is asked for, and runs on the CPU."""
-
-    def __init__(self, path, options, providers):
-        self.asked = providers
-        super().__init__(path, options, providers=["CPUExecutionProvider"])
+BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+TURNS = {"min_inliers": 9, "inlier_weight": 0.1, "turns": 4}
 
 
-def test_cuda_gets_its_options_and_the_cpu_none(path, monkeypatch):
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Asked)
-    encoder = Encoder(path, "auto", cuda_device=2, cuda_memory_bytes=10**9)
-    assert encoder._session.asked == [(both[0], cuda_options(2, 10**9)), (both[1], {})]
+class Cuda(onnxruntime.InferenceSession):
+    """A session that says it runs on CUDA, and runs on the CPU; what onnxruntime does about errors is its own."""
+
+    def _create_inference_session(self, providers, provider_options, disabled_optimizers=None):
+        self.asked.append(providers)
+        super()._create_inference_session(["CPUExecutionProvider"], None)
+        if providers[0] != "CPUExecutionProvider" and providers[0][0] == "CUDAExecutionProvider":
+            self._providers = BOTH
+            self.use_cuda()
+
+    def use_cuda(self):
+        """What happens on CUDA only."""
+
+
+class Refusing(Cuda):
+    """The provider cannot be made: the GPU is gone, or full."""
+
+    def use_cuda(self):
+        raise RuntimeError("CUDA failure 46: all CUDA-capable devices are busy or unavailable")
+
+
+class FallenBack(Cuda):
+    """A GPU build without a working GPU offers CUDA, and runs on the CPU without an error."""
+
+    def use_cuda(self):
+        self._providers = BOTH[1:]
+
+
+class Failing(Cuda):
+    """It can be made, and fails when it runs, as where cuDNN does not fit the driver."""
+
+    fails = staticmethod(lambda inputs: True)
+
+    def use_cuda(self):
+        real, fails = self._sess, self.fails
+
+        class Inner:
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+            def run(self, outputs, inputs, options=None):
+                if fails(outputs):
+                    raise EPFail("CUDNN_STATUS_EXECUTION_FAILED")
+                return real.run(outputs, inputs, options)
+
+        self._sess = Inner()
+
+
+class Nonsense(Cuda):
+    """A GPU that is broken."""
+
+    def use_cuda(self):
+        real = self._sess
+
+        class Inner:
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+            def run(self, outputs, inputs, options=None):
+                return [np.full_like(output, np.nan) for output in real.run(outputs, inputs, options)]
+
+        self._sess = Inner()
+
+
+class FailingToDescribe(Failing):
+    """The session of the turned copies fails when it runs."""
+
+    fails = staticmethod(lambda outputs: outputs == ["local"])
+
+
+class HalfFallenBack(Cuda):
+    """The session of the turned copies, the one that comes as bytes, ends up on the CPU."""
+
+    def use_cuda(self):
+        if self._model_bytes is not None:
+            self._providers = BOTH[1:]
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """``cuda(Session)``: this is what onnxruntime offers."""
+
+    def offer(session):
+        session.asked = []
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: BOTH)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        return session
+
+    return offer
+
+
+@pytest.fixture
+def turning(tmp_path, tiny_model, calibration_json):
+    """A model of two sessions."""
+    metadata = {"calibration": json.dumps(calibration_json | {"local": TURNS})}
+    return tiny_model(tmp_path / "turning.onnx", local=True, metadata=metadata)
+
+
+def test_cuda_gets_its_options_and_the_cpu_none(path, cuda):
+    session = cuda(Cuda)
+    assert Encoder(path, "cuda", cuda_device=2, cuda_memory_bytes=10**9).provider == BOTH[0]
+    assert session.asked == [[(BOTH[0], cuda_options(2, 10**9))]]
     assert cuda_options(2, 10**9)["gpu_mem_limit"] == "1000000000"
     assert "gpu_mem_limit" not in cuda_options(0, 0)
+    Encoder(path, "cpu")
+    assert session.asked[1:] == [[(BOTH[1], {})]]
 
 
-def test_cuda_libraries_are_loaded_and_what_is_missing_is_logged(path, monkeypatch, caplog, capsys):
+def test_two_sessions_share_the_memory(turning, cuda):
+    session = cuda(Cuda)
+    Encoder(turning, "cuda", cuda_memory_bytes=10**9)
+    assert session.asked == 2 * [[(BOTH[0], cuda_options(0, 5 * 10**8))]]
+
+
+def test_numbers_on_cuda_are_those_that_the_calibration_was_fitted_on():
+    assert cuda_options(0, 0)["use_tf32"] == "0"
+
+
+def test_cuda_libraries_are_loaded_and_what_is_missing_is_logged(path, cuda, monkeypatch, caplog, capsys):
     def preload(directory):
         assert directory == ""
         print("Failed to load libcudnn.so.9")
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    cuda(FallenBack)
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
     with pytest.raises(DeviceUnavailable, match="nvidia-smi"):
         Encoder(path, "cuda")
@@ -140,21 +245,51 @@ def test_cuda_libraries_are_loaded_and_what_is_missing_is_logged(path, monkeypat
     assert capsys.readouterr().out == ""
 
 
-class FallenBack(onnxruntime.InferenceSession):
-    """What a GPU build without a working GPU does: it offers CUDA and runs on the CPU."""
+@pytest.mark.parametrize(
+    ("session", "reason"),
+    [
+        (FallenBack, "gave CPUExecutionProvider instead of CUDAExecutionProvider"),
+        (HalfFallenBack, "gave CPUExecutionProvider instead of CUDAExecutionProvider"),
+        (Refusing, "devices are busy or unavailable"),
+        (Failing, "CUDNN_STATUS_EXECUTION_FAILED"),
+        (FailingToDescribe, "CUDNN_STATUS_EXECUTION_FAILED"),
+        (Nonsense, "breaks its contract there: `embedding` must be finite"),
+    ],
+)
+def test_cuda_that_does_not_work_is_an_error_unless_auto(turning, cuda, session, reason, caplog, capsys):
+    cuda(session)
+    with pytest.raises(DeviceUnavailable, match=reason) as caught:
+        Encoder(turning, "cuda")
+    assert "nvidia-smi" in caught.value.detail
+    encoder = Encoder(turning, "auto")
+    assert encoder.provider == "CPUExecutionProvider"
+    assert encoder.canary_agrees()
+    assert reason in caplog.text
+    assert capsys.readouterr().out == ""  # where onnxruntime says that it falls back, beside a user's JSON
 
-    def __init__(self, path, options, providers):
-        super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+@pytest.mark.parametrize("session", [Failing, FailingToDescribe])
+def test_cuda_that_is_lost_while_serving_is_not_replaced_in_silence(turning, cuda, session, monkeypatch):
+    lost = False
+    fails = session.fails
+    monkeypatch.setattr(session, "fails", staticmethod(lambda outputs: lost and fails(outputs)))
+    cuda(session)
+    encoder = Encoder(turning, "cuda")
+    assert encoder.canary_agrees()
+    lost = True
+    for _ in range(2):
+        with pytest.raises(EPFail):
+            encoder.canary_agrees()
 
 
-def test_a_silent_fallback_is_an_error_unless_auto(path, monkeypatch, caplog):
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
-    with pytest.raises(DeviceUnavailable, match="CPUExecutionProvider instead of CUDAExecutionProvider"):
-        Encoder(path, "cuda")
-    assert Encoder(path, "auto").provider == "CPUExecutionProvider"
-    assert "instead of CUDAExecutionProvider" in caplog.text
+def test_a_model_that_no_device_runs_is_the_models_fault(tmp_path, tiny_model, cuda):
+    cuda(Failing)
+    path = tiny_model(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, str(path))
+    with pytest.raises(ContractBroken, match="onnxruntime cannot load it"):
+        Encoder(path, "auto")
 
 
 @pytest.mark.parametrize("resize", ["squash", "center_crop"])

@@ -1,5 +1,7 @@
 """What the contract tests do not see: where a search runs, copies and swaps, and what a machine lacks."""
 
+import gc
+import subprocess
 import sys
 import threading
 import time
@@ -29,7 +31,9 @@ class Device:
         self.searches, self.copies = [], 0
         self.gate = threading.Event()
         self.gate.set()
-        self.full = False
+        self.full = self.lost = False
+        self.hangs = threading.Event()
+        self.hangs.set()
 
     def copy(self, flat):
         assert self.gate.wait(LONG)
@@ -41,6 +45,9 @@ class Device:
         class Copied:
             def search(self, queries, k):
                 device.searches.append((len(queries), k))
+                assert device.hangs.wait(LONG)
+                if device.lost:
+                    raise RuntimeError("CUDA error 700 an illegal memory access was encountered")
                 return flat.search(queries, k)
 
         return Copied()
@@ -51,6 +58,7 @@ def device():
     fake = Device()
     yield fake
     fake.gate.set()
+    fake.hangs.set()
 
 
 @pytest.fixture
@@ -76,6 +84,7 @@ def test_the_first_copy_is_made_in_the_background_and_then_searched(index, devic
     fill(index, range(50))
     assert index.search(unit(7, 1), 1)[1].tolist() == [[0]]
     assert device.searches == []
+    assert (index.describe()["device"], index.describe()["gpu"]) == ("cpu", "cuda:0")
     device.gate.set()
     state = settled(index)
     assert (state["copied"], state["changed"], state["size"], state["device"]) == (50, 0, 50, "cuda:0")
@@ -126,6 +135,7 @@ def test_a_query_for_more_than_a_gpu_selects_goes_to_the_cpu(index, device):
     settled(index)
     _, ids = index.search(unit(7, 1), 2500)
     assert len(set(ids[0].tolist())) == 2500
+    assert index.describe()["device"] == "cuda:0"  # where searches of a usual size run
     assert device.searches == []
 
 
@@ -133,11 +143,91 @@ def test_a_full_gpu_leaves_the_cpu_to_answer(index, device, caplog):
     device.full = True
     fill(index, range(50))
     assert settled(index)["copied"] == 0
+    assert index.describe()["device"] == "cpu"
     assert "does not fit on GPU 0" in caplog.text
     assert index.search(unit(7, 1), 1)[1].tolist() == [[0]]
     device.full = False
     fill(index, range(50, 200))
     assert settled(index)["copied"] == 200
+
+
+def same(found, expected):
+    return all(np.array_equal(left, right) for left, right in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("way", ["it raises", "it hangs"])
+def test_a_gpu_that_fails_in_a_search_leaves_the_cpu_to_answer(index, device, monkeypatch, caplog, way):
+    fill(index, range(50))
+    settled(index)
+    fill(index, [60])
+    expected, queries = FaissIndex(DIM), unit(8, 3)
+    fill(expected, [*range(50), 60])
+    assert same(index.search(queries, 5), expected.search(queries, 5))
+    if way == "it raises":
+        device.lost = True
+    else:
+        monkeypatch.setattr("service.gallery.faiss_gpu_index.SEARCH_TIMEOUT_S", 0.01)
+        device.hangs.clear()
+    for _ in range(3):
+        assert same(index.search(queries, 5), expected.search(queries, 5))
+    assert len(device.searches) == 2  # one that worked and one that did not
+    assert "GPU 0 failed in a search" in caplog.text
+    assert index.describe() | {"device": "cpu", "copied": 0, "changed": 51} == index.describe()
+    index.delete(np.array([3]))  # what is written is found, and is no reason to try again at once
+    expected.delete(np.array([3]))
+    assert same(index.search(queries, 5), expected.search(queries, 5))
+    assert (device.copies, index.describe()["rebuilding"]) == (1, False)
+
+    device.lost = False
+    monkeypatch.setattr("service.gallery.faiss_gpu_index.SEARCH_TIMEOUT_S", LONG)
+    fill(index, range(100, 200))  # while the other search may still hang
+    fill(expected, range(100, 200))
+    assert settled(index) | {"device": "cuda:0", "changed": 0} == index.describe()
+    device.hangs.set()
+    assert same(index.search(queries, 5), expected.search(queries, 5))
+    assert len(device.searches) == 3
+    fill(index, range(200, 220))  # and copies are made as often as before
+    assert settled(index)["changed"] == 0
+
+
+def test_a_copy_that_cannot_be_prepared_is_not_waited_for(index, device, monkeypatch, caplog):
+    def no_memory(self):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FaissIndex, "snapshot", no_memory)
+        fill(index, range(50))
+        assert settled(index)["copied"] == 0
+    assert "MemoryError" in caplog.text
+    fill(index, range(50, 200))
+    assert settled(index)["copied"] == 200
+
+
+def test_a_hanging_search_does_not_keep_the_process_from_ending():
+    program = """
+import threading, time, numpy as np
+from service.gallery import faiss_gpu_index
+faiss_gpu_index.SEARCH_TIMEOUT_S = 0.01
+class Hanging:
+    def __init__(self, flat): pass
+    def search(self, queries, k): threading.Event().wait()
+index = faiss_gpu_index.FaissGpuIndex(2, to_gpu=Hanging, rebuild_at=0)
+index.upsert(np.array([4]), np.array([[1, 0]], np.float32), np.zeros((1, 2)))
+while not index.describe()["copied"]: time.sleep(0.001)
+print(index.search(np.array([[1, 0]], np.float32), 1)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONG)
+    assert (done.returncode, done.stdout.strip()) == (0, "[[4]]")
+
+
+def test_an_index_that_is_gone_leaves_no_thread():
+    before = set(threading.enumerate())
+    index = FaissGpuIndex(DIM, to_gpu=Device().copy)
+    (searcher,) = set(threading.enumerate()) - before
+    del index
+    gc.collect()
+    searcher.join(LONG)
+    assert not searcher.is_alive()
 
 
 class FakeFaiss(types.ModuleType):
@@ -170,7 +260,7 @@ class FakeFaiss(types.ModuleType):
 def test_auto_takes_a_gpu_that_works(monkeypatch):
     fake = FakeFaiss(2)
     monkeypatch.setitem(sys.modules, "faiss", fake)
-    assert make_index(DIM, "auto:1").describe()["device"] == "cuda:1"
+    assert make_index(DIM, "auto:1").describe()["gpu"] == "cuda:1"
     assert fake.used == 1
     assert isinstance(make_index(DIM, "cpu"), FaissIndex)
 

@@ -262,3 +262,24 @@ def test_local_descriptors_come_back_in_the_order_asked_for(gallery, new_tile):
     assert (none, unknown) == (None, None)
     np.testing.assert_array_equal(two, maps[2])
     np.testing.assert_array_equal(zero, maps[0])
+
+
+def test_local_descriptors_are_those_of_the_tile_as_it_is_now(gallery, new_tile, monkeypatch):
+    """However often they were asked for before, and however few are kept at hand."""
+    monkeypatch.setattr("service.gallery.gallery.CACHED_MAPS", 2)
+
+    def write(number, value):
+        gallery.upsert([replace(new_tile(f"t{number}"), local=np.full((4, 2, 3), value, np.int8))])
+
+    def values():
+        return [None if each is None else int(each[0, 0, 0]) for each in gallery.local_maps(["t0", "t1", "t2"])]
+
+    for number in range(3):
+        write(number, number)
+    assert values() == values() == [0, 1, 2]
+    write(1, 7)
+    assert values() == values() == [0, 7, 2]
+    gallery.delete(["t2"])
+    assert values() == values() == [0, 7, None]
+    gallery.upsert([new_tile("t0")])  # an image of which there are none
+    assert values() == [None, 7, None]

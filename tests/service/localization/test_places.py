@@ -1,10 +1,19 @@
+import math
 from dataclasses import replace
 
 import pytest
 
+from service.encoder.calibration import LocalCalibration
 from service.geo import haversine_m
 from service.localization.confidence import judge
-from service.localization.places import GRAIN_SIDES, MAX_PLACES, MIN_CONFIDENCE, places
+from service.localization.places import (
+    GRAIN_SIDES,
+    MAX_PLACES,
+    MIN_CONFIDENCE,
+    RASTER_SHARE,
+    matched_error,
+    places,
+)
 from service.localization.refine import weighted_position
 from service.localization.rerank import rerank, unmatched, with_others
 
@@ -24,8 +33,20 @@ def test_each_place_has_its_confidence_and_its_error(hit, calibration):
     confidences = judge(hits, calibration).candidate_confidences
     assert [place.confidence for place in places(unmatched(hits, calibration), calibration)] == confidences
     for place in places(unmatched(hits, calibration), calibration):
-        assert place.sigma_m == pytest.approx(25, rel=1e-3)
-        assert place.grain_m == pytest.approx(GRAIN_SIDES * 100, rel=1e-3)
+        assert place.error.sigma_m == pytest.approx(25, rel=1e-3)
+        assert place.error.raster_m**2 == pytest.approx(RASTER_SHARE * 25**2, rel=2e-3)
+        assert place.error.grain_m == pytest.approx(GRAIN_SIDES * 100, rel=1e-3)
+        assert place.error.common_m == 0
+
+
+def test_a_matched_position_errs_by_its_own_and_by_what_all_share(hit, calibration):
+    """0.02 tiles at 30 inliers, half of it at 120; the floor is common to all photos."""
+    local = LocalCalibration(30, 0.2, sigma_exponent=0.5, sigma_floor_tiles=0.03)
+    fitted = replace(calibration, sigma_tiles=0.02)
+    ranking = unmatched([replace(hit(0.9), inliers=120)], fitted)
+    error = matched_error(ranking, local)
+    assert (error.own_m, error.common_m, error.raster_m) == pytest.approx((1, 3, 0), rel=1e-3)
+    assert error.sigma_m == pytest.approx(math.sqrt(10), rel=1e-3)
 
 
 def test_without_refinement_a_place_is_its_best_tile(hit, calibration):

@@ -23,7 +23,7 @@ def hit(score, side_m, east_m=0.0):
 @given(st.lists(st.tuples(st.sampled_from([20.0, 86.0, 344.0]), st.floats(0.9, 1.1)), max_size=50))
 def test_sides_near_each_other_are_one_size(sides):
     """Nominal sizes a factor 4 apart, each off by up to 10 %: as many groups as sizes, each with its median."""
-    groups = group_sides(nominal * factor for nominal, factor in sides)
+    groups = group_sides(np.array([nominal * factor for nominal, factor in sides]))
     expected = [
         np.median([n * f for n, f in sides if n == nominal]) for nominal in sorted({nominal for nominal, _ in sides})
     ]
@@ -52,10 +52,10 @@ def test_sizes_follow_the_gallery():
     vector = np.eye(4, dtype=np.float32)[0]
     with Gallery.open(":memory:", "model", 4) as gallery:
         sizes = TileSizes(gallery)
-        assert sizes.sides_m(gallery.info().generation) == []
+        assert sizes.sides_m(gallery.generation) == []
         gallery.upsert([NewTile(tile(86, 500.0 * i), vector, b"") for i in range(3)])
-        assert sizes.sides_m(gallery.info().generation) == pytest.approx([86], rel=1e-3)
+        assert sizes.sides_m(gallery.generation) == pytest.approx([86], rel=1e-3)
         gallery.upsert([NewTile(tile(300), vector, b"")])
-        assert sizes.sides_m(gallery.info().generation) == pytest.approx([86, 300], rel=1e-3)
+        assert sizes.sides_m(gallery.generation) == pytest.approx([86, 300], rel=1e-3)
         gallery.delete([tile(300).id])
-        assert sizes.sides_m(gallery.info().generation) == pytest.approx([86], rel=1e-3)
+        assert sizes.sides_m(gallery.generation) == pytest.approx([86], rel=1e-3)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.geo import offset, offset_m
+from service.localization.places import RASTER_SHARE, PositionError, raster_error
 from service.tracking.filter import (
-    BIAS_SHARE,
     GATE,
     Fix,
     Motion,
@@ -22,9 +22,10 @@ from service.tracking.filter import (
 ORIGIN = (24.26, 120.72)
 
 
-def fix(east_m=0.0, north_m=0.0, sigma_m=10.0, origin=ORIGIN):
+def fix(east_m=0.0, north_m=0.0, sigma_m=10.0, origin=ORIGIN, error=None):
+    """A fix that errs as one between tile centres does."""
     lat, lon = offset(*origin, east_m, north_m)
-    return Fix(float(lat), float(lon), sigma_m)
+    return Fix(float(lat), float(lon), error or raster_error(sigma_m, 80.0))
 
 
 def metres(motion, origin=ORIGIN):
@@ -100,12 +101,21 @@ def test_updates_equal_the_information_form(seed):
     np.testing.assert_allclose(after.velocity_m_s, motion.velocity_m_s + change[2:4], atol=1e-6)
 
 
+def test_what_photos_err_by_alone_averages_out():
+    """Matched fixes of one spot: their own errors are as many opinions, whatever they share with all others."""
+    error = PositionError(own_m=0.5, common_m=2.0)
+    motion = Motion.start(fix(error=error), max_speed_m_s=1e-9)
+    for _ in range(24):
+        motion = motion.predict(1.0, 1e-9).update(fix(error=error))
+    np.testing.assert_allclose(motion.position_covariance_m2, 0.25 / 25 * np.eye(2), rtol=1e-6, atol=1e-9)
+
+
 def test_photos_of_one_spot_are_one_opinion():
     """Hovering, the shared part of the error never averages out: its share of the variance stays."""
     motion = Motion.start(fix(), max_speed_m_s=1e-6)
     for _ in range(300):
         motion = motion.predict(1.0, 1e-6, grain_m=20.0).update(fix())
-    assert largest_sigma_m(motion.position_covariance_m2) == pytest.approx(10 * math.sqrt(BIAS_SHARE), rel=0.01)
+    assert largest_sigma_m(motion.position_covariance_m2) == pytest.approx(10 * math.sqrt(RASTER_SHARE), rel=0.01)
 
 
 def test_the_stated_error_of_correlated_fixes_is_the_real_one():
@@ -115,7 +125,7 @@ def test_the_stated_error_of_correlated_fixes_is_the_real_one():
     for _ in range(400):
         bias, motion = rng.normal(size=2), None
         for second in range(12):
-            error = 10 * (math.sqrt(BIAS_SHARE) * bias + math.sqrt(1 - BIAS_SHARE) * rng.normal(size=2))
+            error = 10 * (math.sqrt(RASTER_SHARE) * bias + math.sqrt(1 - RASTER_SHARE) * rng.normal(size=2))
             bias = keep * bias + math.sqrt(1 - keep**2) * rng.normal(size=2)
             measured = fix(step_m * second + error[0], error[1])
             if motion is None:

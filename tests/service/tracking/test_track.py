@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidParameter
 from service.geo import offset, offset_m
-from service.localization.places import Place
+from service.localization.places import Place, PositionError
 from service.tracking.filter import GATE, Motion
 from service.tracking.track import MAX_GAP_S, MAX_HYPOTHESES, Options, Track, in_gate
 
@@ -17,9 +17,9 @@ SIGMA_M = 10.0
 LOST = ()
 
 
-def place(east_m, north_m, confidence=0.95, sigma_m=SIGMA_M, tile_id="t"):
+def place(east_m, north_m, confidence=0.95, sigma_m=SIGMA_M, tile_id="t", error=None):
     lat, lon = offset(*ORIGIN, east_m, north_m)
-    return Place(float(lat), float(lon), sigma_m, 0.0, confidence, tile_id)
+    return Place(float(lat), float(lon), error or PositionError(sigma_m), confidence, tile_id)
 
 
 def metres(track):
@@ -111,6 +111,29 @@ def test_the_first_fix_is_the_photos_own():
     assert 0.9 * (1 - math.exp(-(track.estimate.accuracy_m**2) / 2 / SIGMA_M**2)) == pytest.approx(0.68)
 
 
+def test_what_all_photos_err_by_stays_in_the_stated_error():
+    """Ten photos of one spot are sure of each other to 0.16 m, and of the map no more than one is."""
+    track, error = Track(), PositionError(own_m=0.5, common_m=2.0)
+    for t in range(10):
+        track.update(t, [place(3, 4, error=error)], AREA_M2)
+    sigma_m = math.sqrt(np.linalg.eigvalsh(track.estimate.covariance_m2)[-1])
+    assert 2.0 < sigma_m < math.hypot(2.0, 0.5)
+    assert track.estimate.accuracy_m > 1.5 * 2.0
+    # the next fix may be off by the whole error, on another sheet of the map: it passes
+    assert track.update(10, [place(7, 7, error=error)], AREA_M2) == "fused"
+
+
+def test_a_photo_without_matches_does_not_turn_a_track_alone():
+    """On the track's own side of the gate, an answer that no match speaks for waits for the next photo."""
+    track = Track()
+    straight(track, 20)
+    for t in range(20, 26):
+        track.update(t, [], AREA_M2)
+    weak = [place(270, 20, 0.5)]
+    assert track.update(26, weak, AREA_M2, "unmatched") == "gated"
+    np.testing.assert_allclose(metres(track), [260, 0], atol=5)
+
+
 def test_a_photo_of_nothing_leaves_an_empty_track_empty():
     track = Track()
     assert track.update(0, [], AREA_M2) == "lost"
@@ -119,7 +142,7 @@ def test_a_photo_of_nothing_leaves_an_empty_track_empty():
 
 def test_an_unsure_first_photo_gives_no_position():
     track = Track()
-    track.update(0, [place(0, 0, 0.4), place(300, 0, 0.35)], AREA_M2, sure=False)
+    track.update(0, [place(0, 0, 0.4), place(300, 0, 0.35)], AREA_M2, "ambiguous")
     assert track.estimate.accuracy_m is None
 
 
@@ -128,7 +151,7 @@ def test_of_several_places_the_one_on_the_track_counts():
     track = Track()
     straight(track, 10)
     use = track.update(
-        10, [place(-200, 150, 0.5, tile_id="far"), place(100, 0, 0.3, tile_id="near")], AREA_M2, sure=False
+        10, [place(-200, 150, 0.5, tile_id="far"), place(100, 0, 0.3, tile_id="near")], AREA_M2, "ambiguous"
     )
     assert use == "fused"
     assert track.hypotheses[0].place.tile_id == "near"
@@ -152,7 +175,7 @@ def test_unsure_photos_of_nowhere_do_not_drag_a_track_away():
     rng, track = np.random.default_rng(0), Track()
     straight(track, 20)
     for t in range(20, 30):
-        track.update(t, [place(*rng.uniform(-300, 300, 2), 0.15) for _ in range(4)], AREA_M2, sure=False)
+        track.update(t, [place(*rng.uniform(-300, 300, 2), 0.15) for _ in range(4)], AREA_M2, "ambiguous")
     straight(track, 3, start=30)
     np.testing.assert_allclose(metres(track), [320, 0], atol=15)
     assert track.estimate.accuracy_m is not None
@@ -163,7 +186,7 @@ def test_unsure_photos_that_agree_do_not_lead_a_track_away_at_once():
     track = Track()
     straight(track, 20)
     for t in range(20, 23):
-        assert track.update(t, [place(-200, 150, 0.65)], AREA_M2, sure=False) == "gated"
+        assert track.update(t, [place(-200, 150, 0.65)], AREA_M2, "ambiguous") == "gated"
     np.testing.assert_allclose(metres(track), [220, 0], atol=10)
     assert track.estimate.confidence > 0.8
 
@@ -223,7 +246,7 @@ def test_the_gate_equals_brute_force(seed):
     motion: Motion = track.hypotheses[0].motion
     candidate = place(*rng.normal(metres(track), 30), sigma_m=float(rng.uniform(2, 20)))
     gap = np.array(offset_m(motion.lat, motion.lon, candidate.lat, candidate.lon))
-    expected = motion.covariance[:2, :2] + candidate.sigma_m**2 * np.eye(2)
+    expected = motion.covariance[:2, :2] + candidate.error.sigma_m**2 * np.eye(2)
     assert in_gate(motion, candidate) == (gap @ np.linalg.inv(expected) @ gap <= GATE)
 
 
@@ -234,7 +257,9 @@ def test_the_gate_equals_brute_force(seed):
 def test_whatever_comes_the_weights_are_probabilities(photos):
     track = Track()
     for t, candidates in enumerate(photos):
-        track.update(3.0 * t, [place(*each) for each in candidates], AREA_M2, sure=t % 2 == 0)
+        track.update(
+            3.0 * t, [place(*each) for each in candidates], AREA_M2, ("located", "ambiguous", "unmatched")[t % 3]
+        )
         weights = [each.weight for each in track.hypotheses]
         assert len(weights) <= MAX_HYPOTHESES
         assert 0 <= track.lost <= 1
