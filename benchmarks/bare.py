@@ -55,6 +55,16 @@ class _NoBatcher:
         return await _Waiting((image, turned))
 
 
+class _NoThreads:
+    """The place of the decoders."""
+
+    async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(*arguments)
+
+    async def decode(self, work: Callable[[], Any], needs_bytes: int, in_line: bool) -> Any:
+        return work()
+
+
 class Bare:
     """The parts of a service that localize photos; replaces ``asyncio`` in the pipeline of this process."""
 
@@ -64,7 +74,7 @@ class Bare:
         self.encoder = Encoder(settings.model, settings.device, settings.threads)
         contract = self.encoder.contract
         self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
-        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings)
+        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads())
 
     def prepare(self, data: bytes) -> tuple[Job, Asked]:
         """Decode a photo: what is left to do for it, and what is asked of the model."""

@@ -13,6 +13,7 @@ from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
 from service.gallery.snapshots import Snapshots
 from service.health import Health
+from service.imaging.decoders import Decoders
 from service.imports import Importer
 from service.ingest import TileMaker
 from service.localization.pipeline import Localizer
@@ -74,7 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
         describe_turned=encoder.describe_turned,
     )
     health = Health(encoder, batcher, gallery)
-    tile_maker = TileMaker(contract, batcher, settings)
+    decoders = Decoders()
+    tile_maker = TileMaker(contract, batcher, settings, decoders)
     importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
     @asynccontextmanager
@@ -87,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             watch.cancel()
             await importer.close()
+            decoders.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
             if tracer is not None:
@@ -112,7 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tile_maker = tile_maker
     app.state.importer = importer
     app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
-    app.state.localizer = Localizer(contract, batcher, gallery, settings)
+    app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes

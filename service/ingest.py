@@ -1,9 +1,9 @@
 """A map image and its entry → a tile ready for the gallery."""
 
-import asyncio
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from service.errors import InvalidParameter
 from service.gallery.gallery import NewTile
 from service.gallery.local_maps import to_int8
 from service.gallery.tile import Footprint, Tile, stable_id
-from service.imaging.decode import Photo, decode
+from service.imaging.decode import Photo, PhotoFile, decode, open_photo
+from service.imaging.decoders import Decoders
 from service.settings import Settings
 from service.telemetry import step
 
@@ -43,9 +44,10 @@ class TileMaker:
     contract: ModelContract
     batcher: Batcher
     settings: Settings
+    decoders: Decoders
 
     async def make(self, data: bytes, entry: Any) -> NewTile:
-        """Decode, place and embed one tile.
+        """Decode, place and embed one tile. A large image waits in line with others, however long that takes.
 
         Args:
             data: the image file.
@@ -57,15 +59,19 @@ class TileMaker:
         if not isinstance(entry, dict):
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
         with step("decode"):
-            tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
+            file = await self.decoders.run(open_photo, data, self.settings.max_image_pixels)
+            needs_bytes = file.needs_bytes(kept_side_px(self.contract))
+            read = partial(self._read, file, data, entry)
+            tile, kept, pixels = await self.decoders.decode(read, needs_bytes, in_line=True)
+        del file, read  # they hold the image at full size
         encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
         local = None if encoded.local is None else to_int8(encoded.local)
         return NewTile(tile, encoded.embedding, kept, local)
 
-    def _read(self, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, bytes, NDArray[np.uint8]]:
+    def _read(self, file: PhotoFile, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, bytes, NDArray[np.uint8]]:
         """The tile, the image to keep, and the model's input."""
-        max_pixels, side_px = self.settings.max_image_pixels, kept_side_px(self.contract)
-        photo = decode(data, max_pixels, side_px)
+        side_px = kept_side_px(self.contract)
+        photo = file.decode(side_px)
         footprint = Footprint.parse(entry, photo.width, photo.height)
         tile_id = entry.get("id")
         properties = entry.get("properties")

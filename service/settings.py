@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         8, ge=1, le=1000, description="Imports whose file is on the way; they are read one after the other anyway."
     )
     deadline_s: float = Field(
-        10.0, gt=0, le=600, description="Seconds from reading an image to its answer; later, a drone has moved on."
+        10.0, gt=0, le=600, description="Seconds from reading a request to its answer; later, a drone has moved on."
     )
     body_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Seconds for a body to arrive; a 7 MB photo over a link of 1 Mbit/s."
@@ -112,7 +112,9 @@ class Settings(BaseSettings):
         None, description="Folder of snapshots; default: the gallery's name with -snapshots."
     )
     max_image_pixels: int = Field(
-        100_000_000, ge=256, description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry."
+        100_000_000,
+        ge=256,
+        description="Pixels of an image; above the 48 to 61 megapixel sensors that drones carry. A WebP may have half.",
     )
     max_images: int = Field(64, ge=1, le=1000, description="Images in a request; bounds what one client can queue.")
     exif_position_radius_m: float = Field(

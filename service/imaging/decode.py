@@ -4,17 +4,23 @@ import io
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import ImageTooManyPixels, ImageTruncated, ImageUndecodable, UnsupportedMediaType
+from service.imaging.headers import decoded_in_rows, without_pixels
+from service.imaging.pixels import to_rgb
 from service.imaging.pose import Pose, read_pose
 
 # Pillow's own check has one limit for the process and a warning below it; ours is a setting and names the numbers.
 Image.MAX_IMAGE_PIXELS = None
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO")  # MPO: a JPEG with previews behind it, which DJI drones write
 MIN_SIDE_PX = 16  # smaller images show nothing that tells one place from another
+WEBP_SHARE = 0.5  # of the pixels that others may have: it takes the most memory for each, see below
+# Bytes for each pixel while a file is decoded, at the most. Pillow has 4 for a pixel in colour, and again for what it
+# converts at full size; a WebP is in libwebp twice, and once between the two; of a TIFF there may be one strip of
+# everything, and a copy that Pillow turns.
+_BYTES = {"JPEG": 8, "PNG": 8, "WEBP": 16, "TIFF": 12}
+_COEFFICIENT_BYTES = 2  # libjpeg's, of each pixel and channel, where it cannot go row by row
 _SIGNATURES = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -30,7 +36,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BACKGROUND = (128, 128, 128)  # under transparent pixels: mid-grey, as far from every ground as can be
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo of which the header is read; the pixels, but for a PNG's, are not decoded yet.
+    """A photo of which the header is read; it holds the file, no pixels.
 
     Attributes:
         width, height: upright, in pixels.
@@ -62,32 +67,53 @@ class PhotoFile:
     width: int
     height: int
     pose: Pose
-    _image: ImageFile.ImageFile
-    _orientation: int
     _data: bytes
     _kind: str
+    _orientation: int
+    _channels: int
+
+    def needs_bytes(self, useful_side_px: int | None = None) -> int:
+        """Memory that ``decode`` takes at its peak, in bytes; turning a picture of full size takes a quarter more."""
+        pixels = self.width * self.height
+        if self._kind != "JPEG":
+            return _BYTES[self._kind] * pixels
+        waiting = 0 if decoded_in_rows(self._data, self._channels) else _COEFFICIENT_BYTES * self._channels
+        scale = max(s for s in (1, 2, 4, 8) if s == 1 or s <= self._factor(useful_side_px))
+        return pixels * waiting + pixels * _BYTES["JPEG"] // scale**2
 
     def decode(self, useful_side_px: int | None = None) -> Photo:
-        """Decode it, once.
+        """Decode it.
 
         Args:
-            useful_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as both sides keep this many pixels; None
-                decodes at full size.
+            useful_side_px: the image may be shrunk as long as both sides keep this many pixels: a JPEG by 2, 4 or 8
+                while it is decoded, others by any whole number right after it; None leaves the size.
 
         Raises:
             ImageTruncated: the data ends early.
             ImageUndecodable: the data is damaged or of an unsupported kind.
         """
+        upright: Image.Image | ImageTruncated | ImageUndecodable
         try:
-            if useful_side_px is not None:
-                self._image.draft("RGB", (useful_side_px, useful_side_px))
-            self._image.load()
-            upright = _to_rgb(self._image)
-            if self._orientation in _TURNS:
-                upright = upright.transpose(_TURNS[self._orientation])
+            upright = self._upright(useful_side_px)
         except Exception as error:  # see open_photo
-            raise _damaged(self._data, self._kind, error) from error
+            upright = _damaged(self._data, self._kind, error)
+        if not isinstance(upright, Image.Image):
+            raise upright  # only here: Pillow's error holds its frames, and they the pixels, for as long as ours lives
         return Photo(upright, self.width, self.height, self.pose)
+
+    def _upright(self, useful_side_px: int | None) -> Image.Image:
+        image = _open(self._data, self._kind)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no defined brightness")
+        if useful_side_px is not None:
+            image.draft("RGB", (useful_side_px, useful_side_px))
+        image.load()
+        rgb = to_rgb(image, 1 if self._kind == "JPEG" else self._factor(useful_side_px))
+        return rgb.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else rgb
+
+    def _factor(self, useful_side_px: int | None) -> int:
+        """By how much the sides may be divided."""
+        return 1 if useful_side_px is None else max(1, min(self.width, self.height) // useful_side_px)
 
 
 def open_photo(data: bytes, max_pixels: int) -> PhotoFile:
@@ -95,29 +121,26 @@ def open_photo(data: bytes, max_pixels: int) -> PhotoFile:
 
     Args:
         data: the file's bytes; its name plays no role.
-        max_pixels: more than these in the header are refused.
+        max_pixels: more than these in the header are refused, of a WebP more than half of them.
 
     Raises:
         UnsupportedMediaType: not JPEG, PNG, WebP or TIFF.
-        ImageTooManyPixels: the header announces more than ``max_pixels``.
+        ImageTooManyPixels: the header announces more than that.
         ImageTruncated: the data ends early.
         ImageUndecodable: the data is damaged, or the image smaller than 16 pixels a side.
     """
     kind = _kind(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data, kind)
+        notes = _open(without_pixels(data), kind) if kind == "PNG" else image
     except Exception as error:  # Pillow's plugins raise whatever damaged headers lead them to
         raise _damaged(data, kind, error) from error
-    _check_size(image.size, max_pixels)
-    try:
-        if kind == "PNG":
-            image.load()  # Pillow finds EXIF behind the pixels, and a second load says nothing of it
-        stored = _orientation(image)
-    except Exception as error:  # see above
-        raise _damaged(data, kind, error) from error
+    _check_size(image.size, max_pixels, kind)
+    stored = _orientation(notes)
     orientation = 1 if kind == "TIFF" else stored  # Pillow turns TIFFs itself, and gives the size that they will have
     width, height = image.size if orientation < 5 else image.size[::-1]  # from 5 on, a quarter turn
-    return PhotoFile(width, height, read_pose(image, stored, (width, height)), image, orientation, data, kind)
+    pose = read_pose(notes, stored, (width, height))
+    return PhotoFile(width, height, pose, data, kind, orientation, len(image.getbands()))
 
 
 def decode(data: bytes, max_pixels: int, useful_side_px: int | None = None) -> Photo:
@@ -134,13 +157,20 @@ def _kind(data: bytes) -> str:
     raise UnsupportedMediaType("the file is not a JPEG, PNG, WebP or TIFF image; convert it to one of these.")
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _open(data: bytes, kind: str) -> ImageFile.ImageFile:
+    """Read the header. JPEGs with previews behind them, as DJI drones write, are among Pillow's JPEGs."""
+    return Image.open(io.BytesIO(data), formats=[kind])
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, kind: str) -> None:
     width, height = size
-    if width * height > max_pixels:
+    is_webp = kind == "WEBP"
+    limit = int(max_pixels * WEBP_SHARE) if is_webp else max_pixels
+    if width * height > limit:
         raise ImageTooManyPixels(
-            f"the image is {width}x{height} pixels; shrink it below {max_pixels} pixels or raise "
-            "AEROFIX_MAX_IMAGE_PIXELS.",
-            limit=max_pixels,
+            f"the image is {width}x{height} pixels; shrink it below {limit} pixels or raise AEROFIX_MAX_IMAGE_PIXELS"
+            f"{', of which a WebP may have half; or save it as JPEG.' if is_webp else '.'}",
+            limit=limit,
             actual=width * height,
         )
     if min(size) < MIN_SIDE_PX:
@@ -155,7 +185,8 @@ def _damaged(data: bytes, kind: str, error: Exception) -> ImageTruncated | Image
     """Tell a file that ends early from one that is damaged: the first is worth sending again."""
     if "truncated" in str(error).lower() or _ends_early(data, kind):
         return ImageTruncated(f"the {kind} file ends before its image does; send the whole file.", actual=len(data))
-    reason = "its header is damaged" if isinstance(error, UnidentifiedImageError) else str(error)
+    told = isinstance(error, OSError | SyntaxError | ValueError) and not isinstance(error, UnidentifiedImageError)
+    reason = str(error) if told and str(error) else "it is damaged"  # others name the innards of a decoder
     return ImageUndecodable(f"the {kind} file cannot be decoded ({reason}); save it again as 8-bit RGB.")
 
 
@@ -178,19 +209,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # metadata is a hint, see pose
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
-    """Reduce any Pillow mode to 8-bit RGB; transparency becomes grey, 16-bit values keep their high byte."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined brightness")
-    if image.mode.startswith("I"):  # "I;16" and its byte orders, or "I" holding 16-bit values
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
-    if image.has_transparency_data:
-        shown = image.convert("RGBA")
-        background = Image.new("RGBA", shown.size, (*_BACKGROUND, 255))
-        return Image.alpha_composite(background, shown).convert("RGB")
-    return image.convert("RGB")

@@ -14,6 +14,7 @@ from service.encoder.preprocess import preprocess
 from service.gallery.gallery import Gallery, Hit
 from service.geo import Circle
 from service.imaging.decode import Photo, PhotoFile, open_photo
+from service.imaging.decoders import Decoders
 from service.imaging.view import ground_width_m, kept_share, make_view
 from service.localization.confidence import Verdict, accuracy_m, judge
 from service.localization.glance import GLANCED
@@ -104,6 +105,7 @@ class Localizer:
     batcher: Batcher
     gallery: Gallery
     settings: Settings
+    decoders: Decoders
 
     @cached_property
     def sizes(self) -> TileSizes:
@@ -111,7 +113,13 @@ class Localizer:
         return TileSizes(self.gallery)
 
     async def localize(
-        self, data: bytes, hints: Hints, top_k: int = 5, refine: bool = True, near: Circle | None = None
+        self,
+        data: bytes,
+        hints: Hints,
+        top_k: int = 5,
+        refine: bool = True,
+        near: Circle | None = None,
+        in_line: bool = False,
     ) -> Answer:
         """Localize one photo.
 
@@ -121,12 +129,13 @@ class Localizer:
             top_k: candidates to return; at least ``MIN_CANDIDATES`` are looked at.
             refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
             near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
+            in_line: see ``Decoders.decode``.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        photo, known, generation, image, view = await asyncio.to_thread(self._prepare, data, hints)
+        photo, known, generation, image, view = await self._prepare(data, hints, in_line)
         watch.lap("decode")
 
         turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
@@ -165,15 +174,26 @@ class Localizer:
             steps,
         )
 
-    def _prepare(self, data: bytes, hints: Hints) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
+    async def _prepare(
+        self, data: bytes, hints: Hints, in_line: bool
+    ) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
         """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
+        file, known, generation, view, share = await self.decoders.run(self._open, data, hints)
+        useful_px = math.ceil(DECODE_SCALE * self.contract.image_size / share)
+
+        def decode() -> tuple[Photo, NDArray[np.uint8]]:
+            photo = file.decode(useful_px)
+            return photo, preprocess(make_view(photo, known.heading_deg, share), self.contract)
+
+        photo, pixels = await self.decoders.decode(decode, file.needs_bytes(useful_px), in_line=in_line)
+        return photo, known, generation, pixels, view
+
+    def _open(self, data: bytes, hints: Hints) -> tuple[PhotoFile, Known, int, View, float]:
+        """A photo's file, what is known of it, the gallery's generation, and what of it is compared: see ``_view``."""
         file = open_photo(data, self.settings.max_image_pixels)
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
         generation = self.gallery.generation
-        view, share = self._view(file, known, generation)
-        photo = file.decode(math.ceil(DECODE_SCALE * self.contract.image_size / share))
-        pixels = preprocess(make_view(photo, known.heading_deg, share), self.contract)
-        return photo, known, generation, pixels, view
+        return file, known, generation, *self._view(file, known, generation)
 
     def _view(self, photo: PhotoFile, known: Known, generation: int) -> tuple[View, float]:
         """What of a photo is compared, and its share of the photo's shorter side."""

@@ -1,5 +1,6 @@
 """``POST /localize``."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -134,29 +135,34 @@ async def localize(
     if len(image) > max_images:
         raise InvalidParameter(f"send at most {max_images} images at once.", limit=max_images, actual=len(image))
 
+    deadline_s, several = localizer.settings.deadline_s, len(image) > 1
+    ends_at = asyncio.get_running_loop().time() + deadline_s if several else None  # one deadline for all of them
+
     async def answer(upload: UploadFile) -> Answer:
-        work = localizer.localize(await upload.read(), hints, form.top_k, form.refine)
-        return await in_time(work, localizer.settings.deadline_s)
+        data = await upload.read()
+        work = localizer.localize(data, hints, form.top_k, form.refine, in_line=several)
+        return await in_time(work, deadline_s, ends_at)
 
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
-    if len(image) == 1:
+    if several:
+        at_once = request.app.state.encoder.useful_batch(localizer.settings.max_batch)
+        results = await _each(image, answer, localizer, at_once)
+        content = geojson.collection(results) if as_geojson else {"results": [_dump(result) for result in results]}
+    else:
         result = localization(await answer(image[0]), localizer)
         content = geojson.collection([result]) if as_geojson else result.model_dump()
-    else:
-        results = await _each(image, answer, localizer)
-        content = geojson.collection(results) if as_geojson else {"results": [_dump(result) for result in results]}
     return JSONResponse(content, media_type=geojson.MEDIA_TYPE if as_geojson else JSON)
 
 
 async def _each(
-    uploads: list[UploadFile], answer: Callable[[UploadFile], Awaitable[Answer]], localizer: Localizer
+    uploads: list[UploadFile], answer: Callable[[UploadFile], Awaitable[Answer]], localizer: Localizer, at_once: int
 ) -> list[schemas.Localization | schemas.Failure]:
     """Answer several photos; what concerns one of them alone is its own problem.
 
     Raises:
         AerofixError: nothing can be localized at all, for example in an empty gallery.
     """
-    answers = await gather_limited(uploads, answer, localizer.settings.max_batch)
+    answers = await gather_limited(uploads, answer, at_once)
     for error in answers:
         if isinstance(error, AerofixError) and not isinstance(error, PHOTO_ERRORS):
             raise error

@@ -30,17 +30,25 @@ async def gather_limited(
     return await asyncio.gather(*map(one, items))
 
 
-async def in_time(work: Awaitable[Result], deadline_s: float) -> Result:
+async def in_time(work: Awaitable[Result], deadline_s: float, ends_at: float | None = None) -> Result:
     """Await work on one image, whatever it waits for: a thread to decode it, the encoder, the index.
 
+    Args:
+        work: what to await.
+        deadline_s: seconds that the request has.
+        ends_at: when they are over, for one of several images, in seconds of the event loop's clock; None: they begin
+            now.
+
     Raises:
-        DeadlineExceeded: it took longer than ``deadline_s``; what has begun in a thread ends there by itself.
+        DeadlineExceeded: the time is over; what has begun in a thread ends there by itself.
     """
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s if ends_at is None else ends_at):
             return await work
     except TimeoutError:
+        fewer = "" if ends_at is None else "send fewer images at once, "
         raise DeadlineExceeded(
-            "no answer before the deadline; ask again when the service is less busy, or raise AEROFIX_DEADLINE_S.",
+            f"no answer before the deadline; {fewer}ask again when the service is less busy, or raise "
+            "AEROFIX_DEADLINE_S.",
             limit=deadline_s,
         ) from None

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.imaging.decode import PhotoFile
+from service.imaging.decoders import MAX_LARGE
+
 
 class Gate:
     """Wraps the app's encode function: batches wait until the test opens it."""
@@ -97,6 +100,82 @@ async def test_a_slow_decode_is_also_under_the_deadline(start, tile_request, pho
     async with start(deadline_s=0.01) as http:
         problem_of(await send(http, photo(1)), "deadline-exceeded", 504)
         opened.set()
+
+
+async def test_several_images_share_one_deadline(start, photo, monkeypatch):
+    begun = []
+
+    async def hangs(self, data, *args, **kwargs):
+        await asyncio.sleep(0)  # those whose time is over when they begin get no further
+        begun.append(data)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("service.localization.pipeline.Localizer.localize", hangs)
+    async with start(deadline_s=0.01, max_batch=2) as http:
+        response = await http.post("/localize", files=[("image", ("p.jpg", photo(1)))] * 12)
+        problems = [result["problem"]["type"] for result in response.json()["results"]]
+    assert (response.status_code, problems) == (200, ["/problems/deadline-exceeded"] * 12)
+    assert len(begun) == 2  # a batch; the others would have had a deadline of their own after it
+
+
+class HeldDecode:
+    """Wraps the app's decoding of large images: the first waits until the test lets it go."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.opened, self.sizes = threading.Event(), threading.Event(), []
+        decode = PhotoFile.decode
+
+        def held(file, useful_side_px):
+            if file.width > 64:
+                self.sizes.append(file.width)
+                self.begun.set()
+                assert self.opened.wait(60)
+            return decode(file, useful_side_px)
+
+        monkeypatch.setattr(PhotoFile, "decode", held)
+        monkeypatch.setattr("service.imaging.decoders.ORDINARY_BYTES", 10**6)
+
+
+async def test_large_images_hold_up_nobody_else(
+    start, tile_request, photo, ground, encode_image, monkeypatch, problem_of
+):
+    held, large = HeldDecode(monkeypatch), encode_image(ground(1, 400, 400))
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        inside = [asyncio.create_task(send(http, large)) for _ in range(MAX_LARGE)]
+        await asyncio.to_thread(held.begun.wait, 60)
+        assert [each.status_code for each in await asyncio.gather(*(send(http, photo(1)) for _ in range(20)))] == [
+            200
+        ] * 20
+        assert (await http.post("/gallery", **tile_request(2))).json()["added"] == 1
+        refused = await send(http, large)
+        assert problem_of(refused, "overloaded", 429)["limit"] == MAX_LARGE
+        assert refused.headers["retry-after"] == "1"
+        assert held.sizes == [400]
+        held.opened.set()
+        assert [(await each).json()["status"] for each in inside] == ["located"] * MAX_LARGE
+
+
+async def test_large_images_of_one_request_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
+    monkeypatch.setattr("service.imaging.decoders.ORDINARY_BYTES", 10**6)
+    count = MAX_LARGE + 2
+    files = [("image", ("p.png", encode_image(ground(1, 400, 400))))] * count
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        results = (await http.post("/localize", files=files)).json()["results"]
+        assert [result.get("status") for result in results] == ["located"] * count
+
+
+async def test_large_tiles_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
+    held = HeldDecode(monkeypatch)
+    async with start() as http:
+        count = MAX_LARGE + 2
+        form = tile_request(*range(count))
+        form["files"] = [("image", (f"{i}.png", encode_image(ground(i, 400, 400)))) for i in range(count)]
+        adding = asyncio.create_task(http.post("/gallery", **form))
+        await asyncio.to_thread(held.begun.wait, 60)
+        held.opened.set()
+        assert (await adding).json()["added"] == count
 
 
 async def stuck(http, photo):

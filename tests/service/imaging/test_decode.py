@@ -1,12 +1,15 @@
+import io
 import math
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from service.errors import (
     AerofixError,
@@ -15,7 +18,7 @@ from service.errors import (
     ImageUndecodable,
     UnsupportedMediaType,
 )
-from service.imaging.decode import decode
+from service.imaging.decode import decode, open_photo
 
 LIMIT = 1_000_000
 
@@ -59,6 +62,28 @@ def test_a_jpeg_is_decoded_no_larger_than_useful(ground, encode_image, useful, e
     photo = decode(encode_image(ground(1, 800, 800), "JPEG"), LIMIT, useful)
     assert photo.image.size == (expected, expected)
     assert (photo.width, photo.height) == (800, 800)
+
+
+@pytest.mark.parametrize("useful", [None, 60, 100, 250])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{"quality": 75}, {"quality": 95, "subsampling": 0}, {"progressive": True}])
+def test_a_jpeg_has_the_pixels_that_libjpeg_gives_it(ground, encode_image, mode, options, useful):
+    data = encode_image(ground(1, 500, 400).convert(mode), "JPEG", **options)
+    plain = Image.open(io.BytesIO(data))
+    if useful is not None:
+        plain.draft("RGB", (useful, useful))
+    np.testing.assert_array_equal(np.asarray(decode(data, LIMIT, useful).image), np.asarray(plain.convert("RGB")))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(
+    ("useful", "expected"), [(None, (400, 300)), (301, (400, 300)), (150, (200, 150)), (90, (134, 100))]
+)
+def test_other_formats_are_shrunk_to_what_is_useful(ground, encode_image, format, useful, expected):
+    image = ground(1, 400, 300)
+    photo = decode(encode_image(image, format, lossless=True), LIMIT, useful)
+    assert (photo.image.size, photo.width, photo.height) == (expected, 400, 300)
+    np.testing.assert_allclose(np.asarray(photo.image), np.asarray(image.resize(expected)), atol=20)
 
 
 def test_the_shorter_side_bounds_the_reduction(ground, encode_image):
@@ -132,6 +157,78 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch):
     assert caught.value.numbers == {"limit": LIMIT, "actual": 400_000_000}
 
 
+def test_a_webp_may_have_half_the_pixels(encode_image):
+    data = encode_image(Image.new("RGB", (1000, 501)), "WEBP", lossless=True)
+    with pytest.raises(ImageTooManyPixels, match="save it as JPEG") as caught:
+        decode(data, LIMIT)
+    assert caught.value.numbers == {"limit": LIMIT // 2, "actual": 501_000}
+    assert decode(encode_image(Image.new("RGB", (1000, 500)), "WEBP", lossless=True), LIMIT).height == 500
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_a_header_is_read_without_the_pixels(monkeypatch, ground, encode_image, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode_image(ground(3, 48, 32), kind, exif=exif)
+    if kind == "PNG":  # EXIF may lie behind the pixels
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        data = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+        file = open_photo(data, LIMIT)
+    assert (file.width, file.height) == file.decode().image.size == (32, 48)
+
+
+def test_what_decoding_takes_follows_from_the_file(ground, encode_image):
+    image = ground(1, 800, 800)
+    jpeg, progressive = (encode_image(image, "JPEG", progressive=which) for which in (False, True))
+    assert open_photo(jpeg, LIMIT).needs_bytes(100) == 8 * 100**2
+    assert open_photo(jpeg, LIMIT).needs_bytes() == 8 * 800**2
+    assert open_photo(progressive, LIMIT).needs_bytes(100) == 8 * 100**2 + 2 * 3 * 800**2
+    padded = jpeg[:2] + b"\xff" + jpeg[2:]  # allowed, but no camera does it
+    assert open_photo(padded, LIMIT).needs_bytes(100) == 8 * 100**2 + 2 * 3 * 800**2
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from service.imaging.decode import decode, open_photo
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+data = Path(sys.argv[1]).read_bytes()
+decode(Path(sys.argv[2]).read_bytes(), 10**8)  # loads what is needed for this format
+before, file = most(), open_photo(data, 10**8)
+useful = int(sys.argv[3]) or None
+file.decode(useful)
+print(most() - before, file.needs_bytes(useful))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("useful", [0, 256])
+@pytest.mark.parametrize(
+    ("mode", "format", "options"),
+    [
+        ("RGB", "WEBP", {"lossless": True}),
+        ("RGBA", "PNG", {}),
+        ("I;16", "PNG", {}),
+        ("RGBA", "TIFF", {"compression": "tiff_lzw", "tiffinfo": {0x0112: 6}}),
+        ("RGB", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("CMYK", "JPEG", {"progressive": True}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_announced(tmp_path, encode_image, mode, format, options, useful):
+    for name, side in (("large", 3000), ("small", 20)):
+        (tmp_path / name).write_bytes(encode_image(Image.new(mode, (side, side)), format, **options))
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "large"), str(tmp_path / "small"), str(useful)]
+    took, announced = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert took < announced + 2**24  # and bands, the file and the shrunk picture
+
+
 @pytest.mark.parametrize("size", [(1, 1), (15, 200), (200, 15)])
 def test_tiny_images_are_refused(encode_image, size):
     with pytest.raises(ImageUndecodable, match="at least 16 pixels"):
@@ -153,6 +250,14 @@ def test_a_damaged_image_is_undecodable(encode_image, ground):
     data[start : start + 60] = bytes(60)
     with pytest.raises(ImageUndecodable, match="cannot be decoded"):
         decode(bytes(data), LIMIT)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xd8\xff\xd9" + bytes(40), b"RIFF" + struct.pack("<I", 26) + b"WEBPnone" + bytes(18)]
+)
+def test_a_damaged_header_is_told_in_words(data):
+    with pytest.raises(ImageUndecodable, match=r"\(it is damaged\); save it again"):
+        decode(data, LIMIT)
 
 
 @given(
