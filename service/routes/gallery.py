@@ -102,4 +102,7 @@ def _entries(tiles: str, images: int, max_images: int) -> list[Any]:
 
 def _failed(entry: Any, error: Exception) -> schemas.TileResult:
     given = entry.get("id") if isinstance(entry, dict) else None
-    return schemas.TileResult(id=given if isinstance(given, str) else None, status="failed", problem=problem_of(error))
+    shown = (
+        given.encode(errors="replace").decode() if isinstance(given, str) else None
+    )  # JSON can write half characters
+    return schemas.TileResult(id=shown, status="failed", problem=problem_of(error))
