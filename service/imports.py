@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -174,6 +174,7 @@ class Importer:
     async def _run(self, job: Import) -> Trouble | None:
         """Import what is left of a source. Returns why it ended early, None at its end or when the service stops."""
         try:
+            await asyncio.to_thread(self._gallery.imports.start, job.id)
             with closing(await asyncio.to_thread(self._open, job.id, job.name, Cut(**job.options))) as source:
                 await asyncio.to_thread(self._gallery.imports.begin, job.id, len(source))
                 first = job.done if len(source) == job.total else 0
@@ -186,6 +187,8 @@ class Importer:
         except Exception:
             log.exception("import %s failed", job.id)
             return Trouble(None, "", "this is a defect of the service; report it with what its log says.")
+        finally:
+            await asyncio.to_thread(self._gallery.imports.outlived, job.id)
         return None
 
     async def _steps(self, import_id: str, source: TileSource, first: int) -> None:
@@ -194,7 +197,7 @@ class Importer:
 
         async def prepare(start: int) -> list[NewTile | AerofixError | None]:
             async with reading:
-                read = await asyncio.to_thread(_read, source, start)
+                read = await asyncio.to_thread(_read, source, start, lambda: self._closing)
             return await asyncio.gather(*map(self._make, read))
 
         starts = iter(range(first, len(source), PLACES_PER_STEP))
@@ -255,14 +258,16 @@ class Importer:
             raise SourceUnreadable(f"the upload of {name} is gone from the imports folder; send it again.") from error
 
 
-def _read(source: TileSource, start: int) -> Sequence[SourceTile | AerofixError | None]:
-    """Places of one step; what is wrong with one of them takes its place.
+def _read(source: TileSource, start: int, is_closing: Callable[[], bool]) -> Sequence[SourceTile | AerofixError | None]:
+    """Places of one step, fewer when the service stops meanwhile; what is wrong with one of them takes its place.
 
     Raises:
         SourceUnreadable: the source as a whole cannot be read on.
     """
     read: list[SourceTile | AerofixError | None] = []
     for i in range(start, min(start + PLACES_PER_STEP, len(source))):
+        if is_closing():  # a large tile of a map without overviews takes many seconds
+            break
         try:
             read.append(source.read(i))
         except SourceUnreadable:

@@ -102,7 +102,6 @@ def _entries(tiles: str, images: int, max_images: int) -> list[Any]:
 
 def _failed(entry: Any, error: Exception) -> schemas.TileResult:
     given = entry.get("id") if isinstance(entry, dict) else None
-    shown = (
-        given.encode(errors="replace").decode() if isinstance(given, str) else None
-    )  # JSON can write half characters
+    # JSON can write half a character, which no answer can hold
+    shown = given.encode(errors="replace").decode() if isinstance(given, str) else None
     return schemas.TileResult(id=shown, status="failed", problem=problem_of(error))

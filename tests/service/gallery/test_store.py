@@ -273,7 +273,7 @@ def test_properties_that_an_earlier_version_took_and_no_answer_can_hold_are_left
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("PRAGMA user_version = 99", "schema version 99.*reads up to 3"),
+        ("PRAGMA user_version = 99", "schema version 99.*reads up to 4"),
         ("PRAGMA application_id = 7", "not an aerofix gallery"),
     ],
 )

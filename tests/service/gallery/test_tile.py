@@ -164,9 +164,7 @@ def test_bad_properties(properties, says):
         Tile("a", Footprint.from_corners(NORTH_UP, 9, 9), properties)
 
 
-@pytest.mark.parametrize(
-    "properties", [{}, {"高さ": "灯台 \U0001f680" * 800}, {"a": lists(31)}, {"a": [{"b": (1, 2.5)}]}]
-)
+@pytest.mark.parametrize("properties", [{}, {"高さ": "灯台🚀" * 800}, {"a": lists(31)}, {"a": [{"b": 2.5}]}])
 def test_good_properties(properties):
     assert Tile("a", Footprint.from_corners(NORTH_UP, 9, 9), properties).properties == properties
 
