@@ -16,7 +16,6 @@ from pathlib import Path
 
 from service.errors import (
     AerofixError,
-    DeadlineExceeded,
     GalleryUnusable,
     ImportNotFound,
     NotReady,
@@ -37,10 +36,10 @@ PLACES_PER_STEP = 16
 """One batch of the encoder at its default; what a crash may make the import do again."""
 
 STEPS_AT_ONCE = 3
-"""One is read, one embedded, one stored; more would only fill the queue that photos wait in, too."""
+"""One is read, one embedded, one stored; more would only fill the queue."""
 
 PATIENCE_S = 0.5
-"""Before a tile is tried again that the encoder had no time for: photos go first."""
+"""Before a tile is tried again that found no place in the encoder's queue."""
 
 RETRY_S = 5.0
 """Before an import that cannot go on is tried again."""
@@ -222,11 +221,11 @@ class Importer:
             await asyncio.gather(*ahead, return_exceptions=True)  # they read the source, which is closed next
 
     async def _make(self, read: SourceTile | AerofixError | None) -> NewTile | AerofixError | None:
-        """A tile, or what is wrong with it; waits for as long as photos need the encoder."""
+        """A tile, or what is wrong with it; waits for as long as photos need the encoder: they go first."""
         while isinstance(read, SourceTile):
             try:
-                return await self._maker.make(read.image, read.entry)
-            except (Overloaded, DeadlineExceeded):
+                return await self._maker.make(read.image, read.entry, in_background=True)
+            except Overloaded:
                 await asyncio.sleep(PATIENCE_S)
             except _PASSES:
                 raise

@@ -44,12 +44,13 @@ class TileMaker:
     batcher: Batcher
     settings: Settings
 
-    async def make(self, data: bytes, entry: Any) -> NewTile:
+    async def make(self, data: bytes, entry: Any, *, in_background: bool = False) -> NewTile:
         """Decode, place and embed one tile.
 
         Args:
             data: the image file.
             entry: the tile's JSON object: a footprint (see ``Footprint.parse``), optionally ``id`` and ``properties``.
+            in_background: nobody waits for it, so it is embedded when no photo is, however long that takes.
 
         Raises:
             AerofixError: the image or the entry does not make a tile, or the encoder has no time for it.
@@ -58,7 +59,7 @@ class TileMaker:
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
         with step("decode"):
             tile, kept, pixels = await asyncio.to_thread(self._read, data, entry)
-        encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
+        encoded = await self.batcher.encode(pixels, None if in_background else self.settings.deadline_s)
         local = None if encoded.local is None else to_int8(encoded.local)
         return NewTile(tile, encoded.embedding, kept, local)
 

@@ -194,10 +194,10 @@ class Brake:
         maker = http.app.state.tile_maker
         make = type(maker).make
 
-        async def held(self_, data, entry):
+        async def held(self_, data, entry, **options):
             self.steps += 1
             await self.released.wait()
-            return await make(self_, data, entry)
+            return await make(self_, data, entry, **options)
 
         self.patch = (type(maker), "make", held)
         self.gallery = gallery
@@ -290,7 +290,7 @@ async def test_an_import_waits_for_the_disk_and_goes_on(http, pyramid, monkeypat
     assert (state["state"], state["added"], state["problem"]) == ("done", 60, None)
 
 
-async def test_an_import_waits_while_photos_need_the_encoder(http, pyramid, monkeypatch):
+async def test_an_import_waits_while_the_queue_is_full(http, pyramid, monkeypatch):
     monkeypatch.setattr(runner, "PATIENCE_S", 0.001)
     encode, refused = http.app.state.batcher.encode, 0
 

@@ -168,9 +168,8 @@ def test_strips_show_what_the_whole_shows(tmp_path, monkeypatch):
 
 def test_tiles_that_need_overviews_name_the_command_that_makes_them(tmp_path, plain, monkeypatch):
     path = write(tmp_path / "map.tif", plain)
-    monkeypatch.setattr(
-        "service.gallery.warped.MAX_STRIP_BYTES", 32 * 3 * 4 * 16
-    )  # four rows of 4 x 4 pixels below each
+    four_rows = 4 * 32 * (4 * 4 * 3)  # with 4 x 4 pixels of the map below each
+    monkeypatch.setattr("service.gallery.warped.MAX_STRIP_BYTES", four_rows)
     cut = Cut((256.0,), max_px=32)
     with pytest.raises(SourceUnreadable, match=r"gdaladdo -r average map\.tif, or give a smaller tile_size_m"):
         open_tiles(path, cut)
