@@ -80,7 +80,7 @@ class Importer:
         if self._folder.is_dir():
             for leftover in self._folder.iterdir():
                 if IMPORT_ID.fullmatch(leftover.name) and leftover.name not in live:
-                    leftover.unlink()
+                    self._remove_upload(leftover.name)
         self._worker = asyncio.create_task(self._work(), name="importer")
 
     async def close(self) -> None:
@@ -142,7 +142,7 @@ class Importer:
         """
         await self.get(import_id)
         if await asyncio.to_thread(self._gallery.imports.finish, import_id, "cancelled"):
-            (self._folder / import_id).unlink(missing_ok=True)
+            self._remove_upload(import_id)
             self._wake.set()
         return await self.get(import_id)
 
@@ -240,7 +240,14 @@ class Importer:
             if current is None or current.done < current.total:
                 return
         await asyncio.to_thread(self._gallery.imports.finish, job.id, "failed" if why else "done", why)
-        (self._folder / job.id).unlink(missing_ok=True)
+        self._remove_upload(job.id)
+
+    def _remove_upload(self, import_id: str) -> None:
+        """Remove what an import no longer needs; if that fails, the next start tries again."""
+        try:
+            (self._folder / import_id).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the upload of import %s stays in the imports folder: %s", import_id, error.strerror)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,10 +227,13 @@ def test_an_upload_is_read_as_a_geotiff_or_not_at_all(tmp_path):
         open_upload(path, Cut(), "map.tif")
 
 
-def test_folders_and_tables_are_opened_by_what_they_are(tmp_path):
+def test_folders_and_tables_are_opened_by_what_they_are(tmp_path, monkeypatch):
     (tmp_path / "pyramid" / "9" / "1").mkdir(parents=True)
     (tmp_path / "pyramid" / "9" / "1" / "2.png").write_bytes(b"image")
     with closing(open_tiles(tmp_path / "pyramid", Cut())) as source:
+        assert source.read(0).entry["id"] == "pyramid/9/1/2"
+    monkeypatch.chdir(tmp_path / "pyramid")
+    with closing(open_tiles(Path("."), Cut())) as source:
         assert source.read(0).entry["id"] == "pyramid/9/1/2"
     (tmp_path / "tiles.csv").write_text("file,west,south,east,north\n2.png,1,1,2,2\n")
     with closing(open_tiles(tmp_path / "tiles.csv", Cut(prefix="p"))) as source:
