@@ -72,7 +72,7 @@ async def add(
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
             for path in sources:
                 with closing(open_tiles(path, cut, corners)) as source:
-                    task = progress.add_task(path.name, total=len(source))
+                    task = progress.add_task(path.name or str(path), total=len(source))
                     for places in _batches(len(source)):
                         totals.update(await _add(client, source, places))
                         progress.advance(task, len(places))

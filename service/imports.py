@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from service.errors import (
     AerofixError,
-    DeadlineExceeded,
     GalleryUnusable,
     ImportNotFound,
     NotReady,
@@ -37,10 +36,10 @@ PLACES_PER_STEP = 16
 """One batch of the encoder at its default; what a crash may make the import do again."""
 
 STEPS_AT_ONCE = 3
-"""One is read, one embedded, one stored; more would only fill the queue that photos wait in, too."""
+"""One is read, one embedded, one stored; more would only fill the queue."""
 
 PATIENCE_S = 0.5
-"""Before a tile is tried again that the encoder had no time for: photos go first."""
+"""Before a tile is tried again that found no place in the encoder's queue."""
 
 RETRY_S = 5.0
 """Before an import that cannot go on is tried again."""
@@ -81,7 +80,7 @@ class Importer:
         if self._folder.is_dir():
             for leftover in self._folder.iterdir():
                 if IMPORT_ID.fullmatch(leftover.name) and leftover.name not in live:
-                    leftover.unlink()
+                    self._remove_upload(leftover.name)
         self._worker = asyncio.create_task(self._work(), name="importer")
 
     async def close(self) -> None:
@@ -143,7 +142,7 @@ class Importer:
         """
         await self.get(import_id)
         if await asyncio.to_thread(self._gallery.imports.finish, import_id, "cancelled"):
-            (self._folder / import_id).unlink(missing_ok=True)
+            self._remove_upload(import_id)
             self._wake.set()
         return await self.get(import_id)
 
@@ -174,6 +173,7 @@ class Importer:
     async def _run(self, job: Import) -> Trouble | None:
         """Import what is left of a source. Returns why it ended early, None at its end or when the service stops."""
         try:
+            await asyncio.to_thread(self._gallery.imports.start, job.id)
             with closing(await asyncio.to_thread(self._open, job.id, job.name, Cut(**job.options))) as source:
                 await asyncio.to_thread(self._gallery.imports.begin, job.id, len(source))
                 first = job.done if len(source) == job.total else 0
@@ -186,6 +186,8 @@ class Importer:
         except Exception:
             log.exception("import %s failed", job.id)
             return Trouble(None, "", "this is a defect of the service; report it with what its log says.")
+        finally:
+            await asyncio.to_thread(self._gallery.imports.outlived, job.id)
         return None
 
     async def _steps(self, import_id: str, source: TileSource, first: int) -> None:
@@ -194,7 +196,7 @@ class Importer:
 
         async def prepare(start: int) -> list[NewTile | AerofixError | None]:
             async with reading:
-                read = await asyncio.to_thread(_read, source, start)
+                read = await asyncio.to_thread(_read, source, start, lambda: self._closing)
             return await asyncio.gather(*map(self._make, read))
 
         starts = iter(range(first, len(source), PLACES_PER_STEP))
@@ -219,11 +221,11 @@ class Importer:
             await asyncio.gather(*ahead, return_exceptions=True)  # they read the source, which is closed next
 
     async def _make(self, read: SourceTile | AerofixError | None) -> NewTile | AerofixError | None:
-        """A tile, or what is wrong with it; waits for as long as photos need the encoder."""
+        """A tile, or what is wrong with it; waits for as long as photos need the encoder: they go first."""
         while isinstance(read, SourceTile):
             try:
-                return await self._maker.make(read.image, read.entry)
-            except (Overloaded, DeadlineExceeded):
+                return await self._maker.make(read.image, read.entry, in_background=True)
+            except Overloaded:
                 await asyncio.sleep(PATIENCE_S)
             except _PASSES:
                 raise
@@ -238,7 +240,14 @@ class Importer:
             if current is None or current.done < current.total:
                 return
         await asyncio.to_thread(self._gallery.imports.finish, job.id, "failed" if why else "done", why)
-        (self._folder / job.id).unlink(missing_ok=True)
+        self._remove_upload(job.id)
+
+    def _remove_upload(self, import_id: str) -> None:
+        """Remove what an import no longer needs; if that fails, the next start tries again."""
+        try:
+            (self._folder / import_id).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the upload of import %s stays in the imports folder: %s", import_id, error.strerror)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -255,14 +264,16 @@ class Importer:
             raise SourceUnreadable(f"the upload of {name} is gone from the imports folder; send it again.") from error
 
 
-def _read(source: TileSource, start: int) -> Sequence[SourceTile | AerofixError | None]:
-    """Places of one step; what is wrong with one of them takes its place.
+def _read(source: TileSource, start: int, is_closing: Callable[[], bool]) -> Sequence[SourceTile | AerofixError | None]:
+    """Places of one step, fewer when the service stops meanwhile; what is wrong with one of them takes its place.
 
     Raises:
         SourceUnreadable: the source as a whole cannot be read on.
     """
     read: list[SourceTile | AerofixError | None] = []
     for i in range(start, min(start + PLACES_PER_STEP, len(source))):
+        if is_closing():  # a large tile of a map without overviews takes many seconds
+            break
         try:
             read.append(source.read(i))
         except SourceUnreadable:

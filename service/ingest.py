@@ -46,12 +46,13 @@ class TileMaker:
     settings: Settings
     decoders: Decoders
 
-    async def make(self, data: bytes, entry: Any) -> NewTile:
+    async def make(self, data: bytes, entry: Any, *, in_background: bool = False) -> NewTile:
         """Decode, place and embed one tile. A large image waits in line with others, however long that takes.
 
         Args:
             data: the image file.
             entry: the tile's JSON object: a footprint (see ``Footprint.parse``), optionally ``id`` and ``properties``.
+            in_background: nobody waits for it, so it is embedded when no photo is, however long that takes.
 
         Raises:
             AerofixError: the image or the entry does not make a tile, or the encoder has no time for it.
@@ -64,7 +65,7 @@ class TileMaker:
             read = partial(self._read, file, data, entry)
             tile, kept, pixels = await self.decoders.decode(read, needs_bytes, in_line=True)
         del file, read  # they hold the image at full size
-        encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
+        encoded = await self.batcher.encode(pixels, None if in_background else self.settings.deadline_s)
         local = None if encoded.local is None else to_int8(encoded.local)
         return NewTile(tile, encoded.embedding, kept, local)
 

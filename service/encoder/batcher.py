@@ -3,11 +3,15 @@
 While the encoder is idle an image starts at once; while it works, images queue up and the next batch takes all of
 them, up to ``max_batch``. So there is no delay to tune: the batch grows with the load by itself.
 
+Images without a deadline wait in a queue of their own, and run when no other waits: a photo waits for one batch of an
+import at the most. They do not fill up batches of photos, for on a CPU each image of a batch makes all the others wait.
+
 One thread owns the encoder and takes its next batch itself, so that it never waits for the event loop between two.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -75,7 +79,7 @@ class Batcher:
     Args:
         encode: maps uint8 ``[N, S, S, 3]`` to features; called in a thread of its own, one batch at a time.
         max_batch: largest N.
-        max_queue: images that may wait; one more is refused.
+        max_queue: images that may wait, with a deadline and without; one more is refused.
         stuck_after_s: seconds that one batch may take before the encoder counts as stuck.
         on_batch: told of every batch, in the encoder's thread.
         describe_turned: maps images to the descriptors of their turned copies; see ``session.Encoder``.
@@ -97,6 +101,7 @@ class Batcher:
         self._on_batch = on_batch
         self._describe_turned = describe_turned
         self._waiting: deque[_Item] = deque()
+        self._background: deque[_Item] = deque()  # no deadline
         self._running: list[_Item] = []
         self._changed = threading.Condition()  # guards what the loop and the thread share
         self._accepting = False
@@ -126,7 +131,7 @@ class Batcher:
     @property
     def queued(self) -> int:
         """Images that wait for a batch now."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._background)
 
     def start(self) -> None:
         """Start the thread; answers are given in the running event loop."""
@@ -143,14 +148,16 @@ class Batcher:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), timeout_s)
-        _refuse((*self._running, *self._waiting), "the service stopped before this image's turn; ask again.")
+        left = (*self._running, *self._waiting, *self._background)
+        _refuse(left, "the service stopped before this image's turn; ask again.")
 
-    async def encode(self, image: NDArray[np.uint8], deadline_s: float, *, turned: bool = False) -> Encoded:
+    async def encode(self, image: NDArray[np.uint8], deadline_s: float | None, *, turned: bool = False) -> Encoded:
         """Embed one image.
 
         Args:
             image: uint8 ``[S, S, 3]``.
-            deadline_s: seconds from now after which the answer is of no use; may have passed already.
+            deadline_s: seconds from now after which the answer is of no use; may have passed already. None for work
+                in the background, which waits until no other image does.
             turned: also describe the image turned by 90°, 180° and 270°.
 
         Raises:
@@ -159,27 +166,38 @@ class Batcher:
             NotReady: the service drains, or its encoder has died or is stuck.
             EmbeddingError: the model gives no finite embedding for this image.
         """
-        now = time.perf_counter()
-        item = _Item(image, now + deadline_s, now, asyncio.get_running_loop().create_future(), turned)
+        now, queue = time.perf_counter(), self._background if deadline_s is None else self._waiting
+        deadline_at = math.inf if deadline_s is None else now + deadline_s
+        item = _Item(image, deadline_at, now, asyncio.get_running_loop().create_future(), turned)
         with self._changed:
             if not self.healthy:
                 raise NotReady("the encoder is not running; the service is draining or must be restarted.")
-            if len(self._waiting) >= self._max_queue:
+            if len(queue) >= self._max_queue:
                 raise Overloaded(
                     f"{self._max_queue} images wait already; ask again in a second.",
                     limit=self._max_queue,
                     retry_after_s=1,
                 )
-            self._waiting.append(item)
+            queue.append(item)
             self._changed.notify()
         try:
             async with asyncio.timeout(deadline_s):
-                answer = await item.answer
+                answer = await (self._unless_stuck(item) if deadline_s is None else item.answer)
         except TimeoutError:
             raise _too_late() from None
         record_step("queue", item.queued_at, item.started_at)
         record_step("encode", item.started_at, item.ended_at)
         return answer
+
+    async def _unless_stuck(self, item: _Item) -> Encoded:
+        """An answer that has no deadline, unless the encoder is stuck: nobody else would end that wait."""
+        try:
+            while not (await asyncio.wait([item.answer], timeout=self._stuck_after_s))[0]:
+                if self.failing_s > 0:
+                    raise NotReady("the encoder is stuck; the service must be restarted.")
+            return item.answer.result()
+        finally:
+            item.answer.cancel()  # whoever waited may have been cancelled
 
     # the encoder's thread
 
@@ -191,25 +209,30 @@ class Batcher:
             log.critical("the encoder's thread died", exc_info=error)
             with self._changed:
                 self._died_at = time.perf_counter()
-                left = (*self._running, *self._waiting)
+                left = (*self._running, *self._waiting, *self._background)
                 self._waiting.clear()
+                self._background.clear()
             self._tell(_refuse, left, "the encoder has died; restart the service.")
         finally:
             self._tell(self._ended.set)
 
     def _next_batch(self) -> tuple[list[_Item], Reason] | None:
-        """Take the oldest images that somebody still waits for, None at the end; cancelled and expired ones go."""
+        """Take the oldest images that somebody still waits for, None at the end; cancelled and expired ones go.
+
+        Those in the background come when no others wait.
+        """
         with self._changed:
             reason: Reason = "gathered"
             batch: list[_Item] = []
             while not batch:
-                while not self._waiting:
+                while not (self._waiting or self._background):
                     if not self._accepting:
                         return None
                     reason = "idle"
                     self._changed.wait()
-                while self._waiting and len(batch) < self._max_batch:
-                    item = self._waiting.popleft()
+                queue = self._waiting or self._background
+                while queue and len(batch) < self._max_batch:
+                    item = queue.popleft()
                     # an image that is late is dropped here; its caller has a timer of its own
                     if not item.answer.done() and item.deadline_at > time.perf_counter():
                         batch.append(item)

@@ -25,19 +25,16 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine, from_gcps, xy
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as reproject
 from rasterio.windows import Window
 
 from service.errors import InvalidFootprint, SourceUnreadable
 from service.gallery.tile import Footprint
 from service.gallery.tiling import Grid, Tiling
+from service.gallery.warped import Warped, can_be_read
 from service.geo import offset_m, wrap_lon
 
 WGS84 = CRS.from_epsg(4326)
-
-MIN_VALID_SHARE = 0.5
-"""Tiles with a smaller share of valid pixels are left out: mostly nothing cannot be told from other nothing."""
 
 EDGE_POINTS = 21
 """Points along each edge of a map to find its extent in another projection, as GDAL's own tools do."""
@@ -111,6 +108,11 @@ class Map:
     def __init__(self, path: Path, name: str, dataset: Any, crs: CRS, transform: Affine) -> None:
         self.path, self.name, self._dataset = path, name, dataset
         self._crs, self._transform = _in_one_piece(crs, transform, dataset.width)
+        if any(kind.startswith("complex") for kind in dataset.dtypes):
+            raise SourceUnreadable(
+                f"{name} holds complex numbers, which are no picture; first run: "
+                f"gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{name} amplitude.tif"
+            )
         if ColorInterp.palette in dataset.colorinterp:
             raise SourceUnreadable(
                 f"{name} has a colour palette, which cannot be resampled; first run: "
@@ -125,50 +127,62 @@ class Map:
             self._west_m, self._south_m, self._east_m, self._north_m, self._gsd_m = self._extent()
 
     def grid(self, tiling: Tiling) -> tuple[Grid, float]:
-        """Where the tiles lie; see :meth:`Grid.over`."""
-        return Grid.over(self._east_m - self._west_m, self._north_m - self._south_m, self._gsd_m, tiling)
+        """Where the tiles lie; see :meth:`Grid.over`.
+
+        Raises:
+            InvalidParameter: see there.
+            SourceUnreadable: tiles so large would need overviews, which the map does not have.
+        """
+        grid, pixel_m = Grid.over(self._east_m - self._west_m, self._north_m - self._south_m, self._gsd_m, tiling)
+        if not can_be_read(grid.tile_px, self._bytes_below(pixel_m)):
+            raise SourceUnreadable(
+                f"{self.name} has no overview that is coarse enough for tiles of {grid.tile_px * pixel_m:.0f} m; first "
+                f"run: gdaladdo -r average {self.name}, or give a smaller tile_size_m."
+            )
+        return grid, pixel_m
 
     def close(self) -> None:
         """Close the file."""
         self._dataset.close()
 
-    def warped(self, grid: Grid, pixel_m: float, stack: ExitStack) -> Any:
+    def warped(self, grid: Grid, pixel_m: float, stack: ExitStack) -> Warped:
         """The map, or the overview of it that suffices, in the local projection and the pixels of the tiles.
 
         ``stack`` closes it; rasterio's own contexts would have to be left by the thread that entered them.
         """
         with _gdal(self.path, self.name):
-            dataset = self._overview(pixel_m)
-            if dataset is not self._dataset:
+            dataset, level = self._dataset, self._level(pixel_m)
+            if level is not None:
+                dataset = rasterio.open(self.path, driver=self._dataset.driver, overview_level=level)
                 stack.callback(dataset.close)
             across, down = self._dataset.width / dataset.width, self._dataset.height / dataset.height
             t = self._transform
-            warped = WarpedVRT(
-                dataset,
-                src_crs=self._crs,
-                src_transform=Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f),
-                crs=self._local,
-                transform=Affine(pixel_m, 0, self._west_m, 0, -pixel_m, self._north_m),
-                width=grid.width_px,
-                height=grid.height_px,
-                resampling=Resampling.bilinear,
-                add_alpha=ColorInterp.alpha not in dataset.colorinterp and dataset.nodata is None,
-            )
+            options = {
+                "src_crs": self._crs,
+                "src_transform": Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f),
+                "crs": self._local,
+                "resampling": Resampling.bilinear,
+                "add_alpha": ColorInterp.alpha not in dataset.colorinterp and dataset.nodata is None,
+            }
+            origin = Affine(pixel_m, 0, self._west_m, 0, -pixel_m, self._north_m)
+            width_m, height_m = self._pixel_sides_m()
+            scale = (width_m * across / pixel_m, height_m * down / pixel_m)
+            size_px = (grid.width_px, grid.height_px)
+            warped = Warped(dataset, options, origin, size_px, scale, self._bytes_below(pixel_m))
         stack.callback(warped.close)
         return warped
 
-    def read(self, warped: Any, left: int, top: int, side_px: int) -> NDArray[np.uint8] | None:
+    def read(self, warped: Warped, left: int, top: int, side_px: int) -> NDArray[np.uint8] | None:
         """RGB of a window of :meth:`warped`, black where the map is empty; None if most of it is.
 
         Raises:
             SourceUnreadable: the file is damaged.
         """
-        window = Window(left, top, side_px, side_px)
         with _gdal(self.path, self.name):
-            valid = warped.dataset_mask(window=window) > 0
-            if valid.mean() < MIN_VALID_SHARE:
-                return None
-            bands = warped.read(self._bands, window=window)
+            read = warped.read(self._bands, left, top, side_px)
+        if read is None:
+            return None
+        bands, valid = read
         if bands.dtype != np.uint8:
             low, high = self._stretch
             bands = np.clip((np.nan_to_num(bands) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
@@ -206,13 +220,26 @@ class Map:
             )
         return float(x.min()), float(y.min()), float(x.max()), float(y.max()), gsd_m
 
-    def _overview(self, pixel_m: float) -> Any:
-        """The coarsest overview that is as fine as ``pixel_m``, or the map itself: the warper does not look for one."""
+    def _pixel_sides_m(self) -> tuple[float, float]:
+        """Width and height of the pixel at the centre, on the ground."""
+        row, column = self._dataset.height / 2, self._dataset.width / 2
+        rows, columns = [row, row, row + 1], [column, column + 1, column]
+        x, y = map(np.array, reproject(self._crs, self._local, *xy(self._transform, rows, columns, offset="ul")))
+        width_m, height_m = np.hypot(x[1:] - x[0], y[1:] - y[0]).tolist()
+        return width_m, height_m
+
+    def _level(self, pixel_m: float) -> int | None:
+        """The coarsest overview that is as fine as ``pixel_m``, None for the map itself: the warper does not look."""
         wanted = pixel_m / self._gsd_m * OVERVIEW_SLACK
         coarser = [i for i, factor in enumerate(self._dataset.overviews(1)) if factor <= wanted]
-        if not coarser:
-            return self._dataset
-        return rasterio.open(self.path, driver=self._dataset.driver, overview_level=coarser[-1])
+        return coarser[-1] if coarser else None
+
+    def _bytes_below(self, pixel_m: float) -> float:
+        """Bytes of the map, or of the overview that suffices, that one pixel of a tile is made of."""
+        level = self._level(pixel_m)
+        factor = 1 if level is None else self._dataset.overviews(1)[level]
+        itemsizes = sum(np.dtype(kind).itemsize for kind in self._dataset.dtypes)
+        return float((pixel_m / self._gsd_m / factor) ** 2 * itemsizes)
 
     @cached_property
     def _stretch(self) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from service.errors import SourceUnreadable, UnsupportedMediaType
@@ -25,7 +26,8 @@ def open_tiles(path: Path, cut: Cut, corners: Path | None = None, name: str | No
     Raises:
         SourceUnreadable, ArchiveRefused, InvalidParameter: see ``open_map``, ``open_zip`` and ``from_csv``.
     """
-    prefix = Path(name or path.name).stem if cut.prefix is None else cut.prefix
+    whole = os.path.abspath(path)  # "." has no name
+    prefix = Path(name or whole).stem if cut.prefix is None else cut.prefix
     if path.is_dir():
         files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         return from_zxy(files, lambda file: (path / file).read_bytes(), prefix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import AerofixError, ModelMismatch
+from service.errors import AerofixError, InvalidParameter, ModelMismatch
 from service.gallery.local_maps import LocalMap, pack, unpack
 from service.gallery.store_file import GalleryFile
 from service.gallery.store_imports import Imports, Step
 from service.gallery.store_schema import checksum, columns_of
 from service.gallery.tile import Footprint, Tile
 from service.geo import Bounds
+
+log = logging.getLogger(__name__)
 
 MEMORY = ":memory:"
 
@@ -129,7 +132,7 @@ class Store:
                         raise ValueError("its checksum differs")
                     top_left, top_right, bottom_right, bottom_left = ((lat, lon) for lat, lon in json.loads(corners))
                     footprint = Footprint((top_left, top_right, bottom_right, bottom_left), gsd_m)
-                    tile = Tile(tile_id, footprint, json.loads(properties))
+                    tile = _tile(tile_id, footprint, properties)
                     vector = np.frombuffer(embedding, "<f2").astype(np.float16)
                 except (ValueError, TypeError, AttributeError, AerofixError) as error:
                     self.file.corrupt(f"row {number} cannot be read", error)
@@ -243,3 +246,13 @@ class Store:
 
     def _read_generation(self) -> int:
         return int(self.file.one("SELECT value FROM meta WHERE key = 'generation'"))
+
+
+def _tile(tile_id: str, footprint: Footprint, properties: str) -> Tile:
+    """A stored tile; without its properties if an earlier version took some that no answer can hold."""
+    try:
+        return Tile(tile_id, footprint, json.loads(properties))
+    except (InvalidParameter, RecursionError) as error:
+        tile = Tile(tile_id, footprint)  # the id may be what is wrong
+        log.warning("tile %s is read without its properties; add it again with others (%s)", tile_id, error)
+        return tile

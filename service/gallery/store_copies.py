@@ -100,8 +100,7 @@ def restore(source: Path, target: Path) -> tuple[int, Path | None]:
     part = target.with_name(target.name + ".part")
     try:
         shutil.copyfile(source, part)
-        with closing(Store(part)) as copy:  # migrates the copy, not the source
-            count = verify(copy)
+        count = _check(part, source.name)
         _sync(part)
         replaced = _replace(target, part)
         _sync(target.parent)
@@ -110,6 +109,15 @@ def restore(source: Path, target: Path) -> tuple[int, Path | None]:
         raise disk_error(error, f"{source.name} could not be restored to {target.name}") from error
     finally:
         _remove(part)
+
+
+def _check(part: Path, name: str) -> int:
+    """Migrate and read a copy of the gallery called ``name``, which is not touched; returns the number of tiles."""
+    try:
+        with closing(Store(part)) as copy:
+            return verify(copy)
+    except GalleryUnusable as error:
+        raise type(error)(error.detail.replace(part.name, name)) from error
 
 
 def _replace(target: Path, part: Path) -> Path | None:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from service.errors import AerofixError
+from service.errors import AerofixError, SourceUnreadable
 from service.gallery.store_file import GalleryFile
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 MAX_TROUBLES = 20
 """Troubles that are kept of an import: enough to see what is wrong with a source, whatever its size."""
+
+MAX_STARTS = 2
+"""Runs without any progress that the process dies of: one may be chance, and each takes the whole service with it."""
 
 _COLUMNS = "id, state, name, options, created_at, total, done, added, updated, failed, skipped, troubles"
 
@@ -110,6 +113,27 @@ class Imports:
         """The imports that are still to go on, in their order."""
         return self._select("WHERE state IN ('queued', 'running') ORDER BY number")
 
+    def start(self, import_id: str) -> None:
+        """Count a run of an import, before it touches the source.
+
+        Raises:
+            SourceUnreadable: the last runs neither made progress nor came to an end: the process died of them.
+        """
+        job, starts = self.get(import_id), "SELECT starts FROM imports WHERE id = ?"
+        if job is not None and self._file.one(starts, import_id) >= MAX_STARTS:
+            raise SourceUnreadable(
+                f"the import ended the service {MAX_STARTS} times at the same place, after {job.done} of {job.total} "
+                "tiles; the log of the system says whether it lacked memory or crashed. Send smaller pieces, or the "
+                "map as gdal_translate -co TILED=YES writes it."
+            )
+        with self._file.transaction() as db:
+            db.execute("UPDATE imports SET starts = starts + 1 WHERE id = ?", (import_id,))
+
+    def outlived(self, import_id: str) -> None:
+        """Note that a run of an import ended, for whatever reason, and the process did not."""
+        with self._file.transaction() as db:
+            db.execute("UPDATE imports SET starts = 0 WHERE id = ?", (import_id,))
+
     def begin(self, import_id: str, total: int) -> None:
         """Note that an import runs, from its start if the source has another number of places than it had.
 
@@ -137,7 +161,7 @@ class Imports:
         troubles = [*json.loads(stored), *map(vars, step.troubles)][:MAX_TROUBLES]
         query = """
             UPDATE imports SET done = ?, added = added + ?, updated = updated + ?, failed = failed + ?,
-            skipped = skipped + ?, troubles = ? WHERE id = ?
+            skipped = skipped + ?, troubles = ?, starts = 0 WHERE id = ?
         """
         counts = (step.done, added, updated, len(step.troubles), step.skipped)
         self._file.db.execute(query, (*counts, json.dumps(troubles), step.import_id))

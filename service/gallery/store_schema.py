@@ -15,7 +15,7 @@ from service.gallery.tile import Tile
 APPLICATION_ID = 0x41464958
 """ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -58,6 +58,9 @@ CREATE TABLE imports (
     skipped INTEGER NOT NULL DEFAULT 0,
     troubles TEXT NOT NULL DEFAULT '[]'  -- JSON, the first things that went wrong
 )"""
+STARTS = """
+-- Starts of a run that have made no progress yet: several, and the source ends the process.
+ALTER TABLE imports ADD COLUMN starts INTEGER NOT NULL DEFAULT 0"""
 DESCRIPTORS = """
 -- What the best few tiles of a search are asked for lies apart from the images, which SQLite would read through.
 CREATE TABLE descriptors (
@@ -72,6 +75,7 @@ REEMBEDDING = "INSERT INTO meta VALUES ('reembedding', NULL)"
 
 NEW_FILE = f"""{SCHEMA}
 {IMPORTS};
+{STARTS};
 {DESCRIPTORS};
 {REEMBEDDED};
 {REEMBEDDING};
@@ -127,7 +131,12 @@ def _from_2_to_3(db: sqlite3.Connection) -> None:
     db.execute("UPDATE meta SET value = NULL WHERE key = 'reembedding'")
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}
+def _from_3_to_4(db: sqlite3.Connection) -> None:
+    """Starts of imports are counted."""
+    db.execute(STARTS)
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3, 3: _from_3_to_4}
 """By the version that they start from; each leads to the next."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,10 @@ FLAT = 1e-6
 
 MAX_ID_LENGTH = 200
 MAX_PROPERTIES_BYTES = 16_384
-"""Properties of every tile are held in memory."""
+"""As UTF-8; properties of every tile are held in memory."""
+
+MAX_PROPERTIES_DEPTH = 32
+"""Lists and objects inside each other: more than GeoJSON needs, and far from the 250 or so that no answer can hold."""
 
 ORDER = "top-left, top-right, bottom-right, bottom-left (clockwise from the image's top-left corner)"
 FORMS: dict[str, tuple[str, ...]] = {
@@ -186,7 +190,7 @@ class Tile:
     Args:
         id: 1 to 200 printable characters, slash allowed; unique in a gallery.
         footprint: the ground that it shows.
-        properties: the user's own JSON object, up to 16 KiB.
+        properties: the user's own JSON object, up to 16 KiB and 32 levels deep.
 
     Raises:
         InvalidParameter: the id or the properties are not as above.
@@ -198,16 +202,7 @@ class Tile:
 
     def __post_init__(self) -> None:
         check_id(self.id)
-        try:
-            size = len(json.dumps(dict(self.properties), allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise InvalidParameter(f"properties of tile {self.id!r} must be a JSON object: {error}.") from error
-        if size > MAX_PROPERTIES_BYTES:
-            raise InvalidParameter(
-                f"properties of tile {self.id!r} take {size} bytes; the limit is {MAX_PROPERTIES_BYTES}.",
-                limit=MAX_PROPERTIES_BYTES,
-                actual=size,
-            )
+        _check_properties(f"properties of tile {self.id!r}", self.properties)
 
 
 def check_id(tile_id: str) -> None:
@@ -218,7 +213,8 @@ def check_id(tile_id: str) -> None:
     """
     if not (isinstance(tile_id, str) and 1 <= len(tile_id) <= MAX_ID_LENGTH and tile_id.isprintable()):
         raise InvalidParameter(
-            f"A tile id must be 1 to {MAX_ID_LENGTH} printable characters without control characters; got {tile_id!r}."
+            f"A tile id must be 1 to {MAX_ID_LENGTH} printable characters without control characters; got "
+            f"{tile_id!r:.220}."
         )
 
 
@@ -226,6 +222,37 @@ def stable_id(image_bytes: bytes, footprint: Footprint) -> str:
     """Name a tile by what it is: the same image on the same ground always gets the same id."""
     ground = ";".join(f"{lat:.9f},{lon:.9f}" for lat, lon in footprint.corners)  # 1e-9° is a tenth of a millimetre
     return "tile-" + hashlib.sha256(image_bytes + b"\0" + ground.encode()).hexdigest()[:24]
+
+
+def _check_properties(what: str, properties: Mapping[str, Any]) -> None:
+    """Refuse what no answer could hold: it would take every list of tiles down with it."""
+    if _is_deeper(properties, MAX_PROPERTIES_DEPTH):
+        raise InvalidParameter(
+            f"{what} have lists or objects over {MAX_PROPERTIES_DEPTH} deep; make them flatter, or send such data as "
+            "a string.",
+            limit=MAX_PROPERTIES_DEPTH,
+        )
+    try:
+        size = len(json.dumps(dict(properties), allow_nan=False, ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        raise InvalidParameter(
+            f"{what} have half a character, {error.object[error.start]!r}; send both halves of the surrogate pair, or "
+            "plain UTF-8."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter(f"{what} must be a JSON object: {error}.") from error
+    if size > MAX_PROPERTIES_BYTES:
+        raise InvalidParameter(
+            f"{what} take {size} bytes; the limit is {MAX_PROPERTIES_BYTES}.", limit=MAX_PROPERTIES_BYTES, actual=size
+        )
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether more than so many lists and objects lie inside each other."""
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    inside = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inside)
 
 
 def _check_place(lat: float, lon: float) -> None:
@@ -256,7 +283,11 @@ def _check_order(turns: list[float]) -> None:
 
 def _numbers(name: str, values: Any, length: int) -> list[float]:
     """Take a JSON list of ``length`` finite numbers."""
-    good = isinstance(values, list | tuple) and len(values) == length
-    if not good or any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
+    if not (isinstance(values, list | tuple) and len(values) == length and all(map(_is_finite_number, values))):
         raise InvalidFootprint(f"{name} must be {length} finite numbers; got {values!r:.80}.")
     return [float(value) for value in values]
+
+
+def _is_finite_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # JSON has whole numbers that no float holds

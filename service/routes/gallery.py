@@ -103,4 +103,6 @@ def _entries(tiles: str, images: int, max_images: int) -> list[Any]:
 
 def _failed(entry: Any, error: Exception) -> schemas.TileResult:
     given = entry.get("id") if isinstance(entry, dict) else None
-    return schemas.TileResult(id=given if isinstance(given, str) else None, status="failed", problem=problem_of(error))
+    # JSON can write half a character, which no answer can hold
+    shown = given.encode(errors="replace").decode() if isinstance(given, str) else None
+    return schemas.TileResult(id=shown, status="failed", problem=problem_of(error))

@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
 
 from service import errors
 from service.errors import InvalidParameter, TileNotFound
@@ -18,6 +19,14 @@ from service.routes.problems import documented
 router = APIRouter(prefix="/gallery/tiles", tags=["gallery"])
 
 MAX_PAGE = 1000
+
+DEFAULT_PAGE = 100
+
+
+def _unless_empty(default: object) -> BeforeValidator:
+    """``limit=`` counts as left out, as an empty field of a form does."""
+    return BeforeValidator(lambda value: default if value == "" else value)
+
 
 Bbox = Annotated[
     str,
@@ -37,9 +46,13 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 async def list_tiles(
     request: Request,
     bbox: Bbox | None = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="tiles a page")] = 100,
+    limit: Annotated[
+        int, _unless_empty(DEFAULT_PAGE), Query(ge=1, le=MAX_PAGE, description="tiles a page")
+    ] = DEFAULT_PAGE,
     cursor: Annotated[
-        str, Query(pattern=r"^\d{1,18}$", description="that of the page before; left out for the first")
+        str,
+        _unless_empty("0"),
+        Query(pattern=r"^\d{1,18}$", description="that of the page before; left out for the first"),
     ] = "0",
 ) -> schemas.TilePage:
     """List tiles in the order in which they were added; one that is there throughout is on exactly one page."""

@@ -43,9 +43,21 @@ class TrackForm:
     ] = Options.expiry_s
 
 
+def only_forms(request: Request) -> None:
+    """Refuse a body of another kind: every field has a default, so it would be ignored without a word.
+
+    Raises:
+        InvalidParameter: as said.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if has_body and kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        raise errors.InvalidParameter(f"the body's type is {kind or 'missing'!r:.80}; send a form; see /docs.")
+
+
 @router.post(
     "",
-    dependencies=[only_fields(*(field.name for field in fields(TrackForm)))],
+    dependencies=[Depends(only_forms), only_fields(*(field.name for field in fields(TrackForm)))],
     status_code=201,
     response_model=schemas.TrackState,
     responses=documented(errors.InvalidParameter, errors.BodyTooLarge, errors.Overloaded),

@@ -52,6 +52,12 @@ BAD_ENTRIES = {
     "an id that is a number": ({"id": 7, "lat": 1, "lon": 1, "gsd_m": 1}, "invalid-parameter"),
     "an empty id": ({"id": "", "lat": 1, "lon": 1, "gsd_m": 1}, "invalid-parameter"),
     "properties that are a list": ({"lat": 1, "lon": 1, "gsd_m": 1, "properties": []}, "invalid-parameter"),
+    "properties with half a character": (
+        {"id": "a", "lat": 1, "lon": 1, "gsd_m": 1, "properties": {"a": "\ud800"}},
+        "invalid-parameter",
+    ),
+    "an id with half a character": ({"id": "\ud800", "lat": 1, "lon": 1, "gsd_m": 1}, "invalid-parameter"),
+    "a number that no float holds": ({"lat": 10**400, "lon": 1, "gsd_m": 1}, "invalid-footprint"),
     "no object": ("tile", "invalid-parameter"),
 }
 

@@ -1,8 +1,10 @@
 """Whole maps, added in the background over HTTP."""
 
 import asyncio
+import errno
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,10 +196,10 @@ class Brake:
         maker = http.app.state.tile_maker
         make = type(maker).make
 
-        async def held(self_, data, entry):
+        async def held(self_, data, entry, **options):
             self.steps += 1
             await self.released.wait()
-            return await make(self_, data, entry)
+            return await make(self_, data, entry, **options)
 
         self.patch = (type(maker), "make", held)
         self.gallery = gallery
@@ -274,6 +276,26 @@ async def test_leftovers_are_removed_at_the_start_and_other_files_are_not(start,
         assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
+async def test_an_upload_that_cannot_be_removed_stops_no_other_import(start, pyramid, monkeypatch, tmp_path):
+    unlink = Path.unlink
+
+    def refused(path, **options):
+        if path.parent.name == "g.gallery-imports":
+            raise PermissionError(errno.EPERM, "not permitted")
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        async with start() as http:
+            for name in ("first.zip", "second.zip"):
+                assert (await finished(http, await send(http, pyramid(3), name)))["state"] == "done"
+        assert len(list((tmp_path / "g.gallery-imports").iterdir())) == 2
+        async with start() as http:
+            assert (await http.get("/gallery")).json()["count"] == 6
+    async with start():
+        assert list((tmp_path / "g.gallery-imports").iterdir()) == []
+
+
 async def test_an_import_waits_for_the_disk_and_goes_on(http, pyramid, monkeypatch):
     monkeypatch.setattr(runner, "RETRY_S", 0.02)
     db = http.app.state.gallery._store.file.db
@@ -290,7 +312,7 @@ async def test_an_import_waits_for_the_disk_and_goes_on(http, pyramid, monkeypat
     assert (state["state"], state["added"], state["problem"]) == ("done", 60, None)
 
 
-async def test_an_import_waits_while_photos_need_the_encoder(http, pyramid, monkeypatch):
+async def test_an_import_waits_while_the_queue_is_full(http, pyramid, monkeypatch):
     monkeypatch.setattr(runner, "PATIENCE_S", 0.001)
     encode, refused = http.app.state.batcher.encode, 0
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import zipfile
-from contextlib import closing
+from contextlib import closing, suppress
 
 import httpx
 import pytest
@@ -96,10 +96,16 @@ def test_an_import_that_is_killed_again_and_again_adds_every_tile_once(
     answer = httpx.post(f"{url}/gallery/imports", files={"file": ("p.zip", archive.getvalue())}, timeout=60)
     where = answer.headers["location"]
     seen = 0
+    stuck = False
     for _ in range(rounds):
         time.sleep(pause.uniform(0.05, MAX_RUN_S))
-        state = httpx.get(f"{url}{where}").json()
-        assert state["done"] >= seen
+        while True:
+            state = httpx.get(f"{url}{where}").json()
+            assert state["done"] >= seen
+            if state["done"] > seen or not stuck:  # one that dies twice without progress is given up
+                break
+            time.sleep(0.02)
+        stuck = state["done"] == seen
         seen = state["done"]
         kill(process)
         process, url = serve()
@@ -115,3 +121,56 @@ def test_an_import_that_is_killed_again_and_again_adds_every_tile_once(
     with closing(Store(settings().gallery)) as store:
         assert verify(store) == tiles
     assert list((tmp_path / "g.gallery-imports").iterdir()) == []
+
+
+DEADLY = """
+import os, signal
+from service.cli import app
+from service.gallery.file_tiles import FileTiles
+
+read = FileTiles.read
+
+def read_or_die(tiles, i):
+    if tiles.label(i) == "17/9/40.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(tiles, i)
+
+FileTiles.read = read_or_die
+app()
+"""
+
+
+def test_an_import_that_ends_the_process_is_given_up_and_the_others_go_on(serve, ground, encode_image):
+    """As when the memory runs out or GDAL crashes: at the 40th tile the process is gone."""
+    image = encode_image(ground(1, 16, 16))
+
+    def send(url, count):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as file:
+            for n in range(count):
+                file.writestr(f"17/9/{n}.png", image)
+        with suppress(httpx.TransportError):  # it may die before it has answered
+            httpx.post(f"{url}/gallery/imports", files={"file": ("p.zip", out.getvalue())}, timeout=60)
+
+    def last_import(url):
+        """Of the service at this address when it has ended, or None when the service has."""
+        with suppress(httpx.TransportError):
+            while True:
+                state = httpx.get(f"{url}/gallery/imports").json()["imports"][0]
+                if state["state"] not in ("queued", "running"):
+                    return state
+                time.sleep(0.02)
+
+    process, url = serve(("-c", DEADLY))
+    send(url, 50)
+    starts = 1
+    while (state := last_import(url)) is None:
+        process.wait()
+        process, url = serve(("-c", DEADLY))
+        starts += 1
+    assert state["state"] == "failed"
+    assert "ended the service 2 times at the same place" in state["problem"]["detail"]
+    assert starts <= 5  # the two steps before it may be stored one by one
+    send(url, 30)
+    state = last_import(url)
+    assert (state["state"], state["added"] + state["updated"]) == ("done", 30)

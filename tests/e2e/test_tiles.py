@@ -40,6 +40,12 @@ async def test_pages_hold_every_tile_once(http, tile_request, limit):
     assert await listed(http, limit=limit) == [f"map/{n}" for n in range(6)]
 
 
+async def test_empty_parameters_of_a_page_count_as_left_out(http, tile_request):
+    await http.post("/gallery", **tile_request(*range(3)))
+    plain = (await http.get("/gallery/tiles")).json()
+    assert (await http.get("/gallery/tiles", params={"limit": "", "cursor": ""})).json() == plain
+
+
 async def test_pages_are_stable_while_tiles_come_and_go(http, tile_request):
     await http.post("/gallery", **tile_request(*range(6)))
     first = (await http.get("/gallery/tiles", params={"limit": 3})).json()

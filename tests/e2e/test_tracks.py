@@ -160,6 +160,13 @@ async def test_options(http, problem_of):
         problem_of(await http.post("/tracks", data=bad), "invalid-parameter", 422)
 
 
+async def test_a_body_that_is_no_form_is_refused(http, problem_of):
+    for given in ({"json": {"max_speed_m_s": 15}}, {"content": b"max_speed_m_s=15"}):
+        assert "send a form" in problem_of(await http.post("/tracks", **given), "invalid-parameter", 422)["detail"]
+    for given in ({"headers": {"Content-Type": "application/json"}}, {"files": {"expiry_s": (None, b"30")}}):
+        assert (await http.post("/tracks", **given)).status_code == 201
+
+
 async def test_the_number_of_tracks_is_bounded(start, problem_of):
     async with start(max_tracks=2) as http:
         urls = [await open_track(http) for _ in range(2)]

@@ -118,7 +118,8 @@ def test_a_damaged_snapshot_is_one_line(filled, tmp_path):
     (tmp_path / "bad").write_text("no gallery")
     result = filled("restore", tmp_path / "bad", *filled.local[:2])
     assert result.exit_code == 1
-    assert "damaged" in result.stderr
+    assert "bad is damaged" in result.stderr
+    assert ".part" not in result.stderr
     assert result.stderr.count("\n") == 1
     assert len(ids(filled)) == 20
 

@@ -93,6 +93,56 @@ async def test_an_idle_encoder_starts_at_once_and_a_busy_one_gathers_the_largest
         assert answer.encode_ms > 0
 
 
+async def in_background(batcher, *values):
+    """Queue images without a deadline, in order."""
+    return await enqueue(batcher, *values, deadline_s=None)
+
+
+async def test_images_in_the_background_run_when_no_other_waits(batcher, encoder):
+    first = await busy(batcher, encoder)
+    tiles = await in_background(batcher, 11, 12, 13, 14, 15)
+    photos = await enqueue(batcher, 1, 2)
+    assert batcher.queued == 7
+    encoder.gate.set()
+    answers = await asyncio.gather(first, *tiles, *photos)
+    assert encoder.batches == [[0], [1, 2], [11, 12, 13, 14], [15]]
+    np.testing.assert_allclose(answers[3].embedding, [np.cos(0.13), np.sin(0.13)], rtol=1e-5)
+    assert answers[3].queue_ms >= 0
+
+
+async def test_the_two_queues_are_full_each_by_itself(batcher, encoder):
+    first = await busy(batcher, encoder)
+    tiles = await in_background(batcher, *range(11, 17))
+    with pytest.raises(Overloaded):
+        await batcher.encode(image(17), None)
+    photo = await enqueue(batcher, 1)
+    encoder.gate.set()
+    await asyncio.gather(first, *tiles, *photo)
+    assert encoder.batches[1] == [1]
+
+
+async def test_cancelled_images_in_the_background_are_never_encoded(batcher, encoder):
+    first = await busy(batcher, encoder)
+    cancelled, kept = await in_background(batcher, 11, 12)
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    await asyncio.gather(first, kept)
+    assert encoder.batches == [[0], [12]]
+
+
+async def test_images_in_the_background_do_not_wait_for_a_stuck_encoder(encoder):
+    batcher = Batcher(encoder, max_batch=1, max_queue=6, stuck_after_s=0.05)
+    batcher.start()
+    tasks = [*await in_background(batcher, 0, 11)]
+    await asyncio.to_thread(encoder.started.wait, LONG)
+    for answer in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(answer, NotReady)
+    encoder.gate.set()
+    await batcher.close()
+    assert encoder.batches == [[0]]
+
+
 async def test_a_full_queue_refuses(batcher, encoder):
     first = await busy(batcher, encoder)
     rest = await enqueue(batcher, *range(1, 7))
@@ -200,7 +250,7 @@ async def test_images_of_another_size_fail_and_the_worker_lives(batcher, encoder
 
 async def test_the_death_of_the_worker_is_seen_by_all(batcher, encoder):
     first = await busy(batcher, encoder)
-    rest = await enqueue(batcher, DEATH, 1, 2, 3, 4)
+    rest = [*await enqueue(batcher, DEATH, 1, 2, 3, 4), *await in_background(batcher, 11)]
     encoder.gate.set()
     await first
     for answer in await asyncio.gather(*rest, return_exceptions=True):
@@ -300,7 +350,7 @@ async def test_queue_and_encode_are_steps_of_the_request(batcher, encoder):
 async def test_closing_gives_up_on_a_stuck_encoder(encoder):
     batcher = Batcher(encoder, max_batch=1, max_queue=8)
     batcher.start()
-    tasks = [await busy(batcher, encoder), *await enqueue(batcher, 1)]
+    tasks = [await busy(batcher, encoder), *await enqueue(batcher, 1), *await in_background(batcher, 11)]
     await batcher.close(timeout_s=0.01)
     for answer in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(answer, NotReady)
@@ -310,7 +360,7 @@ async def test_closing_finishes_what_waits_and_refuses_the_rest(encoder):
     batcher = Batcher(encoder, max_batch=2, max_queue=8)
     batcher.start()
     first = await busy(batcher, encoder)
-    rest = await enqueue(batcher, 1, 2, 3)
+    rest = [*await in_background(batcher, 11), *await enqueue(batcher, 1, 2, 3)]
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     assert not batcher.healthy
@@ -319,7 +369,7 @@ async def test_closing_finishes_what_waits_and_refuses_the_rest(encoder):
     encoder.gate.set()
     await closing
     assert all(task.done() for task in (first, *rest))
-    assert encoder.batches == [[0], [1, 2], [3]]
+    assert encoder.batches == [[0], [1, 2], [3], [11]]
 
 
 async def test_a_batcher_that_never_started_is_not_healthy(encoder):

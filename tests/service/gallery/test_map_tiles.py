@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,42 +90,95 @@ def test_pixels_lie_in_the_same_place_whichever_overview_is_read(tmp_path):
         assert np.abs(a.astype(float) - b)[2:-2, 2:-2].max() <= 2  # of 4 a pixel
 
 
-def test_a_map_of_10_gigabytes_is_read_window_by_window(tmp_path):
-    """Written in its north only, it takes little disk; the process that cuts it may not take 10 GB of memory either."""
-    path = tmp_path / "huge.tif"
-    profile = {"count": 3, "dtype": "uint8", "crs": UTM51, "transform": Affine(0.5, 0, 300_000, 0, -0.5, 2_800_000)}
+def write_sparse(path, side_px, gsd_m):
+    """A map without overviews, written in its north only, which takes little disk."""
+    profile = {"count": 3, "dtype": "uint8", "crs": UTM51, "compress": "deflate", "zlevel": 1, "bigtiff": "yes"}
+    transform = Affine(gsd_m, 0, 300_000, 0, -gsd_m, 2_800_000)
     with rasterio.open(
         path,
         "w",
         driver="GTiff",
-        width=60_000,
-        height=60_000,
+        width=side_px,
+        height=side_px,
+        transform=transform,
         tiled=True,
         sparse_ok=True,
-        bigtiff="yes",
         **profile,
-        compress="deflate",
-        zlevel=1,
     ) as file:
-        file.write(np.full((3, 512, 60_000), 90, np.uint8), window=Window(0, 0, 60_000, 512))
-    code = """
+        file.write(np.full((3, 512, side_px), 90, np.uint8), window=Window(0, 0, side_px, 512))
+    return path
+
+
+def read_in_a_process(path, sizes_m, max_px, body):
+    """How many places there are, and the KiB by which memory grows when ``body`` reads some of them."""
+    code = f"""
 import json, resource, sys
 from pathlib import Path
 from service.gallery.map_tiles import Cut
 from service.gallery.sources import open_upload
-source = open_upload(Path(sys.argv[1]), Cut((86.0, 1000.0)), "huge.tif")
+source = open_upload(Path(sys.argv[1]), Cut({sizes_m}, max_px={max_px}), "huge.tif")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert sum(source.read(i) is not None for i in range(0, 4000, 80)) > 10  # the map's north edge runs aslant
-for i in range(8000, len(source), 20000):
-    source.read(i)
+{body}
 print(json.dumps([len(source), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]))
 """
     environment = {"GDAL_CACHEMAX": "64"}
     child = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment)
     assert child.returncode == 0, child.stderr
-    places, grown_kib = json.loads(child.stdout)
+    return json.loads(child.stdout)
+
+
+def test_a_map_of_10_gigabytes_is_read_window_by_window(tmp_path):
+    """The process that cuts it may not take 10 GB of memory either."""
+    body = """
+assert sum(source.read(i) is not None for i in range(0, 4000, 80)) > 10  # the map's north edge runs aslant
+for i in range(8000, len(source), 20000):
+    source.read(i)
+"""
+    path = write_sparse(tmp_path / "huge.tif", 60_000, 0.5)
+    places, grown_kib = read_in_a_process(path, (86.0, 1000.0), 384, body)
     assert places > 480_000
     assert grown_kib < 400_000
+
+
+def test_a_tile_of_600_megabytes_is_read_strip_by_strip(tmp_path):
+    """Without overviews all of its 14,000 x 14,000 pixels have to be read, but not at once."""
+    path = write_sparse(tmp_path / "large.tif", 14_000, 0.1)
+    _, grown_kib = read_in_a_process(path, (1400.0,), 64, "assert source.read(0) is not None")
+    assert grown_kib < 400_000
+
+
+def test_strips_show_what_the_whole_shows(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    blurred = np.kron(rng.integers(0, 256, (3, 64, 64)), np.ones((1, 8, 8))).astype(np.uint8)
+    blurred[:, :300, :200] = 0
+    path = write(tmp_path / "map.tif", blurred, nodata=0)
+
+    def pieces():
+        with closing(open_tiles(path, Cut((256.0, 128.0), max_px=64))) as source:
+            return [source.piece(i) for i in range(len(source))]
+
+    whole = pieces()
+    monkeypatch.setattr("service.gallery.warped.MAX_STRIP_BYTES", 64 * 16 * 3 * 10)  # ten rows of the larger tiles
+    for a, b in zip(whole, pieces(), strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a[1] == b[1]
+            assert np.abs(a[0].astype(float) - b[0]).max() <= 2
+    assert sum(piece is None for piece in whole) >= 2
+
+
+def test_tiles_that_need_overviews_name_the_command_that_makes_them(tmp_path, plain, monkeypatch):
+    path = write(tmp_path / "map.tif", plain)
+    four_rows = 4 * 32 * (4 * 4 * 3)  # with 4 x 4 pixels of the map below each
+    monkeypatch.setattr("service.gallery.warped.MAX_STRIP_BYTES", four_rows)
+    cut = Cut((256.0,), max_px=32)
+    with pytest.raises(SourceUnreadable, match=r"gdaladdo -r average map\.tif, or give a smaller tile_size_m"):
+        open_tiles(path, cut)
+    open_tiles(path, Cut((128.0,), max_px=32)).close()
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], Resampling.average)
+    with closing(open_tiles(path, cut)) as source:
+        assert source.piece(0)[0].mean() == pytest.approx(100, abs=1)
 
 
 def test_a_large_map_without_overviews_is_sampled_for_its_stretch(tmp_path, monkeypatch):
@@ -173,10 +227,13 @@ def test_an_upload_is_read_as_a_geotiff_or_not_at_all(tmp_path):
         open_upload(path, Cut(), "map.tif")
 
 
-def test_folders_and_tables_are_opened_by_what_they_are(tmp_path):
+def test_folders_and_tables_are_opened_by_what_they_are(tmp_path, monkeypatch):
     (tmp_path / "pyramid" / "9" / "1").mkdir(parents=True)
     (tmp_path / "pyramid" / "9" / "1" / "2.png").write_bytes(b"image")
     with closing(open_tiles(tmp_path / "pyramid", Cut())) as source:
+        assert source.read(0).entry["id"] == "pyramid/9/1/2"
+    monkeypatch.chdir(tmp_path / "pyramid")
+    with closing(open_tiles(Path("."), Cut())) as source:
         assert source.read(0).entry["id"] == "pyramid/9/1/2"
     (tmp_path / "tiles.csv").write_text("file,west,south,east,north\n2.png,1,1,2,2\n")
     with closing(open_tiles(tmp_path / "tiles.csv", Cut(prefix="p"))) as source:

@@ -357,6 +357,13 @@ def test_palettes_name_the_command_that_expands_them(tmp_path):
         open_map(path)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_complex_numbers_name_the_command_that_makes_a_picture_of_them(tmp_path, dtype):
+    path = write(tmp_path / "radar.tif", ramps()[:1].astype(np.complex64), dtype=dtype)
+    with pytest.raises(SourceUnreadable, match=r"gdal_translate DERIVED_SUBDATASET:AMPLITUDE:radar\.tif"):
+        open_map(path)
+
+
 def test_a_map_off_the_earth_is_refused(tmp_path):
     path = write(tmp_path / "map.tif", ramps(), "EPSG:4326", from_origin(100, 5000, 1, 1))
     with pytest.raises(SourceUnreadable, match=r"map\.tif"):

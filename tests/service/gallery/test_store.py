@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.errors import AerofixError, GalleryUnusable, ModelMismatch, StorageFull
 from service.gallery.store import Store
 from service.gallery.store_copies import verify
+from service.gallery.store_schema import checksum, columns_of
 from service.gallery.tile import Footprint, Tile
 
 
@@ -259,10 +260,20 @@ def test_a_row_that_makes_no_sense_is_named(store, path, column):
     again.close()
 
 
+@pytest.mark.parametrize("properties", [r'{"a": "\ud800"}', '{"a": ' + "[" * 400 + "]" * 400 + "}"])
+def test_properties_that_an_earlier_version_took_and_no_answer_can_hold_are_left_out(store, path, properties):
+    tile, embedding, image = row("a")
+    stored = columns_of(tile, embedding)
+    check = checksum(tile.id, stored["corners"], stored["gsd_m"], properties, stored["embedding"])
+    store.upsert([(tile, embedding, image), row("b", flight=7)])
+    store.file.db.execute("UPDATE tiles SET properties = ?, checksum = ? WHERE id = 'a'", (properties, check))
+    assert [(loaded.tile.id, loaded.tile.properties) for loaded in store.load()] == [("a", {}), ("b", {"flight": 7})]
+
+
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("PRAGMA user_version = 99", "schema version 99.*reads up to 3"),
+        ("PRAGMA user_version = 99", "schema version 99.*reads up to 4"),
         ("PRAGMA application_id = 7", "not an aerofix gallery"),
     ],
 )

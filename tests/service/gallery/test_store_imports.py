@@ -5,6 +5,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from service.errors import SourceUnreadable
 from service.gallery.store import Store
 from service.gallery.store_imports import MAX_TROUBLES, ImportStopped, Step, Trouble, new_import_id
 from service.gallery.tile import Footprint, Tile
@@ -85,3 +86,24 @@ def test_only_the_first_troubles_are_kept_and_all_are_counted(store):
     assert (job.failed, len(job.troubles), job.troubles[0].item) == (45, MAX_TROUBLES, "0/0")
     store.imports.finish(ID, "failed", Trouble(None, "SourceUnreadable", "gone"))
     assert store.imports.get(ID).troubles[0] == Trouble(None, "SourceUnreadable", "gone")
+
+
+def test_a_source_that_ends_the_process_again_and_again_is_given_up(store):
+    store.imports.start(ID)
+    store.imports.begin(ID, 10)
+    store.upsert([row("a")], Step(ID, 4))
+    for _ in range(2):  # nothing was noted after these two: the process was gone
+        store.imports.start(ID)
+        store.imports.begin(ID, 10)
+    with pytest.raises(SourceUnreadable, match="ended the service 2 times at the same place, after 4 of 10 tiles"):
+        store.imports.start(ID)
+
+
+def test_runs_that_make_progress_or_come_to_an_end_do_not_count(store):
+    for done in range(1, 5):
+        store.imports.start(ID)
+        store.imports.begin(ID, 10)
+        store.upsert([row(str(done))], Step(ID, done))
+    for _ in range(4):
+        store.imports.start(ID)
+        store.imports.outlived(ID)

@@ -11,6 +11,7 @@ import pytest
 from service.errors import GalleryUnusable, StorageFull
 from service.gallery.store import Store
 from service.gallery.store_copies import verify
+from service.gallery.store_imports import Step
 from service.gallery.store_reembed import Reembedding
 from service.gallery.store_schema import SCHEMA_VERSION
 
@@ -27,6 +28,10 @@ def old(tmp_path):
 
 WRITTEN_BY_2 = WRITTEN_BY_1.with_name("schema-2.gz")
 """The same by the code that had schema 2, with another model's embedding of the first tile kept for later."""
+
+
+WRITTEN_BY_3 = WRITTEN_BY_1.with_name("schema-3.gz")
+"""The same by the code that had schema 3, with descriptors of the first tile and an import that was running."""
 
 
 def version(path):
@@ -68,6 +73,38 @@ def test_a_gallery_of_schema_2_gets_room_for_descriptors(tmp_path):
     with closing(Store(path)) as store:
         np.testing.assert_array_equal(store.local_maps([1, 3])[1], local)
         assert verify(store) == 2
+
+
+def test_an_import_of_schema_3_goes_on(tmp_path):
+    path = tmp_path / "old.gallery"
+    path.write_bytes(gzip.decompress(WRITTEN_BY_3.read_bytes()))
+    assert version(path) == 3
+    with closing(Store(path)) as store:
+        assert [(row.number, row.tile.id) for row in store.load()] == [(1, "town/r00c00"), (3, "fiji")]
+        assert verify(store) == 2
+        np.testing.assert_array_equal(store.local_maps([1])[1], np.arange(-6, 6, dtype=np.int8).reshape(3, 2, 2))
+        (job,) = store.imports.live()
+        assert (job.name, job.state, job.done, job.total, job.skipped) == ("map.tif", "running", 4, 10, 2)
+        store.imports.start(job.id)
+        store.imports.begin(job.id, 10)
+        row = next(store.load())
+        store.upsert([(row.tile, row.embedding, b"new")], Step(job.id, 10))
+        assert store.imports.finish(job.id, "done")
+    assert version(path) == SCHEMA_VERSION
+    with closing(Store(path)) as store:
+        assert store.imports.get(job.id).state == "done"
+
+
+def test_a_migrated_gallery_has_the_tables_of_a_new_one(old, tmp_path):
+    def tables(path):
+        Store(path).close()
+        with closing(sqlite3.connect(path)) as db:
+            names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {name: {column[1] for column in db.execute(f"PRAGMA table_info({name})")} for name in names}
+
+    migrated, new = tables(old), tables(tmp_path / "new.gallery")
+    assert migrated.pop("details") >= new.pop("details")  # see the migration from 2 to 3
+    assert migrated == new
 
 
 def test_a_migrated_gallery_goes_on_where_it_was(old):

@@ -92,6 +92,7 @@ def test_parse_takes_each_form(entry):
         ({"bounds": "0,0,1,1"}, "4 finite numbers"),
         ({"bounds": [0, 0, True, 1]}, "4 finite numbers"),
         ({"bounds": [0, 0, math.nan, 1]}, "4 finite numbers"),
+        ({"bounds": [0, 0, 10**400, 1]}, "4 finite numbers"),
         ({"bounds": [0, 1, 1, 0]}, "south must be below north"),
         ({"bounds": [1, 0, 1, 1]}, "west"),
         ({"corners": [[0, 0]]}, "four"),
@@ -140,10 +141,32 @@ def test_bad_ids(tile_id):
         Tile(tile_id, Footprint.from_corners(NORTH_UP, 9, 9))
 
 
-@pytest.mark.parametrize("properties", [{"a": math.nan}, {"a": object()}, {"a": "x" * 20_000}, 7])
-def test_bad_properties(properties):
-    with pytest.raises(InvalidParameter, match="properties of tile 'a'"):
+def lists(levels):
+    """So many lists inside each other."""
+    return [lists(levels - 1)] if levels > 1 else []
+
+
+@pytest.mark.parametrize(
+    ("properties", "says"),
+    [
+        ({"a": math.nan}, "a JSON object"),
+        ({"a": object()}, "a JSON object"),
+        (7, "a JSON object"),
+        ({"a": "x" * 20_000}, "the limit is 16384"),
+        ({"a": "\ud800"}, "half a character"),
+        ({"\udfff": 1}, "half a character"),
+        ({"a": lists(32)}, "over 32 deep"),
+        ({"a": lists(900)}, "over 32 deep"),
+    ],
+)
+def test_bad_properties(properties, says):
+    with pytest.raises(InvalidParameter, match=f"properties of tile 'a' .*{says}"):
         Tile("a", Footprint.from_corners(NORTH_UP, 9, 9), properties)
+
+
+@pytest.mark.parametrize("properties", [{}, {"高さ": "灯台🚀" * 800}, {"a": lists(31)}, {"a": [{"b": 2.5}]}])
+def test_good_properties(properties):
+    assert Tile("a", Footprint.from_corners(NORTH_UP, 9, 9), properties).properties == properties
 
 
 def test_stable_id_depends_on_content_and_ground_only():
