@@ -85,7 +85,7 @@ def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):
         ({"normalise": False}, "`embedding` must have unit norm"),
         ({"mix_batch": True}, "must not depend on the other images of its batch"),
         ({"local": True, "local_op": "Identity"}, "`local` must have unit norm"),
-        ({"local": True, "local_op": "Log"}, "`local` must have unit norm"),
+        ({"local": True, "local_op": "Log"}, "`local` must be finite"),
     ],
 )
 def test_numeric_clauses(tmp_path, tiny_model, overrides, clause):
