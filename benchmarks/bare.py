@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,7 +23,6 @@ from numpy.typing import NDArray
 from service.encoder.batcher import Encoded
 from service.encoder.session import Encoder
 from service.gallery.gallery import Gallery
-from service.localization import pipeline
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.settings import Settings
@@ -34,10 +32,6 @@ Asked = tuple[NDArray[np.uint8], bool]
 
 Job = Coroutine[Asked, Encoded, Answer]
 """A photo on its way: sending None gives what is asked of the model, sending the features gives the answer."""
-
-
-async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
-    return work(*arguments)
 
 
 class _Waiting:
@@ -56,7 +50,7 @@ class _NoBatcher:
 
 
 class _NoThreads:
-    """The place of the decoders."""
+    """The place of the threads that decode and match: everything happens at once."""
 
     async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments)
@@ -66,15 +60,14 @@ class _NoThreads:
 
 
 class Bare:
-    """The parts of a service that localize photos; replaces ``asyncio`` in the pipeline of this process."""
+    """The parts of a service that localize photos."""
 
     def __init__(self, gallery: Path, model: Path | None = None, threads: int = 0) -> None:
-        pipeline.asyncio = SimpleNamespace(to_thread=_at_once)
         settings = Settings(gallery=gallery, device="cpu", threads=threads, **({"model": model} if model else {}))
         self.encoder = Encoder(settings.model, settings.device, settings.threads)
         contract = self.encoder.contract
         self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
-        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads())
+        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads(), _NoThreads())
 
     def prepare(self, data: bytes) -> tuple[Job, Asked]:
         """Decode a photo: what is left to do for it, and what is asked of the model."""

@@ -1,10 +1,13 @@
 """How much of the encoder's speed is left when a map is imported: reading, warping, JPEG, storing and all.
 
-    python benchmarks/ingest.py [--rounds 4] [--overlap 0.75]
+    python benchmarks/ingest.py [--rounds 4] [--overlap 0.75] [--threads 1]
 
 In turns: the encoder alone on batches of random images in this process, an import of the demo map by a running
 service (``POST /gallery/imports``), and the same map by `aerofix gallery add --url` (less the time of a command that
 adds nothing). Every tile is new: each round has its own prefix.
+
+An encoder on a CPU takes all cores, and whatever else a tile costs is taken from it. --threads 1 leaves it one: on two
+cores the rest of the work then has the other, as it has them all beside an encoder on a GPU.
 """
 
 import argparse
@@ -73,14 +76,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=4, help="of the encoder alone, each round")
     parser.add_argument("--overlap", type=float, default=0.75)
+    parser.add_argument("--threads", type=int, default=0, help="of the encoder; 0: all cores")
     parser.add_argument("--model", type=Path, default=Settings().model)
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
-    encoder = Encoder(chosen.model, "cpu")
+    encoder = Encoder(chosen.model, "cpu", chosen.threads)
     batch = encoder.useful_batch(Settings().max_batch)
     rates: dict[str, list[float]] = {"encoder alone": [], "import": [], "gallery add": []}
     with tempfile.TemporaryDirectory() as folder:
-        server = aerofix(Path(folder) / "g.gallery", chosen.model)
+        server = aerofix(Path(folder) / "g.gallery", chosen.model, {"AEROFIX_THREADS": str(chosen.threads)})
         with server.running() as url, httpx.Client(base_url=url.removesuffix(server.path), timeout=60) as http:
             import_rate(http, 0.5, "warm-up")
             tiles = http.get("/gallery").json()["count"]
@@ -90,7 +94,7 @@ def main() -> None:
                 rates["import"].append(import_rate(http, chosen.overlap, f"import-{i}"))
                 tiles = http.get("/gallery").json()["count"] - before
                 rates["gallery add"].append(command_rate(str(http.base_url), chosen.overlap, f"add-{i}", tiles))
-    machine = f"{os.cpu_count()} CPUs, load before: {load:.1f}"
+    machine = f"{os.cpu_count()} CPUs, threads of the encoder: {chosen.threads or 'all'}, load before: {load:.1f}"
     table = Table(title=f"{tiles} tiles a round; {machine} (goal: import at least 0.90)")
     for column in ("", "images/s", "of the encoder alone", "of each round"):
         table.add_column(column, justify="right" if column else "left")

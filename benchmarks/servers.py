@@ -49,10 +49,10 @@ class Server:
             _stop(process)
 
 
-def aerofix(gallery: Path, model: Path) -> Server:
+def aerofix(gallery: Path, model: Path, env: dict[str, str] | None = None) -> Server:
     """This service, as a user starts it."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "PORT", "--device", "cpu"]
-    return Server("aerofix", [*command, "--gallery", gallery, "--model", model], "/localize", "/readyz")
+    return Server("aerofix", [*command, "--gallery", gallery, "--model", model], "/localize", "/readyz", env=env or {})
 
 
 def litserve(python: Path, gallery: Path, model: Path, decoders: int) -> Server:

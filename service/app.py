@@ -28,6 +28,7 @@ from service.routes.openapi import describe
 from service.routes.problems import add_problem_handlers
 from service.security import Keys
 from service.settings import Settings
+from service.threads import Threads
 from service.tracing import otlp
 from service.tracking.store import TrackStore
 from service.tracking.tracker import Tracker
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         describe_turned=encoder.describe_turned,
     )
     health = Health(encoder, batcher, gallery)
-    decoders = Decoders()
+    decoders, matchers = Decoders(), Threads("match")
     tile_maker = TileMaker(contract, batcher, settings, decoders)
     importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
 
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
             watch.cancel()
             await importer.close()
             decoders.close()
+            matchers.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
             if tracer is not None:
@@ -115,7 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tile_maker = tile_maker
     app.state.importer = importer
     app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
-    app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders)
+    app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders, matchers)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
 
     # HTTP: routes, errors, and what every request passes

@@ -1,19 +1,12 @@
 """Threads that decode images: their own, so that search and re-ranking never wait for one, and few large at a time."""
 
-import asyncio
 import ctypes
-import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
 
 from service.errors import Overloaded
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+from service.threads import CORES, Arguments, Result, Threads
 
 ORDINARY_BYTES = 200_000_000
 """What decoding an ordinary image may take: a WebP of 12 megapixels, a PNG of 25 does. A camera's JPEG, decoded at a
@@ -30,20 +23,15 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform =
 
 
 class Decoders:
-    """Runs what decodes images in threads; those that take much memory one at a time, beside the others.
-
-    Whoever gives up waiting leaves the queue; what has begun goes on to its end.
-    """
+    """Runs what decodes images in threads; those that take much memory one at a time, beside the others."""
 
     def __init__(self) -> None:
-        threads = max(2, min(MAX_THREADS, os.cpu_count() or 1))
-        self._ordinary = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
+        self._ordinary, self._large = Threads("decode", min(MAX_THREADS, CORES)), Threads("decode-large", 1)
         self._large_inside = 0
 
     async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """Do a piece of work that takes little memory, such as reading a header."""
-        return await self._in(self._ordinary, partial(work, *args, **kwargs))
+        return await self._ordinary.run(work, *args, **kwargs)
 
     async def decode(self, work: Callable[[], Result], needs_bytes: int, *, in_line: bool = False) -> Result:
         """Decode an image.
@@ -57,7 +45,7 @@ class Decoders:
             Overloaded: ``MAX_LARGE`` large images are here already, and this is one more.
         """
         if needs_bytes <= ORDINARY_BYTES:
-            return await self._in(self._ordinary, work)
+            return await self._ordinary.run(work)
         if self._large_inside >= MAX_LARGE and not in_line:
             raise Overloaded(
                 f"{self._large_inside} images as large as this one are being decoded already; ask again in a second, "
@@ -67,18 +55,14 @@ class Decoders:
             )
         self._large_inside += 1
         try:
-            return await self._in(self._large, partial(_give_back_after, work))
+            return await self._large.run(partial(_give_back_after, work))
         finally:
             self._large_inside -= 1
 
     def close(self) -> None:
         """Drop what waits; what has begun ends by itself."""
         for threads in (self._ordinary, self._large):
-            threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        context = copy_context()  # the thread works for the same request, as its log lines and steps say
-        return await asyncio.get_running_loop().run_in_executor(threads, context.run, work)
+            threads.close()
 
 
 def _give_back_after(work: Callable[[], Result]) -> Result:

@@ -1,6 +1,5 @@
 """The main job: a photo in, a position out."""
 
-import asyncio
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from service.localization.rerank import Ranking, rerank, unmatched, with_others
 from service.localization.scale import TileSizes, closest_side_m, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
+from service.threads import Threads
 
 # Candidates fetched from the index, however few are asked for: as many as are looked at. Tiles overlap, so the best
 # dozen may all be of one place, and the confidence needs the best rival of another.
@@ -106,6 +106,7 @@ class Localizer:
     gallery: Gallery
     settings: Settings
     decoders: Decoders
+    matchers: Threads
 
     @cached_property
     def sizes(self) -> TileSizes:
@@ -142,19 +143,19 @@ class Localizer:
         encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3, turned=turned)
         watch.skip()  # the batcher notes queue and encode
 
-        searched, hits, others = await asyncio.to_thread(self._search, encoded.embedding, top_k, known, view, near)
+        searched, hits, others = await self.matchers.run(self._search, encoded.embedding, top_k, known, view, near)
         watch.lap("search")
 
         ranking = unmatched(hits, self.contract.calibration)
         if encoded.local is not None and hits:
             maps = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
-            ranking = await asyncio.to_thread(self._rerank, maps, hits)
+            ranking = await self.matchers.run(self._rerank, maps, hits)
         watch.lap("rerank")
 
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
         position = fix = None
         if verdict.status != "not_found":
-            position, fix = await asyncio.to_thread(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
+            position, fix = await self.matchers.run(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
         watch.lap("refine")
 
         steps = watch.ms | {"queue": encoded.queue_ms, "encode": encoded.encode_ms, "total": watch.total_ms()}

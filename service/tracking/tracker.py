@@ -1,6 +1,5 @@
 """The next photo of a flight: localize it with the track's help, and take what it shows into the track."""
 
-import asyncio
 import math
 from dataclasses import dataclass, replace
 
@@ -50,7 +49,7 @@ class Tracker:
         """
         track.check(timestamp_s)
         calibration = self.localizer.contract.calibration
-        info = await asyncio.to_thread(self.localizer.gallery.info)
+        info = await self.localizer.matchers.run(self.localizer.gallery.info)
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
         answer = await self.localizer.localize(data, hints, top_k, refine, near)
         found = _places(answer, calibration, refine)
@@ -58,7 +57,7 @@ class Tracker:
         moved = None
         if track.sight is not None and answer.local is not None:
             min_inliers = calibration.local.min_inliers
-            moved = await asyncio.to_thread(shift_between, track.sight, answer.local, min_inliers)
+            moved = await self.localizer.matchers.run(shift_between, track.sight, answer.local, min_inliers)
         shift, carried = (None, None) if moved is None else moved
         # from here on nothing waits: a request that is given up leaves the track as it was, or as it shall be
         use = track.update(timestamp_s, found, area_m2, _trust(answer, calibration), shift)

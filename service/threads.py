@@ -1,0 +1,38 @@
+"""Threads for one kind of work."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+CORES = max(2, os.cpu_count() or 1)
+"""Threads for work that computes. More of them only take turns: with six on two cores, sixteen clients got a quarter
+fewer answers, and waited longer for the last."""
+
+
+class Threads:
+    """Runs work in threads of its own, in the order of its arrival, so that other work never waits for it.
+
+    Args:
+        name: of the threads.
+        count: how many.
+    """
+
+    def __init__(self, name: str, count: int = CORES) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Do a piece of work. Whoever gives up waiting leaves the queue; what has begun goes on to its end."""
+        context = copy_context()  # the thread works for the same request, as its log lines and steps say
+        call = partial(context.run, partial(work, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def close(self) -> None:
+        """Drop what waits; what has begun ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
