@@ -74,9 +74,9 @@ async def enqueue(batcher, *values, deadline_s=LONG):
 
 
 async def idle(batcher):
-    """Wait until the encoder has nothing to do; the last batch is answered a moment before."""
+    """Wait until the encoder's thread waits for images; the last batch is answered a moment before."""
     async with asyncio.timeout(LONG):
-        while batcher._busy_since is not None:  # noqa: ASYNC110 - the batcher has no event to wait for
+        while not batcher._changed._waiters:  # noqa: ASYNC110 - the batcher has no event to wait for
             await asyncio.sleep(0.001)
 
 
