@@ -96,6 +96,8 @@ async def _in_thread(load: Callable[[], FastAPI]) -> FastAPI:
             app = load()
         except Exception as error:
             failure = error
+        except BaseException as error:  # else those who wait would never hear of it
+            failure = RuntimeError(f"loading ended with {error!r}")
         with suppress(RuntimeError):  # the loop has closed meanwhile
             loop.call_soon_threadsafe(tell, app, failure)
 
@@ -133,7 +135,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Stop once nobody is here, or the time is over, or loading has failed; uvicorn asks ten times a second."""
         if self._told is not None:
-            empty = self._front.door is None or self._front.door.empty
+            empty = self._front.door is not None and self._front.door.empty
             late = time.monotonic() - self._told_at > self._drain_s
             if empty or late:
                 super().handle_exit(*self._told)

@@ -1,17 +1,33 @@
 """Threads for one kind of work."""
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-CORES = max(2, os.cpu_count() or 1)
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may take, as microseconds of CPU in so many of time, or ``max`` (control groups, version 2)."""
+
+
+def cores(quota: Path = CPU_QUOTA) -> int:
+    """CPUs that this process may use, at least 1: those it is bound to, or fewer where a container is limited."""
+    bound_to = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed_us, period_us = quota.read_text().split()
+    except (OSError, ValueError):
+        return bound_to
+    return bound_to if allowed_us == "max" else max(1, min(bound_to, math.ceil(int(allowed_us) / int(period_us))))
+
+
+WORKERS = max(2, cores())
 """Threads for work that computes. More of them only take turns: with six on two cores, sixteen clients got a quarter
 fewer answers, and waited longer for the last."""
 
@@ -21,10 +37,10 @@ class Threads:
 
     Args:
         name: of the threads.
-        count: how many.
+        count: how many; by default one for each core, and two at least.
     """
 
-    def __init__(self, name: str, count: int = CORES) -> None:
+    def __init__(self, name: str, count: int = WORKERS) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

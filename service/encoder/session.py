@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.encoder.contract import check_contract
 from service.errors import ContractBroken, DeviceUnavailable
+from service.threads import cores
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Encoder:
         """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
         if self.provider != _PROVIDERS["cpu"]:
             return most
-        return min(most, _IMAGES_PER_CORE * (self._threads or os.cpu_count() or 1))
+        return min(most, _IMAGES_PER_CORE * (self._threads or cores()))
 
     def canary_agrees(self) -> bool:
         """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give.

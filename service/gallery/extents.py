@@ -17,27 +17,32 @@ FIRST_ROWS = 1024
 
 
 class Extents:
-    """West, south, east, north and side in metres of tiles, by their number. For one thread at a time.
-
-    Numbers are those of the store, which counts up and never gives one twice, so that they can be rows.
-    """
+    """West, south, east, north and side in metres of tiles, by their number. For one thread at a time."""
 
     def __init__(self) -> None:
         self._rows = np.full((FIRST_ROWS, 5), np.nan)
+        self._row_of: dict[int, int] = {}
+        self._free: list[int] = []
 
     def put(self, numbers: Sequence[int], tiles: Sequence[Tile]) -> None:
         """Add or replace tiles."""
-        while max(numbers, default=0) >= len(self._rows):
-            self._rows = np.vstack([self._rows, np.full_like(self._rows, np.nan)])
-        rows = [(*tile.footprint.bounds, tile.footprint.side_m) for tile in tiles]
-        self._rows[list(numbers)] = np.reshape(rows, (-1, 5))
+        for number in numbers:
+            if number not in self._row_of:
+                self._row_of[number] = self._free.pop() if self._free else len(self._row_of)
+        if len(self._row_of) > len(self._rows):
+            more = max(len(self._rows), len(self._row_of) - len(self._rows))
+            self._rows = np.vstack([self._rows, np.full((more, 5), np.nan)])
+        values = [(*tile.footprint.bounds, tile.footprint.side_m) for tile in tiles]
+        self._rows[[self._row_of[number] for number in numbers]] = np.reshape(values, (-1, 5))
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """Forget tiles."""
-        self._rows[list(numbers)] = np.nan
+        """Forget tiles that are there."""
+        rows = [self._row_of.pop(number) for number in numbers]
+        self._rows[rows] = np.nan
+        self._free += rows
 
     def rows(self) -> Array:
-        """A copy, ``[N, 5]``, by number."""
+        """A copy, ``[N, 5]``, in no order."""
         rows: Array = self._rows[np.isfinite(self._rows[:, 4])]
         return rows
 

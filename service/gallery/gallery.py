@@ -25,9 +25,9 @@ from service.gallery.store_imports import Imports, Step
 from service.gallery.tile import Tile
 from service.geo import Bounds, Circle
 
-CACHED_MAPS = 1024
-"""Local descriptors that are kept at hand, those asked for last: 50 MB of the default model's. The photos of a flight
-look at the same tiles again and again."""
+CACHED_BYTES = 2**26
+"""Local descriptors that are kept at hand, those asked for last: 1,300 tiles of the default model. The photos of a
+flight look at the same tiles again and again."""
 
 LOAD_ROWS = 4096
 """Rows that are brought back to unit length at a time: 40 MB at 1,280 dimensions."""
@@ -244,8 +244,8 @@ class Gallery:
                 for number, local in maps.items():
                     self._maps[number] = local
                     self._maps.move_to_end(number)
-                while len(self._maps) > CACHED_MAPS:
-                    self._maps.popitem(last=False)
+                    while len(self._maps) * local.nbytes > CACHED_BYTES:  # those of one model are all of one size
+                        self._maps.popitem(last=False)
         return [maps.get(number) for number in numbers]
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from service.errors import Overloaded
-from service.threads import CORES, Arguments, Result, Threads
+from service.threads import WORKERS, Arguments, Result, Threads
 
 ORDINARY_BYTES = 200_000_000
 """What decoding an ordinary image may take: a WebP of 12 megapixels, a PNG of 25 does. A camera's JPEG, decoded at a
@@ -26,7 +26,7 @@ class Decoders:
     """Runs what decodes images in threads; those that take much memory one at a time, beside the others."""
 
     def __init__(self) -> None:
-        self._ordinary, self._large = Threads("decode", min(MAX_THREADS, CORES)), Threads("decode-large", 1)
+        self._ordinary, self._large = Threads("decode", min(MAX_THREADS, WORKERS)), Threads("decode-large", 1)
         self._large_inside = 0
 
     async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

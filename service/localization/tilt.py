@@ -24,6 +24,10 @@ MIN_MATCHES = 20
 WIDE, TIGHT = 1.5, 1.0
 """Tolerances within which matches count, while the fit grows from the similarity's and when it has settled."""
 
+MAX_CONDITION = 1e12
+"""Of the normal equations: beyond, double precision leaves their solution four digits. Points all over a photo give
+1e3 to 1e5."""
+
 ROUNDS = 4
 """Fits to the inliers of the fit before, at each of these."""
 
@@ -86,7 +90,10 @@ def fit_tilted(fit: Similarity, source: Complex, target: Complex, tolerance: Flo
         inliers = _off(found, source, target, tolerance) < within
         if inliers.sum() < MIN_MATCHES:
             return None
-        found = Homography(_solve(source[inliers], target[inliers], tolerance[inliers]), inliers)
+        matrix = _solve(source[inliers], target[inliers], tolerance[inliers])
+        if matrix is None:
+            return None
+        found = Homography(matrix, inliers)
         if not found.is_a_view:
             return None
     off, off_level = (_off(each, source, target, tolerance) for each in (found, level))
@@ -105,12 +112,12 @@ def _support(off: Floats) -> float:
     return float(np.maximum(0, 1 - off**2).sum())
 
 
-def _solve(source: Complex, target: Complex, tolerance: Floats) -> Floats:
+def _solve(source: Complex, target: Complex, tolerance: Floats) -> Floats | None:
     """Linear least squares for the eight numbers (DLT, its last entry 1), each match weighed by its tolerance.
 
     The residual is the distance times the match's depth, which for photos that show no horizon is of the order of 1.
     By the normal equations: a fifth of the time of a decomposition, and with both sides of the order of 1 their
-    condition is no concern.
+    condition is no concern, unless the points lie in a line: then there is no answer.
     """
     unit = float(np.abs(target).max())
     east, north = target.real / unit, target.imag / unit
@@ -124,5 +131,7 @@ def _solve(source: Complex, target: Complex, tolerance: Floats) -> Floats:
     left[3:6, 6:] = left[6:, 3:6] = -by_north
     left[6:, 6:] = by_both
     right = np.concatenate([by_east[2], by_north[2], -by_both[2, :2]])
+    if not np.linalg.cond(left[:8, :8]) < MAX_CONDITION:
+        return None
     numbers = np.linalg.solve(left[:8, :8], right)
     return np.concatenate([unit * numbers[:6], numbers[6:], [1.0]]).reshape(3, 3)

@@ -32,6 +32,9 @@ ACCELERATION_TIME_S = 1.0
 """How long an acceleration lasts before it is another: about a second between two commands of an autopilot. The
 spectral density of the white noise is the square of the acceleration times this."""
 
+MIN_PACE_S = 1e-3
+"""Photos that follow sooner tell no speed: a pixel between them would be hundreds of metres a second."""
+
 GATE_PROBABILITY = 0.99
 GATE = -2 * math.log(1 - GATE_PROBABILITY)
 """9.21, the 99 % point of the chi-square distribution with two degrees of freedom: what 99 of 100 right fixes pass."""
@@ -119,7 +122,7 @@ class Motion:
                 out.
         """
         correlation = self._correlation(dt_s, grain_m, shift)
-        if shift is not None and dt_s > 0:
+        if shift is not None and dt_s >= MIN_PACE_S:
             surprise_m = np.array([shift.east_m, shift.north_m]) - self.velocity_m_s * dt_s
             _, noise = _transition(dt_s, acceleration_m_s2, correlation)
             blur_m2 = noise[:2, :2] + (shift.sigma_m**2 + shift.sway_m**2) * np.eye(2)

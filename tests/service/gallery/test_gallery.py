@@ -266,7 +266,7 @@ def test_local_descriptors_come_back_in_the_order_asked_for(gallery, new_tile):
 
 def test_local_descriptors_are_those_of_the_tile_as_it_is_now(gallery, new_tile, monkeypatch):
     """However often they were asked for before, and however few are kept at hand."""
-    monkeypatch.setattr("service.gallery.gallery.CACHED_MAPS", 2)
+    monkeypatch.setattr("service.gallery.gallery.CACHED_BYTES", 2 * 4 * 2 * 3)
 
     def write(number, value):
         gallery.upsert([replace(new_tile(f"t{number}"), local=np.full((4, 2, 3), value, np.int8))])

@@ -97,3 +97,12 @@ def test_the_heading_of_a_tilted_photo_that_was_turned_north_up(hit, calibration
     fix = matched_position(ranking, MIN_INLIERS, turned_deg)
     assert abs((fix.heading_deg - turned_deg - 10 + 180) % 360 - 180) < 2
     assert fix.side_m == pytest.approx(SIDE_M, rel=0.03)
+
+
+@pytest.mark.parametrize("direction", [1, 1j, 1 + 1j])
+def test_matches_in_a_line_tell_no_tilt(direction):
+    """Ground of which a single row of cells was found: no homography follows, and nothing fails."""
+    source = np.linspace(-0.3, 0.3, 30) * direction
+    target = ground_seen(source, pitch_deg=50, heading_deg=30)
+    fit = fit_similarity(source, target, TOLERANCE_M[:30], SCALES)
+    assert fit_tilted(fit, source, target, TOLERANCE_M[:30]) is None

@@ -181,3 +181,9 @@ def test_the_density_has_unit_mass():
     axis = np.arange(-20, 20, 0.5)
     mass = sum(gaussian_density(np.array([x, y]), covariance) for x in axis for y in axis) * 0.25
     assert mass == pytest.approx(1, abs=1e-3)
+
+
+def test_two_photos_at_almost_the_same_moment_tell_no_speed():
+    motion = Motion.start(fix(sigma_m=5.0), 30.0).predict(1e-200, 1.0, shift=Shift(1.0, 0.0, 0.5, 1.0))
+    assert np.isfinite([motion.lat, motion.lon, *motion.velocity_m_s]).all()
+    assert np.isfinite(motion.covariance).all()
