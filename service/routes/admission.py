@@ -94,8 +94,12 @@ class Admission:
 
 def _first_stage(method: str, headers: Headers) -> Stage:
     """Only the handlers of POST read a body and begin to work when it is complete."""
-    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return Stage.ARRIVING if method == "POST" and has_body else Stage.INSIDE
+    return Stage.ARRIVING if method == "POST" and has_body(headers) else Stage.INSIDE
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a request announces a body."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 class _Body:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, Upl
 
 from service import errors
 from service.routes import schemas
+from service.routes.admission import has_body
 from service.routes.fields import only_fields
 from service.routes.localize import PHOTO_ERRORS, PHOTO_FIELDS, LocalizeForm, localization
 from service.routes.problems import documented
@@ -50,8 +51,7 @@ def only_forms(request: Request) -> None:
         InvalidParameter: as said.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    if has_body and kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    if has_body(request.headers) and kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise errors.InvalidParameter(f"the body's type is {kind or 'missing'!r:.80}; send a form; see /docs.")
 
 

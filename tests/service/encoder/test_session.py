@@ -93,11 +93,15 @@ def test_numeric_clauses(tmp_path, tiny_model, overrides, clause):
         Encoder(tiny_model(tmp_path / "m.onnx", **overrides), "cpu")
 
 
-def test_a_graph_that_onnxruntime_refuses(tmp_path, tiny_model):
-    path = tiny_model(tmp_path / "m.onnx")
+def with_an_unknown_operator(path):
     model = onnx.load(str(path))
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, str(path))
+    return path
+
+
+def test_a_graph_that_onnxruntime_refuses(tmp_path, tiny_model):
+    path = with_an_unknown_operator(tiny_model(tmp_path / "m.onnx"))
     with pytest.raises(ContractBroken, match="onnxruntime cannot load it"):
         Encoder(path, "cpu")
 
@@ -284,10 +288,7 @@ def test_cuda_that_is_lost_while_serving_is_not_replaced_in_silence(turning, cud
 
 def test_a_model_that_no_device_runs_is_the_models_fault(tmp_path, tiny_model, cuda):
     cuda(Failing)
-    path = tiny_model(tmp_path / "m.onnx")
-    model = onnx.load(str(path))
-    model.graph.node[0].op_type = "NoSuchOperator"
-    onnx.save(model, str(path))
+    path = with_an_unknown_operator(tiny_model(tmp_path / "m.onnx"))
     with pytest.raises(ContractBroken, match="onnxruntime cannot load it"):
         Encoder(path, "auto")
 
