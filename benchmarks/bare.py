@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from service.encoder.batcher import Encoded
 from service.encoder.session import Encoder
-from service.gallery.gallery import Gallery
+from service.ground.gallery import Gallery
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.settings import Settings

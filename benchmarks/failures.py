@@ -27,12 +27,11 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import make_examples as demo  # noqa: E402
-
 from service.geo import haversine_m  # noqa: E402
-from training.data.scene import Scene  # noqa: E402
-from training.data.simulator import Camera, render, surface_m  # noqa: E402
-from training.data.town import make_town  # noqa: E402
-from training.rehearsal import run_aerofix  # noqa: E402
+from town.town import make_town  # noqa: E402
+from training.data.simulator.render import Camera, render, surface_m  # noqa: E402
+from training.data.simulator.scene import Scene  # noqa: E402
+from training.export.rehearsal import run_aerofix  # noqa: E402
 
 TILE_SIDE_M, PHOTO_PX, SHOWN, PANEL = 86.0, 640, 8, 210
 PITCH_DEG, SCALE, HFOV_DEG = (32.0, 90.0), (1 / 3, 3.0), 60.0

@@ -59,7 +59,7 @@ def import_rate(http: httpx.Client, overlap: float, prefix: str) -> float:
 
 def command_rate(url: str, overlap: float, prefix: str, tiles: int) -> float:
     """Tiles a second of the command line."""
-    command = [sys.executable, "-m", "service.cli", "gallery"]
+    command = [sys.executable, "-m", "service.cli.main", "gallery"]
     add = ["add", str(MAP), "--overlap", str(overlap), "--prefix", prefix, "--url", url]
 
     def seconds(words: list[str]) -> float:

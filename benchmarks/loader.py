@@ -29,7 +29,7 @@ from training.data.base import PairData
 from training.data.datasets import open_dataset
 from training.data.loader import load_batches
 from training.data.sampling import epoch_batches
-from training.data.simulated import SimulatedConfig
+from training.data.simulator.simulated import SimulatedConfig
 from training.data.university1652 import University1652Config
 from training.methods.losses import info_nce
 

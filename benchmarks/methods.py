@@ -23,8 +23,8 @@ from survey import survey_task
 
 from training.config import Config, load_config
 from training.errors import TrainingError
-from training.evaluate import evaluate
 from training.evaluation.embed import load_embedder
+from training.evaluation.evaluate import evaluate
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[1]

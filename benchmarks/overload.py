@@ -68,7 +68,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         gallery = str(Path(folder) / "g.gallery")
-        aerofix = [sys.executable, "-m", "service.cli"]
+        aerofix = [sys.executable, "-m", "service.cli.main"]
         subprocess.run([*aerofix, "gallery", "add", str(ROOT / "examples/town.tif"), "--gallery", gallery], check=True)
         command = [
             "env",

@@ -30,9 +30,9 @@ from survey import RIGHT_WITHIN_M, TILE_SIDE_M, Photo, map_of, read_photos
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from service.geo import haversine_m
-from training.calibrate import untrained_calibration
 from training.config import Config, ModelConfig
-from training.export import write_onnx
+from training.export.calibrate import untrained_calibration
+from training.export.onnx_file import write_onnx
 from training.models.encoder import Encoder
 
 AEROFIX = Path(sys.executable).with_name("aerofix")

@@ -17,10 +17,10 @@ import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
 from service.encoder.calibration import Calibration, Logistic
-from service.gallery.gallery import Hit
-from service.gallery.local_maps import LocalMap, to_int8
-from service.gallery.tile import Footprint, Tile
 from service.geo import offset, offset_m
+from service.ground.gallery import Hit
+from service.ground.local_maps import LocalMap, to_int8
+from service.ground.tile import Footprint, Tile
 from service.localization.glance import GLANCED
 from service.localization.matching import cell_centres
 from service.localization.refine import matched_position

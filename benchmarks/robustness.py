@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from training.calibrate import SCENE_TILE_SHARE, Floats
 from training.config import parse_config
-from training.data.pairs import PairSimulator
-from training.data.scene import Scene
-from training.data.simulator import Camera
-from training.data.textures import load_textures
+from training.data.simulator.pairs import PairSimulator
+from training.data.simulator.render import Camera
+from training.data.simulator.scene import Scene
+from training.data.simulator.textures import load_textures
 from training.data.transforms import augment
-from training.rehearsal import DEGREES_PER_M, SPACING_M, run_aerofix, save_image, write_tiles
+from training.export.calibrate import SCENE_TILE_SHARE, Floats
+from training.export.rehearsal import DEGREES_PER_M, SPACING_M, run_aerofix, save_image, write_tiles
 
 PHOTOS_PER_PLACE = 2
 SHIPPED = Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx"

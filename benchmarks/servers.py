@@ -51,7 +51,7 @@ class Server:
 
 def aerofix(gallery: Path, model: Path, env: dict[str, str] | None = None) -> Server:
     """This service, as a user starts it."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "PORT", "--device", "cpu"]
+    command = [sys.executable, "-m", "service.cli.main", "serve", "--port", "PORT", "--device", "cpu"]
     return Server("aerofix", [*command, "--gallery", gallery, "--model", model], "/localize", "/readyz", env=env or {})
 
 

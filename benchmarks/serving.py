@@ -226,7 +226,7 @@ def main() -> None:
 def prepare(folder: Path, model: Path) -> tuple[list[Path], list[Path]]:
     """Galleries, one for each process that wants one, and the photos."""
     first = folder / "first.gallery"
-    add = [sys.executable, "-m", "service.cli", "gallery", "add", ROOT / "examples/town.tif", "--gallery", first]
+    add = [sys.executable, "-m", "service.cli.main", "gallery", "add", ROOT / "examples/town.tif", "--gallery", first]
     subprocess.run([*map(str, add), "--model", str(model)], check=True, capture_output=True, cwd=ROOT)
     galleries = [first, *(Path(shutil.copy(first, folder / f"{name}.gallery")) for name in ("bare", "peer"))]
     photos = sorted((ROOT / "examples/photos").glob("*.jpg"))

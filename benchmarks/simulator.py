@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from training.data.scene import Scene, raise_blocks
-from training.data.simulator import Camera, render
+from training.data.simulator.render import Camera, render
+from training.data.simulator.scene import Scene, raise_blocks
 
 SIDE_M, GSD_M, DISTANCE_M, HFOV_DEG = 600.0, 0.3, 120.0, 60.0
 PITCHES_DEG = (90, 75, 60, 45, 30, 20)

@@ -30,16 +30,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from service.app import create_app
-from service.geo import haversine_m
-from service.settings import Settings
-from training.data.scene import Scene, load_scene
-from training.data.simulator import Camera, render
-from training.data.town import make_town
-from training.data.transforms import augment
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+from service.app import create_app  # noqa: E402
+from service.geo import haversine_m  # noqa: E402
+from service.settings import Settings  # noqa: E402
+from town.town import make_town  # noqa: E402
+from training.data.simulator.render import Camera, render  # noqa: E402
+from training.data.simulator.scene import Scene, load_scene  # noqa: E402
+from training.data.transforms import augment  # noqa: E402
+
 LOST = 10
 PHOTO_PX = (640, 480)  # twice and a half the model's input: more costs time and changes nothing
 HFOV_DEG, ABOVE_ROOFS_M = 69.4, 85.0

@@ -1,6 +1,6 @@
 """Make the demo area and its photos: ``python examples/make_examples.py``.
 
-Everything is drawn: the town by ``training.data.town``, the photos by our own simulator flying over it. The place is on
+Everything is drawn: the town by ``town.town``, the photos by our own simulator flying over it. The place is on
 the Dogger Bank in the North Sea, where nobody lives; it lies on a UTM central meridian, so grid north is true north.
 All seeds are fixed: every machine makes the same pictures, if not the same bytes.
 
@@ -26,9 +26,9 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 from rasterio.io import MemoryFile
 
-from training.data.scene import Scene
-from training.data.simulator import Camera, render, surface_m
-from training.data.town import Town, make_town
+from town.town import Town, make_town
+from training.data.simulator.render import Camera, render, surface_m
+from training.data.simulator.scene import Scene
 
 HERE = Path(__file__).parent
 SEED = 3

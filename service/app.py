@@ -10,28 +10,29 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import __version__
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
-from service.gallery.gallery import Gallery
-from service.gallery.snapshots import Snapshots
-from service.health import Health
+from service.ground.gallery import Gallery
+from service.ground.snapshots import Snapshots
+from service.http import docs, pages
+from service.http.access import Guard, SecurityHeaders
+from service.http.admission import GRACE_S, Admission, BodyLimits
+from service.http.door import Door, Stage
+from service.http.middleware import HEADER, RequestContext
+from service.http.openapi import describe
+from service.http.problems import add_problem_handlers
+from service.http.security import Keys
 from service.imaging.decoders import Decoders
-from service.imports import Importer
-from service.ingest import TileMaker
+from service.importing.jobs import Importer
+from service.importing.tiles import TileMaker
 from service.localization.pipeline import Localizer
-from service.metrics import Metrics, Timings
-from service.routes import docs, imports, localize, snapshots, system, tiles, tracks, web
 from service.routes import gallery as gallery_routes
-from service.routes.access import Guard, SecurityHeaders
-from service.routes.admission import GRACE_S, Admission, BodyLimits
-from service.routes.door import Door, Stage
-from service.routes.middleware import HEADER, RequestContext
-from service.routes.openapi import describe
-from service.routes.problems import add_problem_handlers
-from service.security import Keys
+from service.routes import imports, localize, snapshots, system, tiles, tracks
 from service.settings import Settings
 from service.threads import Threads
-from service.tracing import otlp
 from service.tracking.store import TrackStore
 from service.tracking.tracker import Tracker
+from service.watch.health import Health
+from service.watch.metrics import Metrics, Timings
+from service.watch.tracing import otlp
 
 # Seconds to give up what is left in the encoder's queue when the server has already waited for every request.
 CLOSE_TIMEOUT_S = 2.0
@@ -125,7 +126,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         app.include_router(router)
     docs.add_pages(app)
-    web.add_map_page(app)
+    pages.add_map_page(app)
     add_problem_handlers(app)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
     _add_entrance(app, settings, door, keys)

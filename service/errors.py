@@ -1,7 +1,7 @@
 """What can go wrong, in the words of the domain.
 
 Every error carries a sentence that names the fix, and the numbers behind it where they help. Nothing here knows
-HTTP; ``service/routes/problems.py`` maps each class to a status, and the command line prints the sentence.
+HTTP; ``service/http/problems.py`` maps each class to a status, and the command line prints the sentence.
 """
 
 import errno

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.security import digests
+from service.http.security import digests
 
 # A list in the environment is written with commas or spaces.
 Words = Annotated[tuple[str, ...], NoDecode]

@@ -50,7 +50,7 @@ def fit(
 ) -> None:
     """Train, or go on from the checkpoint in run.out; with run.export write the ONNX file too."""
     from training.config import load_config
-    from training.export import export_checkpoint
+    from training.export.onnx_file import export_checkpoint
     from training.train import fit as run_fit
 
     settings = load_config(config, overrides)
@@ -79,8 +79,8 @@ def evaluate(
     """Judge a model on a data set, with both galleries that published figures use."""
     from training.config import parse_data
     from training.data.datasets import open_dataset
-    from training.evaluate import evaluate as run_evaluate
     from training.evaluation.embed import load_embedder
+    from training.evaluation.evaluate import evaluate as run_evaluate
 
     embedder = load_embedder(model)
     data = parse_data(options, {"dataset": dataset, "root": str(root)})
@@ -97,7 +97,7 @@ def evaluate(
         report_dir=report,
     )
     if consistency:
-        from training.consistency import consistency_of
+        from training.evaluation.consistency import consistency_of
 
         for task in tasks:
             scores = consistency_of(model, task)
@@ -114,7 +114,7 @@ def export(
     local: Annotated[Path | None, typer.Option(help="checkpoint.pt of the run that trained the descriptors")] = None,
 ) -> None:
     """Write the ONNX file, check it against PyTorch, and store its calibration."""
-    from training.export import export_checkpoint
+    from training.export.onnx_file import export_checkpoint
 
     report = export_checkpoint(checkpoint, out, calibrated=calibrate, data_root=data_root, local=local)
     for line in report:
@@ -133,7 +133,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="of the poses and blocks")] = 0,
 ) -> None:
     """Take drone photos over a map, with the exact truth of each."""
-    from training.data.flights import simulate_flight
+    from training.data.simulator.flights import simulate_flight
 
     _show(f"{simulate_flight(map, out, count, height_path=height, seed=seed)} photos and truth.json in {out}")
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from training.data.datasets import DatasetConfig
 from training.data.sampling import SamplingConfig
-from training.data.simulated import SimulatedConfig
+from training.data.simulator.simulated import SimulatedConfig
 from training.errors import TrainingError
 from training.methods import MethodConfig
 from training.methods.dense import DenseConfig

@@ -26,13 +26,13 @@ from training.data.loader import load_batches
 from training.data.sampling import epoch_batches, gps_neighbours, shard, similarity_neighbours
 from training.distributed import World, join_world, leave_world, same_everywhere, sum_over_processes
 from training.errors import TrainingError
+from training.evaluation.validate import Validation
 from training.methods import make_method
 from training.methods.base import ModelShape
 from training.models.encoder import Encoder, as_input
-from training.onnx_weights import start_from_onnx
+from training.models.onnx_weights import start_from_onnx
 from training.run_folder import RunFolder
 from training.step import train_step
-from training.validate import Validation
 
 
 def fit(config: Config, *, quiet: bool = False) -> Path:

@@ -7,9 +7,9 @@ from typing import Literal
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import ImageTooManyPixels, ImageTruncated, ImageUndecodable, UnsupportedMediaType
+from service.imaging.exif import Pose, read_pose
 from service.imaging.headers import decoded_in_rows, without_pixels
 from service.imaging.pixels import to_rgb
-from service.imaging.pose import Pose, read_pose
 
 # Pillow's own check has one limit for the process and a warning below it; ours is a setting and names the numbers.
 Image.MAX_IMAGE_PIXELS = None

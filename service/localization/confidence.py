@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoder.calibration import ACCURACY_PROBABILITY, Calibration
-from service.gallery.gallery import Hit
 from service.geo import haversine_m
+from service.ground.gallery import Hit
 from service.localization.neighbours import same_place
 
 Status = Literal["located", "ambiguous", "not_found"]

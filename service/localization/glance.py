@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.local_maps import LocalMap
+from service.ground.local_maps import LocalMap
 from service.localization.matching import Floats
 
 GLANCED = 128

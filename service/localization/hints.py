@@ -5,7 +5,7 @@ from typing import Literal
 
 from service.errors import MissingParameter
 from service.geo import Circle
-from service.imaging.pose import Pose
+from service.imaging.exif import Pose
 
 Source = Literal["form", "exif"]
 HEADING_READINGS = {

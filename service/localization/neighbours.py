@@ -3,12 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.gallery import Hit
 from service.geo import haversine_m
+from service.ground.gallery import Hit
 
 NEAR_SIDES = 1.1
 """Tiles this close, in tile sides, are of one place. A little over 1: with half overlap the tile two steps on lies at 1
-exactly, and rounding must not decide. The calibration is fitted with the same number (``training/calibrate.py``)."""
+exactly, and rounding must not decide. The calibration is fitted with the same number, in
+``training/export/calibrate.py``."""
 
 
 def same_place(hits: list[Hit]) -> NDArray[np.bool_]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from service.encoder.batcher import Batcher
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
-from service.gallery.gallery import Gallery, Hit
 from service.geo import Circle
+from service.ground.gallery import Gallery, Hit
 from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
 from service.imaging.view import ground_width_m, kept_share, make_view

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.gallery.gallery import Hit
 from service.geo import offset, offset_m
+from service.ground.gallery import Hit
 from service.localization.matching import fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from service.encoder.calibration import Calibration
 from service.encoder.contract import Resize
-from service.gallery.gallery import Hit
-from service.gallery.local_maps import LocalMap
-from service.gallery.tile import Footprint
 from service.geo import offset_m
+from service.ground.gallery import Hit
+from service.ground.local_maps import LocalMap
+from service.ground.tile import Footprint
 from service.localization.glance import best_looking, inner_cells, likeness, unit
 from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
 

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.gallery import Gallery, Hit
 from service.geo import haversine_m
+from service.ground.gallery import Gallery, Hit
 
 SAME_SIZE = 1.25
 """Sides whose ratio stays below this are of one size: Web Mercator tiles shrink by the cosine of the latitude, and a

@@ -8,11 +8,11 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from service import errors
 from service.errors import InvalidParameter
-from service.gallery.gallery import Gallery, NewTile
-from service.ingest import TileMaker
+from service.ground.gallery import Gallery, NewTile
+from service.http.problems import documented, problem_of
+from service.importing.tiles import TileMaker
 from service.routes import schemas
 from service.routes.fields import only_fields
-from service.routes.problems import documented, problem_of
 from service.routes.uploads import gather_limited
 from service.telemetry import step
 

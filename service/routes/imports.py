@@ -12,15 +12,15 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from service import errors
 from service.errors import AerofixError, StorageFull, disk_error
-from service.gallery.map_tiles import MAX_PX, MAX_TILE_SIZES, OVERLAP, TILE_SIZE_M, Cut
-from service.gallery.store_imports import Trouble, new_import_id
-from service.gallery.tile import MAX_SIDE_M, MIN_SIDE_M
-from service.gallery.tiling import MAX_OVERLAP
-from service.imports import Importer, Progress
-from service.ingest import TileMaker
+from service.ground.store.imports import Trouble, new_import_id
+from service.ground.tile import MAX_SIDE_M, MIN_SIDE_M
+from service.http.multipart import save_form
+from service.http.problems import Problem, documented, problem_of
+from service.importing.jobs import Importer, Progress
+from service.importing.tiles import TileMaker
+from service.maps.map_tiles import MAX_PX, MAX_TILE_SIZES, OVERLAP, TILE_SIZE_M, Cut
+from service.maps.tiling import MAX_OVERLAP
 from service.routes import schemas
-from service.routes.multipart import save_form
-from service.routes.problems import Problem, documented, problem_of
 
 PATH = "/gallery/imports"
 

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from service import errors
 from service.errors import AerofixError, InvalidParameter
 from service.geo import Circle
+from service.http.negotiation import preferred
+from service.http.problems import documented, problem_of
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.routes import geojson, schemas
 from service.routes.fields import only_fields
-from service.routes.negotiation import preferred
-from service.routes.problems import documented, problem_of
 from service.routes.uploads import gather_limited, in_time
 from service.telemetry import request_id
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.routes.problems import Problem
+from service.http.problems import Problem
 
 Source = Literal["form", "exif"]
 Bounds = tuple[float, float, float, float]

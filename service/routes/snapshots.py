@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from service import errors
-from service.gallery.gallery import Gallery
-from service.gallery.snapshots import Snapshots
+from service.ground.gallery import Gallery
+from service.ground.snapshots import Snapshots
+from service.http.problems import documented
 from service.routes import schemas
-from service.routes.problems import documented
 
 router = APIRouter(prefix="/gallery/snapshots", tags=["gallery"])
 

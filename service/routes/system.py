@@ -11,13 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import errors
 from service.encoder.session import Encoder
 from service.errors import NotReady
-from service.gallery.gallery import Gallery
-from service.health import Health
-from service.metrics import Metrics, Timings
+from service.ground.gallery import Gallery
+from service.http.door import Door
+from service.http.problems import documented
 from service.routes import schemas
-from service.routes.door import Door
-from service.routes.problems import documented
 from service.settings import Settings
+from service.watch.health import Health
+from service.watch.metrics import Metrics, Timings
 
 router = APIRouter(tags=["system"])
 

@@ -10,11 +10,11 @@ from pydantic import BeforeValidator
 
 from service import errors
 from service.errors import InvalidParameter, TileNotFound
-from service.gallery.gallery import Gallery
-from service.gallery.tile import Tile
 from service.geo import Bounds
+from service.ground.gallery import Gallery
+from service.ground.tile import Tile
+from service.http.problems import documented
 from service.routes import schemas
-from service.routes.problems import documented
 
 router = APIRouter(prefix="/gallery/tiles", tags=["gallery"])
 

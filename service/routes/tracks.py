@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 
 from service import errors
+from service.http.admission import has_body
+from service.http.problems import documented
 from service.routes import schemas
-from service.routes.admission import has_body
 from service.routes.fields import only_fields
 from service.routes.localize import PHOTO_ERRORS, PHOTO_FIELDS, LocalizeForm, localization
-from service.routes.problems import documented
 from service.routes.timestamps import parse_timestamp
 from service.routes.uploads import in_time
 from service.tracking.store import OpenTrack

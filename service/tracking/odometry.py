@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.local_maps import LocalMap, to_int8
+from service.ground.local_maps import LocalMap, to_int8
 from service.localization.glance import inner_cells, unit
 from service.localization.matching import (
     Complex,

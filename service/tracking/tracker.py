@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, replace
 
 from service.encoder.calibration import Calibration
-from service.gallery.gallery import GalleryInfo
 from service.geo import Circle, offset_m
+from service.ground.gallery import GalleryInfo
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.localization.places import Place, matched_error, places

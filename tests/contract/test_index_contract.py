@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.gallery.faiss_gpu_index import FaissGpuIndex
-from service.gallery.faiss_index import FaissIndex
-from service.gallery.index import NO_ID
 from service.geo import Circle, haversine_m
+from service.ground.index.exact import FaissIndex
+from service.ground.index.gpu import FaissGpuIndex
+from service.ground.index.protocol import NO_ID
 
 DIM = 12
 

@@ -17,16 +17,17 @@ from service.encoder.calibration import Calibration, LocalCalibration
 from service.encoder.contract import check_contract
 from service.encoder.preprocess import preprocess
 from service.encoder.session import Encoder as ServiceEncoder
-from service.gallery.gallery import Hit
-from service.gallery.tile import Footprint, Tile
 from service.geo import offset, offset_m
+from service.ground.gallery import Hit
+from service.ground.tile import Footprint, Tile
 from service.localization.confidence import accuracy_m, judge
 from service.localization.refine import weighted_position
-from training import calibrate, export
-from training.calibrate_local import Evidence
 from training.config import parse_config
+from training.export import calibrate
+from training.export import onnx_file as export
+from training.export.calibrate_local import Evidence
+from training.export.rehearsal import Rehearsal
 from training.models.encoder import Encoder as TrainingEncoder
-from training.rehearsal import Rehearsal
 
 ROOT = Path(__file__).parents[2]
 SIDE_M, ORIGIN = 86.0, (24.26, 120.72)

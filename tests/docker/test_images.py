@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.server import FLUSH_S
+from service.http.server import FLUSH_S
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

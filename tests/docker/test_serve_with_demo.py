@@ -11,14 +11,14 @@ import pytest
 import rasterio
 from affine import Affine
 
-from service.gallery.store import Store
+from service.ground.store.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "serve-with-demo"
 
 # `aerofix` as the script finds it, but that it only says that it would serve, and may die when it has added the tiles
 AEROFIX = """#!/bin/sh
 if [ "$1" = serve ]; then echo serving; exit; fi
-'{python}' -m service.cli "$@" || exit
+'{python}' -m service.cli.main "$@" || exit
 if [ -n "${{DIES:-}}" ]; then kill -KILL $PPID; fi
 """
 

@@ -50,7 +50,7 @@ def serve(settings):
     """``serve()`` starts ``aerofix serve`` on a free port and gives the process and its base URL."""
     processes = []
 
-    def start(program=("-m", "service.cli")):
+    def start(program=("-m", "service.cli.main")):
         chosen = settings()
         command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu"]
         command += ["--model", str(chosen.model), "--gallery", str(chosen.gallery)]

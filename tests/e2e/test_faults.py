@@ -190,7 +190,7 @@ async def test_a_device_that_is_lost_ends_the_process_although_nobody_asks_for_r
             raise RuntimeError("CUDA error 700: an illegal memory access was encountered")
         return Features(np.full((len(images), 32), np.nan, np.float32))
 
-    monkeypatch.setattr("service.health.FRESH_S", 0.0)
+    monkeypatch.setattr("service.watch.health.FRESH_S", 0.0)
     async with start(restart_after_s=0.0) as http:
         await http.post("/gallery", **tile_request(1))
         http.app.state.batcher._encode = encode  # one photo that fails, while the canary is well

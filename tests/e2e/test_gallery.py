@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from service.gallery.gallery import Gallery
+from service.ground.gallery import Gallery
 
 
 async def test_tiles_are_added_and_updated(http, tile_request):

@@ -11,8 +11,8 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from service import imports as runner
 from service.errors import Overloaded
+from service.importing import jobs as runner
 
 MAP_PX = 256
 

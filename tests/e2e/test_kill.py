@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 import httpx
 import pytest
 
-from service.gallery.store import Store
-from service.gallery.store_copies import verify
+from service.ground.store.copies import verify
+from service.ground.store.store import Store
 
 MAX_RUN_S = 0.6  # between the start and the kill: from the first write to well into the work
 
@@ -125,8 +125,8 @@ def test_an_import_that_is_killed_again_and_again_adds_every_tile_once(
 
 DEADLY = """
 import os, signal
-from service.cli import app
-from service.gallery.file_tiles import FileTiles
+from service.cli.main import app
+from service.maps.file_tiles import FileTiles
 
 read = FileTiles.read
 

@@ -17,7 +17,7 @@ LONG = 60  # seconds; no test waits that long
 # ``aerofix`` with an encoder that waits while the file named first exists
 HELD = """
 import pathlib, sys, time
-from service.cli import app
+from service.cli.main import app
 from service.encoder.session import Encoder
 held, encode = pathlib.Path(sys.argv.pop(1)), Encoder.encode
 def wait(self, images):
@@ -32,8 +32,8 @@ app()
 # ``aerofix`` that does not open its gallery while the file named first exists
 SLOW = """
 import pathlib, sys, time
-from service.cli import app
-from service.gallery.gallery import Gallery
+from service.cli.main import app
+from service.ground.gallery import Gallery
 held, open_gallery = pathlib.Path(sys.argv.pop(1)), Gallery.open
 def wait(*arguments):
     while held.exists():
@@ -118,7 +118,7 @@ def test_a_terminated_service_ends_well_and_lets_go_of_its_gallery(serve):
 def test_two_services_do_not_share_a_gallery(serve, settings):
     serve()
     chosen = settings()
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", str(chosen.model)]
+    command = [sys.executable, "-m", "service.cli.main", "serve", "--port", "0", "--model", str(chosen.model)]
     second = subprocess.run([*command, "--gallery", str(chosen.gallery)], capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1].startswith("error: The gallery g.gallery is in use by another process; stop ")
@@ -178,7 +178,7 @@ def wait_for(condition):
 
 def run(settings, *arguments, **environment):
     chosen = settings()
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", str(chosen.model)]
+    command = [sys.executable, "-m", "service.cli.main", "serve", "--port", "0", "--model", str(chosen.model)]
     command += ["--gallery", str(chosen.gallery), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=LONG, env=os.environ | environment)
 

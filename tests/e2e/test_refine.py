@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from service.gallery.gallery import Gallery
 from service.geo import haversine_m, offset
+from service.ground.gallery import Gallery
 
 COLUMNS = range(6)
 # As a fit might give for 64 cells: chance makes fewer than 12 agree, and four times as many are beyond doubt.

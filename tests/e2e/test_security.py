@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.client import ServiceError, connect
+from service.cli.client import ServiceError, connect
 from service.errors import ConfigurationInvalid
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"

@@ -6,7 +6,7 @@ import pytest
 
 from service.app import create_app
 from service.errors import GalleryInUse, GalleryUnusable, ModelMismatch
-from service.gallery.store_copies import restore
+from service.ground.store.copies import restore
 
 
 async def test_a_snapshot_is_made_listed_downloaded_restored_and_removed(

@@ -42,7 +42,7 @@ async def test_a_full_disk_refuses_snapshots_and_uploads(http, tile_request, pro
         return db
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.gallery.store_copies.sqlite3.connect", small)
+        patch.setattr("service.ground.store.copies.sqlite3.connect", small)
         problem_of(await http.post("/gallery/snapshots"), "storage-full", 507)
 
     class Nothing:
@@ -80,12 +80,12 @@ async def test_a_read_only_file_is_refused_at_the_start(start, settings, tile_re
     async with start() as http:
         await http.post("/gallery", **tile_request(1))
     with monkeypatch.context() as patch:
-        patch.setattr("service.gallery.store_file.os.access", lambda path, mode: False)  # what root never meets
+        patch.setattr("service.ground.store.file.os.access", lambda path, mode: False)  # what root never meets
         with pytest.raises(GalleryUnusable, match=r"g\.gallery is read-only; give this user the right to write it"):
             create_app(settings())
     real = sqlite3.connect
     monkeypatch.setattr(
-        "service.gallery.store_file.sqlite3.connect",
+        "service.ground.store.file.sqlite3.connect",
         lambda path, **options: real(f"file:{path}?mode=ro", uri=True, **options),
     )
     with pytest.raises(GalleryUnusable, match=r"g\.gallery cannot be opened for writing"):

@@ -9,10 +9,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.gallery.faiss_gpu_index import FaissGpuIndex
-from service.routes.door import Stage
+from service.ground.index.gpu import FaissGpuIndex
+from service.http.door import Stage
 from service.telemetry import JsonFormatter
-from service.tracing import Tracer
+from service.watch.tracing import Tracer
 
 LONG = 60  # seconds; no test waits that long
 STEPS = {"body", "decode", "queue", "encode", "search", "rerank", "refine", "respond"}
@@ -106,9 +106,9 @@ async def test_the_index_is_where_it_is_searched_now(start, tile_request, photo,
         assert answers[0] in labels
         return answers[0]
 
-    monkeypatch.setattr("service.health.FRESH_S", -1.0)
+    monkeypatch.setattr("service.watch.health.FRESH_S", -1.0)
     monkeypatch.setattr(
-        "service.gallery.gallery.make_index", lambda dim, device: FaissGpuIndex(dim, 3, OnGpu, rebuild_at=1)
+        "service.ground.gallery.make_index", lambda dim, device: FaissGpuIndex(dim, 3, OnGpu, rebuild_at=1)
     )
     async with start() as http:
         await http.post("/gallery", **tile_request(1))

@@ -10,7 +10,7 @@ from PIL import Image
 from rasterio import Affine
 
 from training.config import parse_config
-from training.data.scene import Scene
+from training.data.simulator.scene import Scene
 
 
 @pytest.fixture(scope="session", autouse=True)

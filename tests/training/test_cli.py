@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from training.calibrate import untrained_calibration
 from training.cli import app
 from training.config import Config, ModelConfig
-from training.export import write_onnx
+from training.export.calibrate import untrained_calibration
+from training.export.onnx_file import write_onnx
 from training.models.encoder import Encoder
 
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from training.data.scene import Scene
-from training.data.simulator import Camera, render
+from training.data.simulator.render import Camera, render
+from training.data.simulator.scene import Scene
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TRUTH = json.loads((EXAMPLES / "truth.json").read_text())

@@ -9,7 +9,7 @@ from training.data.base import Dataset
 from training.data.denseuav import DenseUAV, DenseUAVConfig
 from training.data.gta_uav import GTAUAV, GTAUAVConfig
 from training.data.images import InputSize
-from training.data.simulated import Simulated, SimulatedConfig
+from training.data.simulator.simulated import Simulated, SimulatedConfig
 from training.data.sues200 import SUES200, SUES200Config
 from training.data.university1652 import University1652, University1652Config
 from training.data.vigor import VIGOR, VIGORConfig

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from service.imaging.decode import Photo
-from service.imaging.pose import Pose
+from service.imaging.exif import Pose
 from service.imaging.view import ground_width_m, kept_share, make_view, north_up
 
 

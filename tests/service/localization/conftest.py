@@ -4,10 +4,10 @@ import math
 import pytest
 
 from service.encoder.calibration import Calibration, Logistic
-from service.gallery.gallery import Hit
-from service.gallery.local_maps import to_int8
-from service.gallery.tile import Footprint, Tile
 from service.geo import offset, offset_m
+from service.ground.gallery import Hit
+from service.ground.local_maps import to_int8
+from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
 from service.localization.rerank import ground_grid
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.gallery.local_maps import to_int8
+from service.ground.local_maps import to_int8
 from service.localization.glance import CHUNK, LIKENESS_WEIGHT, best_looking, likeness
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from service.errors import MissingParameter
 from service.geo import Circle
-from service.imaging.pose import Pose
+from service.imaging.exif import Pose
 from service.localization.hints import Hints, resolve
 
 POSE = Pose(heading_deg=90.0, heading_source="gimbal", altitude_m=120.0, hfov_deg=70.0, position=(24.0, 120.0))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.gallery.faiss_index import FaissIndex
-from service.gallery.index import NO_ID
 from service.geo import MEAN_RADIUS_M, Circle
+from service.ground.index.exact import FaissIndex
+from service.ground.index.protocol import NO_ID
 
 DIM = 8
 LONS = st.one_of(st.floats(-180, 180), st.sampled_from([-180.0, 180.0, 179.9999, -179.9999, 0.0]))

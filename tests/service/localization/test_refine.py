@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.encoder.calibration import MIN_INLIERS
-from service.gallery.gallery import Hit
-from service.gallery.tile import Footprint, Tile
 from service.geo import haversine_m, offset_m
+from service.ground.gallery import Hit
+from service.ground.tile import Footprint, Tile
 from service.imaging.decode import Photo
-from service.imaging.pose import Pose
+from service.imaging.exif import Pose
 from service.imaging.view import kept_share, make_view
 from service.localization.neighbours import same_place
 from service.localization.refine import matched_position, weighted_position

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from service.encoder.calibration import MIN_INLIERS, Calibration
-from service.gallery.gallery import Hit
-from service.gallery.local_maps import to_int8
-from service.gallery.tile import Footprint, Tile
 from service.geo import offset
+from service.ground.gallery import Hit
+from service.ground.local_maps import to_int8
+from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
 from service.localization.rerank import MATCHED, ground_grid, rerank
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.gallery.gallery import Gallery, Hit, NewTile
-from service.gallery.tile import Footprint, Tile
 from service.geo import offset
+from service.ground.gallery import Gallery, Hit, NewTile
+from service.ground.tile import Footprint, Tile
 from service.localization.scale import TileSizes, closest_side_m, group_sides, prefer_size
 
 ORIGIN = (24.26, 120.72)

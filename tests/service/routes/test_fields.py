@@ -4,8 +4,8 @@ import httpx
 import pytest
 from fastapi import FastAPI, File, Form, UploadFile
 
+from service.http.problems import add_problem_handlers
 from service.routes.fields import only_fields
-from service.routes.problems import add_problem_handlers
 
 
 @pytest.fixture

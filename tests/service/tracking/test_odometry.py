@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.gallery.local_maps import to_int8
+from service.ground.local_maps import to_int8
 from service.localization.matching import cell_centres
 from service.localization.refine import Fix
 from service.tracking.odometry import DRIFT_SHARE, FIX_SHARE, HINT_SHARE, Sight, shift_between

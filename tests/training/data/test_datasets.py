@@ -5,7 +5,7 @@ import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
 from training.data.datasets import _FILES, DatasetConfig
-from training.data.simulated import SimulatedConfig
+from training.data.simulator.simulated import SimulatedConfig
 
 SECTION = TypeAdapter(Annotated[DatasetConfig, Field(discriminator="dataset")])
 NAMES = ["university1652", "sues200", "denseuav", "vigor", "gta_uav", "simulated"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from training.batch import Features
 from training.data.base import Task, same_place
 from training.errors import TrainingError
-from training.evaluate import evaluate
 from training.evaluation.embed import TorchEmbedder
+from training.evaluation.evaluate import evaluate
 from training.evaluation.rerank import LOOKED_AT, reranked
 from training.evaluation.search import search
 from training.methods.unifygeo import collapse

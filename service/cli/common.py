@@ -1,0 +1,78 @@
+"""What the commands share: their options, how they reach a service, how they end."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+
+from service.cli.client import Client, connect
+from service.errors import AerofixError
+from service.settings import Settings
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+out, err = Console(), Console(stderr=True)
+
+Url = Annotated[str, typer.Option("--url", envvar="AEROFIX_URL", help="Base URL of a running service.")]
+GalleryFile = Annotated[
+    Path | None, typer.Option("--gallery", help="Work on this gallery file in this process, without a service.")
+]
+ModelFile = Annotated[Path | None, typer.Option("--model", help="ONNX model file; with --gallery.")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda; with --gallery.")]
+P = ParamSpec("P")
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[P, Coroutine[Any, Any, int]]], Callable[P, None]]:
+    """Register an async function as a command: it runs in a loop, and its result is the exit code.
+
+    An error of the domain becomes one line on stderr and exit code 1.
+    """
+
+    def register(function: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+        @group.command(name)
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = asyncio.run(function(*args, **kwargs))
+            except AerofixError as error:
+                fail(error.detail)
+            raise typer.Exit(code)
+
+        return run
+
+    return register
+
+
+def fail(reason: str) -> NoReturn:
+    """End with one line on stderr and exit code 1."""
+    err.print(f"[red]error:[/red] {escape(reason)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def make_settings(**given: Any) -> Settings:
+    """Settings from the environment, with what was given on the command line on top; ends with a line on bad ones."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        got = "" if name.endswith("_keys") else f" (got {first['input']!r})"  # keys belong on no terminal
+        fail(f"{name}: {first['msg']}{got}.")
+
+
+def reach(
+    url: str, gallery: Path | None, model: Path | None, device: str | None, must_exist: bool = True
+) -> AbstractAsyncContextManager[Client]:
+    """A client of the service at ``url``, or of one in this process when a gallery file is named."""
+    if gallery is None:
+        return connect(url)
+    if must_exist and not gallery.exists():
+        fail(f"there is no gallery at {gallery}; make one with `aerofix gallery add SOURCE --gallery {gallery}`.")
+    return connect(url, make_settings(gallery=gallery, model=model, device=device))

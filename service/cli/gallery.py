@@ -1,0 +1,240 @@
+"""``aerofix gallery``: fill the map that photos are looked up in, look into it, copy it, embed it again."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Table
+
+from service.cli.client import Client
+from service.cli.common import (
+    DEFAULT_URL,
+    DeviceName,
+    GalleryFile,
+    ModelFile,
+    Url,
+    command,
+    err,
+    fail,
+    make_settings,
+    out,
+    reach,
+)
+from service.errors import AerofixError, SourceUnreadable
+from service.maps.map_tiles import OVERLAP, TILE_SIZE_M, Cut
+from service.maps.sources import open_tiles
+from service.maps.tile_source import SourceTile, TileSource
+
+TILES_PER_REQUEST = 16  # one batch of the encoder
+TILES_PER_PAGE = 1000
+
+gallery_app = typer.Typer(help="The map that photos are looked up in.", no_args_is_help=True)
+
+Bbox = Annotated[
+    str | None, typer.Option(metavar="W,S,E,N", help="Tiles whose centre lies in these degrees; west first.")
+]
+
+
+@command(gallery_app, "add")
+async def add(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE…", help="GeoTIFF, image with --corners, folder or zip of z/x/y tiles, CSV of corners."
+        ),
+    ],
+    tile_size_m: Annotated[
+        list[float] | None,
+        typer.Option(
+            help=f"Side of a tile on the ground in metres, default {TILE_SIZE_M:g}; repeated for several layers."
+        ),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of a tile that its neighbour repeats.")
+    ] = OVERLAP,
+    corners: Annotated[Path | None, typer.Option(help="JSON with the four corners of an image.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Start of the tile ids; default: the file's name.")] = None,
+    url: Url = DEFAULT_URL,
+    gallery: GalleryFile = None,
+    model: ModelFile = None,
+    device: DeviceName = None,
+) -> int:
+    """Cut maps into tiles, or take tiles as they are, and add them to the gallery."""
+    totals: Counter[str] = Counter()
+    cut = Cut(tile_size_m or [TILE_SIZE_M], overlap, prefix)
+    async with reach(url, gallery, model, device, must_exist=False) as client:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
+            for path in sources:
+                with closing(open_tiles(path, cut, corners)) as source:
+                    task = progress.add_task(path.name or str(path), total=len(source))
+                    for places in _batches(len(source)):
+                        totals.update(await _add(client, source, places))
+                        progress.advance(task, len(places))
+        count = (await client.gallery())["count"]
+    counts = ", ".join(f"{name} {totals[name]}" for name in ("added", "updated", "failed"))
+    skipped = f", skipped {totals['skipped']} (mostly empty)" if totals["skipped"] else ""
+    out.print(f"{counts}{skipped}; the gallery holds {count} tiles", highlight=False)
+    return 1 if totals["failed"] else 0
+
+
+async def _add(client: Client, source: TileSource, places: Sequence[int]) -> Counter[str]:
+    """Send one request's worth of tiles; says what is wrong with those that fail."""
+    totals: Counter[str] = Counter()
+    tiles: list[SourceTile] = []
+    for i in places:
+        try:
+            tile = await asyncio.to_thread(source.read, i)
+        except SourceUnreadable:
+            raise
+        except AerofixError as error:
+            totals["failed"] += 1
+            err.print(f"{source.label(i)}: {error.detail}", markup=False)
+            continue
+        if tile is None:
+            totals["skipped"] += 1
+        else:
+            tiles.append(tile)
+    if not tiles:
+        return totals
+    answer = await client.add_tiles([tile.image for tile in tiles], [tile.entry for tile in tiles])
+    for result in answer["tiles"]:
+        totals[result["status"]] += 1
+        if result["status"] == "failed":
+            err.print(f"{result['id']}: {result['problem']['detail']}", markup=False)
+    return totals
+
+
+@command(gallery_app, "info")
+async def info(
+    url: Url = DEFAULT_URL, gallery: GalleryFile = None, model: ModelFile = None, device: DeviceName = None
+) -> int:
+    """Show count, bounds, generation and model of the gallery."""
+    async with reach(url, gallery, model, device) as client:
+        state = await client.gallery()
+    for key, value in state.items():
+        out.print(f"{key}: {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@command(gallery_app, "list")
+async def list_(
+    bbox: Bbox = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    url: Url = DEFAULT_URL,
+    gallery: GalleryFile = None,
+    model: ModelFile = None,
+    device: DeviceName = None,
+) -> int:
+    """List the tiles, in the order in which they were added."""
+    table = Table("id", "lat", "lon", "gsd m", "properties", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    left = limit
+    cursor: str | None = "0"
+    async with reach(url, gallery, model, device) as client:
+        while cursor is not None and (left is None or left > 0):
+            page = await client.tiles(min(TILES_PER_PAGE, left or TILES_PER_PAGE), cursor, bbox)
+            cursor = page["cursor"]
+            left = None if left is None else left - len(page["tiles"])
+            for tile in page["tiles"]:
+                if as_json:
+                    typer.echo(json.dumps(tile, ensure_ascii=False))
+                else:
+                    table.add_row(*_cells(tile))
+    if not as_json:
+        out.print(table)
+    return 0
+
+
+@command(gallery_app, "delete")
+async def delete(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="Tiles to delete.")] = None,
+    bbox: Bbox = None,
+    url: Url = DEFAULT_URL,
+    gallery: GalleryFile = None,
+    model: ModelFile = None,
+    device: DeviceName = None,
+) -> int:
+    """Delete tiles, by id or by area."""
+    if bool(ids) == bool(bbox):
+        raise typer.BadParameter("give the ids of tiles, or --bbox.")
+    async with reach(url, gallery, model, device) as client:
+        answers = [await client.delete_area(bbox)] if bbox else [await client.delete_tile(one) for one in ids or []]
+    deleted = sum(answer["deleted"] for answer in answers)
+    out.print(f"deleted {deleted}; the gallery holds {answers[-1]['count']} tiles", highlight=False)
+    return 0
+
+
+@command(gallery_app, "snapshot")
+async def snapshot(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; must not exist.")],
+    url: Url = DEFAULT_URL,
+    gallery: GalleryFile = None,
+    model: ModelFile = None,
+    device: DeviceName = None,
+) -> int:
+    """Copy the gallery, while it is in use; the copy is read and checked before this ends."""
+    if file.exists():
+        fail(f"{file} exists; name another file.")
+    async with reach(url, gallery, model, device) as client:
+        await client.snapshot(file)
+    out.print(f"{file}: {file.stat().st_size} bytes", highlight=False, soft_wrap=True)
+    return 0
+
+
+@gallery_app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")],
+    gallery: GalleryFile = None,
+) -> None:
+    """Put a snapshot in the place of the gallery file, which no service may use meanwhile; the old one is kept."""
+    from service.ground.store.copies import restore as put_back
+
+    target = make_settings(gallery=gallery).gallery
+    try:
+        count, replaced = put_back(file, target)
+    except AerofixError as error:
+        fail(error.detail)
+    out.print(f"{target} holds {count} tiles", highlight=False, soft_wrap=True)
+    if replaced is not None:
+        out.print(f"what was there before is {replaced}", highlight=False, soft_wrap=True)
+
+
+@gallery_app.command("reembed")
+def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: DeviceName = None) -> None:
+    """Embed all tiles again with another model, from the images in the gallery file; goes on where it was stopped."""
+    from service.importing.reembed import reembed as embed_again
+
+    settings = make_settings(gallery=gallery, model=model, device=device)
+    if not settings.gallery.exists():
+        fail(f"there is no gallery at {settings.gallery}; name it with --gallery FILE.")
+    try:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
+            task = progress.add_task(settings.gallery.name, total=None)
+            result = embed_again(settings, lambda done, total: progress.update(task, completed=done, total=total))
+    except AerofixError as error:
+        fail(error.detail)
+    out.print(f"embedded {result.tiles} tiles with {result.model_id}", highlight=False, soft_wrap=True)
+    if result.small:
+        err.print(
+            f"{result.small} images are smaller than the {result.image_size} pixels that this model looks at; for its "
+            "full accuracy add the map again.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _batches(count: int) -> Iterator[range]:
+    for start in range(0, count, TILES_PER_REQUEST):
+        yield range(start, min(start + TILES_PER_REQUEST, count))
+
+
+def _cells(tile: dict[str, Any]) -> list[str]:
+    properties = json.dumps(tile["properties"], ensure_ascii=False) if tile["properties"] else ""
+    return [tile["id"], f"{tile['lat']:.6f}", f"{tile['lon']:.6f}", f"{tile['gsd_m']:.3f}", properties]

@@ -1,0 +1,149 @@
+"""``aerofix``: serve, localize photos, look after the installation; ``cli_gallery`` looks after the map."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from rich.markup import escape
+
+from service.cli.client import ServiceError, load_app
+from service.cli.common import (
+    DEFAULT_URL,
+    DeviceName,
+    GalleryFile,
+    ModelFile,
+    Url,
+    command,
+    err,
+    fail,
+    make_settings,
+    out,
+    reach,
+)
+from service.cli.doctor import examine
+from service.cli.gallery import gallery_app
+from service.cli.report import merge, table
+from service.errors import AerofixError
+from service.http.security import for_listening
+from service.http.server import DrainingServer, Front
+from service.settings import Settings
+from service.telemetry import configure_logging
+
+NOT_LOCATED = 3  # exit code; 1 is an error, 2 a usage error
+
+app = typer.Typer(help="A drone photo in, a GPS position out, with an honest accuracy, offline.", no_args_is_help=True)
+app.add_typer(gallery_app, name="gallery")
+
+
+def _check_prior(prior: str | None) -> str | None:
+    """Three numbers with commas between them; their ranges are the service's to check."""
+    if prior is not None:
+        try:
+            _, _, _ = map(float, prior.split(","))
+        except ValueError:
+            raise typer.BadParameter("give LAT,LON,RADIUS_M, for example 24.26,120.72,500.") from None
+    return prior
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, default 127.0.0.1; 0.0.0.0 lets other machines in.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Gallery file; made if missing.")] = None,
+    model: Annotated[Path | None, typer.Option(help="ONNX model file.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Run the HTTP service."""
+    settings = make_settings(host=host, port=port, gallery=gallery, model=model, device=device)
+    configure_logging(settings.log_level)
+    try:
+        _serve(for_listening(settings))
+    except AerofixError as error:
+        fail(error.detail)
+
+
+def _serve(settings: Settings) -> None:
+    """Listen first, so that probes are answered while the service loads; print the address when it has."""
+
+    def say_where() -> None:
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{address}:{socket.getsockname()[1]}"
+        out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
+
+    front = Front(lambda: load_app(settings), say_where)
+    config = uvicorn.Config(front, host=settings.host, port=settings.port, log_config=None, access_log=False)
+    socket = config.bind_socket()
+    socket.listen(config.backlog)
+    DrainingServer(config, front, settings.drain_s).run([socket])
+    if front.failure is not None:
+        raise front.failure
+
+
+@command(app, "localize")
+async def localize(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO…", help="JPEG, PNG, WebP or TIFF.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; a list for several.")] = False,
+    as_geojson: Annotated[bool, typer.Option("--geojson", help="Print a GeoJSON FeatureCollection.")] = False,
+    prior: Annotated[
+        str | None, typer.Option(metavar="LAT,LON,RADIUS_M", callback=_check_prior, help="Search only near here.")
+    ] = None,
+    heading: Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")] = None,
+    no_exif: Annotated[bool, typer.Option("--no-exif", help="Do not read heading and height from EXIF.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
+    url: Url = DEFAULT_URL,
+    gallery: GalleryFile = None,
+    model: ModelFile = None,
+    device: DeviceName = None,
+) -> int:
+    """Say where photos were taken. Exit code 0: all located; 1: an error; 3: not found or ambiguous."""
+    if as_json and as_geojson:
+        raise typer.BadParameter("give --json or --geojson, not both.")
+    form = {"top_k": str(top_k), "use_exif": str(not no_exif).lower()}
+    if prior is not None:
+        form |= dict(zip(("prior_lat", "prior_lon", "prior_radius_m"), prior.split(","), strict=True))
+    if heading is not None:
+        form["heading_deg"] = str(heading)
+    accept = "application/geo+json" if as_geojson else "application/json"
+
+    answers: list[dict[str, Any]] = []
+    async with reach(url, gallery, model, device) as client:
+        for photo in photos:
+            try:
+                answers.append(await client.localize(photo, form, accept))
+            except ServiceError as error:
+                answers.append({"status": "error", "problem": error.problem})
+                err.print(f"[red]error:[/red] {escape(f'{photo}: {error.detail}')}", highlight=False, soft_wrap=True)
+    if as_geojson:
+        _print_json(merge(answers, [str(photo) for photo in photos]))
+    elif as_json:
+        _print_json(answers if len(answers) > 1 else answers[0])
+    else:
+        out.print(table(answers, [str(photo) for photo in photos]))
+    statuses = {answer["status"] for answer in answers}
+    return 1 if "error" in statuses else 0 if statuses == {"located"} else NOT_LOCATED
+
+
+@app.command()
+def doctor(
+    gallery: Annotated[Path | None, typer.Option(help="Gallery file.")] = None,
+    model: Annotated[Path | None, typer.Option(help="ONNX model file.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Check the installation: packages, device, model, gallery."""
+    findings = examine(make_settings(gallery=gallery, model=model, device=device))
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding.good else "[red]FAIL[/red]"
+        out.print(f"{mark} {finding.subject}: {escape(finding.text)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    app()

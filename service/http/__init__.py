@@ -1,0 +1,1 @@
+"""What every route shares: the server, who may come in and how many, errors as problem documents, pages."""

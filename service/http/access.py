@@ -1,0 +1,108 @@
+"""Who may come in, and what every answer tells a browser; ``door`` and ``admission`` say how many."""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import AerofixError, Forbidden
+from service.http.problems import problem_response
+from service.http.security import Keys
+
+PROBES = frozenset({"/livez", "/readyz"})
+# Pages and what they load: they hold nothing secret, and a browser has no way to send a key with them.
+OPEN = PROBES | {"/", "/docs", "/openapi.json", "/favicon.ico"}
+OPEN_FOLDERS = ("/docs/", "/web/")
+# What may be asked during drain and overload: the watchers must see both.
+ALWAYS = PROBES | {"/metrics", "/timings"}
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+# These ask, and change nothing in the gallery; everything else that is not safe needs a write key.
+_QUERIES = re.compile(r"/localize|/tracks(/.*)?")
+
+
+class Guard:
+    """Let only those in who may: by the name that they ask for, the page that they come from, and their key.
+
+    Args:
+        keys: who may read and write.
+        hosts: names that a request may address; empty takes any.
+        origins: origins of web pages that may call, besides the service's own.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self.app = app
+        self.keys = keys
+        self.hosts = frozenset(host.lower() for host in hosts)
+        self.origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; only HTTP requests are checked."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope["method"], scope["path"], Headers(scope=scope))
+            except AerofixError as error:
+                await problem_response(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, method: str, path: str, headers: Headers) -> None:
+        host = headers.get("host", "")
+        if path not in PROBES and self.hosts and _name(host) not in self.hosts:  # orchestrators probe an address
+            raise Forbidden(f"this service is not called {_name(host)!r}; name it in AEROFIX_ALLOWED_HOSTS if it is.")
+        if method not in SAFE and not self._own_page(headers, host):
+            raise Forbidden("a web page of another origin may not do this; name it in AEROFIX_CORS_ORIGINS if it may.")
+        if path not in OPEN and not path.startswith(OPEN_FOLDERS):
+            writes = method not in SAFE and not _QUERIES.fullmatch(path)
+            self.keys.check(headers.get("authorization", ""), writes)
+
+    def _own_page(self, headers: Headers, host: str) -> bool:
+        """Whether a request comes from no web page, one of ours, or an allowed one.
+
+        Any page may send a form here, also to a loopback address; but browsers then say where it is from.
+        """
+        origin = headers.get("origin")
+        if origin is None or origin in self.origins or headers.get("sec-fetch-site") in ("same-origin", "none"):
+            return True
+        return urlsplit(origin).netloc == host
+
+
+def _name(host: str) -> str:
+    """A ``Host`` header without its port, lower case, and without the brackets of an IPv6 address."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+# Pages load only what this service has, plus map images that they make themselves.
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+
+class SecurityHeaders:
+    """Tell browsers to load nothing from elsewhere, to guess no types and to frame nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; only HTTP answers are touched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                is_page = headers.get("content-type", "").startswith("text/html")
+                headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else _DATA_POLICY)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Frame-Options"] = "DENY"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

@@ -1,0 +1,38 @@
+"""The page that shows and tries the interface: Swagger UI, from this machine rather than from the internet."""
+
+from importlib.resources import files
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from service.http.access import PAGE_POLICY
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>aerofix</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<div id="swagger"></div>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</html>
+"""
+# a file of its own, so that the page's policy need not allow scripts inside pages
+_START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger", deepLinking: true});
+"""
+_POLICY = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'"  # Swagger UI writes style attributes
+
+
+def add_pages(app: FastAPI) -> None:
+    """Serve ``/docs`` and what it loads."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+
+    @app.get("/docs/start.js", include_in_schema=False)
+    async def start() -> Response:
+        return Response(_START, media_type="text/javascript")
+
+    app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")

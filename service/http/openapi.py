@@ -1,0 +1,55 @@
+"""What the OpenAPI description says beyond the routes themselves."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from service import errors
+from service.http.access import ALWAYS, OPEN
+from service.http.problems import Problem, documented
+
+_KEY = "key"
+
+
+def describe(app: FastAPI, keys_needed: bool) -> None:
+    """Add the schema of problem documents, which no route names as its model, and what may happen at the door."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        description = generate()
+        components = description.setdefault("components", {})
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        components.setdefault("schemas", {}).setdefault("Problem", schema)
+        for name, form in components["schemas"].items():
+            if name.startswith("Body_"):  # as FastAPI calls a route's form
+                form["additionalProperties"] = False  # see ``only_fields``
+        components["securitySchemes"] = {
+            _KEY: {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "Reading; a write key writes, too.",
+            }
+        }
+        for path, item in description["paths"].items():
+            for verb, operation in item.items():
+                _add_door(path, verb, operation)
+                if keys_needed and path not in OPEN:
+                    operation["security"] = [{_KEY: []}]
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+
+
+def _add_door(path: str, verb: str, operation: dict[str, Any]) -> None:
+    """Document what a request may be refused for before its route sees it."""
+    kinds: list[type[errors.AerofixError]] = [errors.Forbidden]
+    if path not in OPEN:
+        kinds.append(errors.Unauthorized)
+    if path not in ALWAYS:
+        kinds += [errors.Overloaded, errors.NotReady]
+    if verb != "get":
+        kinds += [errors.BodyMalformed, errors.BodyTooLarge, errors.BodyTooSlow]
+    for status, response in documented(*kinds).items():
+        operation["responses"].setdefault(str(status), response)

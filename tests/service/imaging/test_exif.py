@@ -1,0 +1,157 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
+
+from service.imaging.exif import Pose, read_pose
+
+
+def dji(**values):
+    attributes = "\n".join(f'   drone-dji:{name}="{value}"' for name, value in values.items())
+    return (
+        f'<x:xmpmeta><rdf:Description rdf:about="DJI Meta Data"\n{attributes}>\n</rdf:Description></x:xmpmeta>'.encode()
+    )
+
+
+def photo(xmp=b"", exif=None, size=(160, 90)):
+    image = Image.new("RGB", size)
+    if xmp:
+        image.info["xmp"] = xmp
+    if exif is not None:
+        image.info["exif"] = exif.tobytes()
+    return image
+
+
+def gps(lat=(24.0, 15.0, 43.6774), lat_ref="N", lon=(120.0, 43.0, 12.749), lon_ref="E", **more):
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: lat_ref, 2: lat, 3: lon_ref, 4: lon} | {int(k[1:]): v for k, v in more.items()})
+    return exif
+
+
+def focal(mm, orientation=1):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769)[0xA405] = mm
+    return exif
+
+
+GIMBAL = {"GimbalYawDegree": "+44.20", "GimbalPitchDegree": "-89.90", "GimbalRollDegree": "+0.00"}
+NO_GIMBAL = {"GimbalYawDegree": "+0.00", "GimbalPitchDegree": "+0.00", "GimbalRollDegree": "+0.00"}
+
+
+def test_the_gimbal_comes_before_the_flight():
+    pose = read_pose(photo(dji(**GIMBAL, FlightYawDegree="+42.80", RelativeAltitude="+40.10")))
+    assert (pose.heading_deg, pose.heading_source) == (44.2, "gimbal")
+    assert pose.altitude_m == 40.1
+
+
+def test_a_gimbal_of_all_zeros_is_no_reading():
+    pose = read_pose(photo(dji(**NO_GIMBAL, FlightYawDegree="-7.90")))
+    assert pose.heading_deg == pytest.approx(352.1)
+    assert pose.heading_source == "flight"
+
+
+def test_a_gimbal_that_faces_north_and_down_is_a_reading():
+    pose = read_pose(photo(dji(**NO_GIMBAL | {"GimbalPitchDegree": "-90.00"}, FlightYawDegree="+10.00")))
+    assert (pose.heading_deg, pose.heading_source) == (0.0, "gimbal")
+
+
+def test_yaw_and_pitch_of_zero_are_no_reading_whatever_the_roll_says():
+    xmp = dji(**NO_GIMBAL | {"GimbalRollDegree": "+0.10"}, FlightYawDegree="+152.10")
+    assert read_pose(photo(xmp)).heading_source == "flight"
+
+
+@pytest.mark.parametrize("roll", ["+180.00", "-180.00", "+179.60"])
+def test_a_gimbal_past_straight_down_is_upside_down(roll):
+    """The Euler angles (yaw 20, pitch -91, roll 0) and (200, -89, 180) are one attitude."""
+    xmp = dji(GimbalYawDegree="+200.00", GimbalPitchDegree="-89.00", GimbalRollDegree=roll)
+    assert read_pose(photo(xmp)).heading_deg == 20.0
+
+
+def test_zeros_without_a_flight_reading_are_unknown():
+    assert read_pose(photo(dji(**NO_GIMBAL))).heading_deg is None
+
+
+def test_elements_and_other_makers():
+    xmp = b"<a><drone-dji:FlightYawDegree>12.5</drone-dji:FlightYawDegree></a>"
+    assert read_pose(photo(xmp)).heading_deg == 12.5
+    pose = read_pose(photo(b'<rdf:Description Camera:Yaw="-25.5" Camera:Pitch="2.5"/>'))
+    assert (pose.heading_deg, pose.heading_source) == (334.5, "camera")
+    pose = read_pose(photo(exif=gps(t17=IFDRational(905, 10))))
+    assert (pose.heading_deg, pose.heading_source) == (90.5, "compass")
+
+
+@pytest.mark.parametrize(("orientation", "heading"), [(1, 100.0), (3, 280.0), (6, 10.0), (8, 190.0)])
+def test_the_heading_is_that_of_the_shown_top(orientation, heading):
+    """Orientation 6: the stored top is shown on the right, so the shown top faces 90° to the left of it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert read_pose(photo(dji(FlightYawDegree="100"), exif), orientation).heading_deg == heading
+
+
+@pytest.mark.parametrize("height", ["0.0", "-3.2", "nan", "high", "1e9"])
+def test_a_height_that_is_none_is_unknown(height):
+    assert read_pose(photo(dji(RelativeAltitude=height))).altitude_m is None
+
+
+@pytest.mark.parametrize(("size", "film_width"), [((160, 90), 36), ((90, 160), 36 * 90 / 160), ((100, 100), 36)])
+def test_field_of_view_from_the_35mm_focal_length(size, film_width):
+    pose = read_pose(photo(exif=focal(24), size=size))
+    assert math.tan(math.radians(pose.hfov_deg) / 2) * 24 * 2 == pytest.approx(film_width)
+
+
+def test_field_of_view_of_a_turned_photo_is_that_of_its_shown_width():
+    assert (
+        read_pose(photo(exif=focal(24, 6)), 6, (90, 160)).hfov_deg
+        == read_pose(photo(exif=focal(24), size=(90, 160))).hfov_deg
+    )
+
+
+def test_no_focal_length_no_field_of_view():
+    assert read_pose(photo(exif=focal(0))).hfov_deg is None
+
+
+def test_position():
+    lat, lon = read_pose(photo(exif=gps())).position
+    assert lat == pytest.approx(24 + 15 / 60 + 43.6774 / 3600)
+    assert lon == pytest.approx(120 + 43 / 60 + 12.749 / 3600)
+    lat, lon = read_pose(photo(exif=gps(lat_ref="S", lon_ref="W"))).position
+    assert lat < 0
+    assert lon < 0
+
+
+@pytest.mark.parametrize("lat", [(91.0, 0.0, 0.0), (1.0, 2.0), (1.0, IFDRational(1, 0), 2.0)])
+def test_an_impossible_position_is_unknown(lat):
+    assert read_pose(photo(exif=gps(lat=lat))).position is None
+
+
+@pytest.mark.parametrize(("ref", "sign"), [(b"\x00", 1), (b"\x01", -1)])
+def test_gps_altitude_is_above_or_below_the_sea(ref, sign):
+    pose = read_pose(photo(exif=gps(t5=ref, t6=IFDRational(3756, 10))))
+    assert (pose.gps_altitude_m, pose.altitude_m) == (sign * 375.6, None)
+
+
+def test_zero_zero_is_a_receiver_without_a_fix():
+    nowhere = (0.0, 0.0, 0.0)
+    assert read_pose(photo(exif=gps(lat=nowhere, lon=nowhere))).position is None
+
+
+def test_nothing_known():
+    assert read_pose(photo()) == Pose()
+
+
+@given(
+    xmp=st.binary(max_size=200), exif=st.binary(max_size=200), prefix=st.sampled_from([b"", b"Exif\0\0II*\0\x08\0\0\0"])
+)
+def test_garbage_never_raises(xmp, exif, prefix):
+    image = Image.new("RGB", (20, 20))
+    image.info |= {"xmp": xmp, "exif": prefix + exif}
+    assert isinstance(read_pose(image), Pose)
+
+
+def test_a_long_word_takes_no_long_time():
+    """Millions of letters without a colon; a pattern that starts anew at each would take hours."""
+    assert read_pose(photo(b"a" * 3_000_000)) == Pose()

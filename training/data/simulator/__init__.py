@@ -1,0 +1,1 @@
+"""Textures, scenes, the virtual drone over them, and the pairs that it makes."""

@@ -1,0 +1,91 @@
+"""Judging the encoder while it trains: the data set's tasks, or an even part of their queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config import Config
+from training.data.base import Dataset, Images, Task
+from training.evaluation.embed import TorchEmbedder
+from training.evaluation.evaluate import evaluate
+from training.evaluation.protocol import Subset
+from training.models.encoder import Encoder
+
+#: What goes into ``metrics.jsonl``, where the task has it; ``aerofix-train evaluate`` prints everything.
+METRICS = ("recall@1", "recall@5", "ap", "within_25m", "error_median_m")
+
+
+#: Images of a task that stay in memory between evaluations, as bytes: rendering or decoding them takes longest.
+KEEP_BYTES = 2**29
+
+
+class Validation:
+    """The tasks of a run, and when they are due.
+
+    Args:
+        dataset: has the tasks.
+        config: ``run.evaluate_every`` and ``run.evaluate_queries``.
+        steps: of the whole run; the last one is always due, unless nothing ever is.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config, steps: int) -> None:
+        self.config, self.steps = config, steps
+        self.every = config.run.evaluate_every
+        queries = config.run.evaluate_queries
+        self.tasks = [_kept(_some(task, queries)) for task in dataset.tasks()] if self.every else []
+
+    def due(self, step: int) -> bool:
+        """Whether this step ends with an evaluation."""
+        return self.every is not None and (step % self.every == 0 or step == self.steps)
+
+    def measure(self, encoder: Encoder) -> dict[str, float]:
+        """Metrics by ``task/metric``, in the full gallery; leaves the encoder in evaluation mode."""
+        model = self.config.model
+        embedder = TorchEmbedder(encoder.eval(), self.config.name, model.image_size, model.resize)
+        result = evaluate(embedder, self.tasks, dataset=self.config.data.dataset, gallery="full", quiet=True)
+        return {
+            f"{task}/{name}": outcome["full"]["metrics"][name]
+            for task, outcome in result["tasks"].items()
+            for name in METRICS
+            if name in outcome["full"]["metrics"]
+        }
+
+
+def _some(task: Task, count: int | None) -> Task:
+    """The task with at most ``count`` queries, evenly drawn."""
+    if count is None or count >= len(task.queries):
+        return task
+    rows = np.linspace(0, len(task.queries) - 1, count).round().astype(np.int64)
+    semis = None if task.semi_positives is None else [task.semi_positives[i] for i in rows]
+    return Task(task.name, Subset(task.queries, rows), task.gallery, [task.positives[i] for i in rows], semis)
+
+
+def _kept(task: Task) -> Task:
+    return replace(task, queries=_Kept(task.queries), gallery=_Kept(task.gallery))
+
+
+class _Kept:
+    """Images that are loaded once, as long as they fit ``KEEP_BYTES``."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.name, self.place, self.position = images.name, images.place, images.position
+        self._bytes: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def load(self, index: Sequence[int]) -> Tensor:
+        """Images ``[n, 3, S, S]``, 0 to 1, in steps of 1/255."""
+        missing = [i for i in index if i not in self._bytes]
+        if missing:
+            loaded = self.images.load(missing).mul(255).round().byte()
+            if loaded[0].numel() * len(self) > KEEP_BYTES:
+                return self.images.load(index)
+            self._bytes.update(zip(missing, loaded, strict=True))
+        return torch.stack([self._bytes[i] for i in index]).float() / 255

@@ -1,0 +1,1 @@
+"""Checkpoint → ONNX file, with the calibration of its confidence."""

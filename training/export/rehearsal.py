@@ -1,0 +1,195 @@
+"""Photos of held-out places, answered by the service itself: what a calibration of matches is fitted on.
+
+How many positions of a photo agree with a tile, and how far off the position is that they give, depends on how the
+service matches. So it is asked: tiles and photos are written as files, and the command ``aerofix`` is run on them, as
+its user would. Galleries of many sizes come from one, by search circles: scenes lie in a row on the equator, those of
+one folder side by side, because a real map is all of one kind of country.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from training.data.base import on_the_equator
+from training.data.simulator.pairs import PairSimulator, cut_tiles
+from training.data.simulator.scene import Scene
+from training.data.simulator.simulated import SimulatedConfig
+from training.data.simulator.textures import Texture
+from training.data.transforms import augment
+from training.errors import TrainingError
+from training.export.calibrate import OUTSIDE_SHARE, SCENE_TILE_SHARE, Floats, require_enough
+
+#: Metres between scenes: more than any scene is wide.
+SPACING_M = 1000.0
+PHOTOS_PER_SCENE = 2
+#: Search circles, each asked for as many photos: starting the command costs more than a dozen answers.
+GALLERIES, PHOTOS_PER_GALLERY = 40, 30
+#: Candidates of an answer that are looked at: as many as the service shows.
+CANDIDATES = 100
+#: Quality of the photos' JPEG, as cameras save them.
+JPEG_QUALITY = 85
+#: On the equator, of either axis.
+DEGREES_PER_M = float(on_the_equator(np.array([1.0]), np.array([0.0]))[0, 1])
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """M answers of known truth, with C candidates each; lengths in tile sides.
+
+    Attributes:
+        scores: ``[M, C]`` cosines; -inf where an answer has fewer candidates.
+        inliers: ``[M, C]`` agreeing positions; 0 for candidates that were not matched.
+        centres: ``[M, C, 2]`` of the candidates' tiles, east and north.
+        positions: ``[M, 2]`` what was answered.
+        truth: ``[M, 2]`` ground point at the photo's centre; NaN when its place was not in the circle.
+    """
+
+    scores: Floats
+    inliers: Floats
+    centres: Floats
+    positions: Floats
+    truth: Floats
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Held-out places as files in ``folder``.
+
+    Attributes:
+        truth_m: ``[P, 2]`` ground point at the centre of each photo, east and north along the row of scenes; NaN for a
+            photo of the sky.
+        scenes: number of places; photo p is of place ``p // PHOTOS_PER_SCENE``.
+        tile_side_m: ground side of the tiles.
+        seed: of the search circles.
+    """
+
+    folder: Path
+    truth_m: Floats
+    scenes: int
+    tile_side_m: float
+    seed: int
+
+    def rehearse(self, model: Path) -> Rehearsal:
+        """Let the service answer with a model; its tiles are embedded once, whatever the calibration.
+
+        Args:
+            model: the ONNX file. Its calibration must call nothing ``not_found``, or there is no position to judge.
+
+        Raises:
+            TrainingError: the service refuses the model.
+        """
+        gallery = self.folder / "held-out.gallery"
+        if not gallery.exists():
+            run_aerofix("gallery", "add", self.folder / "tiles.csv", "--gallery", gallery, "--model", model)
+        answers, truth = list[Any](), list[Floats]()
+        for middle_m, radius_m, photos in self._circles():
+            prior = f"--prior=0,{middle_m * DEGREES_PER_M:.9f},{radius_m:.1f}"
+            paths = [self.folder / f"photo{p}.jpg" for p in photos]
+            wanted = ("--json", "--no-exif", "--top-k", CANDIDATES, prior)
+            answers += json.loads(run_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model))
+            known = self.truth_m[photos]
+            truth.append(np.where(np.abs(known[:, :1] - middle_m) < radius_m, known, np.nan))
+        return _tabulate(answers, np.concatenate(truth), self.tile_side_m)
+
+    def _circles(self) -> Iterator[tuple[float, float, NDArray[np.int64]]]:
+        """Middle along the row and radius of search circles, in metres, and the photos to ask each for.
+
+        Circles hold 5 scenes to nearly all, evenly in the logarithm; ``OUTSIDE_SHARE`` of the photos are of others.
+        """
+        rng = np.random.default_rng(self.seed)
+        away = round(OUTSIDE_SHARE * PHOTOS_PER_GALLERY)
+        scene = np.arange(len(self.truth_m)) // PHOTOS_PER_SCENE
+        seen = ~np.isnan(self.truth_m[:, 0])
+        for _ in range(GALLERIES):
+            size = int(np.exp(rng.uniform(np.log(5), np.log(self.scenes * (1 - OUTSIDE_SHARE)))))
+            first = int(rng.integers(self.scenes - size + 1))
+            inside = (scene >= first) & (scene < first + size)
+            some = rng.permutation(np.flatnonzero(inside & seen))[: PHOTOS_PER_GALLERY - away]
+            others = rng.permutation(np.flatnonzero(~inside & seen))[:away]
+            yield (first + (size - 1) / 2) * SPACING_M, size / 2 * SPACING_M, np.concatenate((some, others))
+
+
+def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *, image_size: int, seed: int) -> Stage:
+    """Render nine half-overlapping tiles of each texture and photos that look at them.
+
+    Args:
+        folder: to write to, as ``tiles.csv``, ``tile….png`` and ``photo….jpg``.
+        textures: held-out places.
+        data: how the drone flies over them.
+        image_size: side of tiles and photos, px.
+        seed: of views and, later, search circles.
+
+    Raises:
+        TrainingError: there are too few textures.
+    """
+    require_enough(textures)
+    simulator = PairSimulator(sorted(textures, key=lambda t: t.group), data, image_size, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    truth = list[Floats]()
+    with (folder / "tiles.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "lat", "lon", "gsd_m"))
+        for i in range(len(textures)):
+            scene = simulator.scenes(torch.tensor([i]), SCENE_TILE_SHARE, generator)
+            rows.writerows(write_tiles(folder, i, scene, data.tile_side_m, image_size, generator))
+            for _ in range(PHOTOS_PER_SCENE):
+                target = (torch.rand(1, 2, generator=generator) - 0.5) * data.tile_side_m
+                view = simulator.photos(scene, target, generator)
+                save_image(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
+                truth.append(view.centre[0, :2].double().numpy() + np.array((i * SPACING_M, 0.0)))
+    return Stage(folder, np.array(truth), len(textures), data.tile_side_m, seed)
+
+
+def write_tiles(
+    folder: Path, number: int, scene: Scene, tile_side_m: float, image_size: int, generator: torch.Generator
+) -> list[tuple[str, str, str, float]]:
+    """Render the nine half-overlapping tiles of scene ``number`` of the row; returns file, lat, lon and gsd of each."""
+    steps = torch.tensor([-0.5, 0.0, 0.5]) * tile_side_m
+    rows = []
+    for k, centre in enumerate(torch.cartesian_prod(steps, steps)):  # east and north
+        name, tile = f"tile{number}_{k}.png", cut_tiles(scene, centre[None], tile_side_m, image_size)
+        save_image(augment(tile, generator, strength=0.3), folder / name)
+        east_m, north_m = centre.double().numpy()[:, None]
+        ((lat, lon),) = on_the_equator(east_m + number * SPACING_M, north_m)
+        rows.append((name, f"{lat:.9f}", f"{lon:.9f}", tile_side_m / image_size))
+    return rows
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write one picture ``[1, 3, H, W]``, 0 to 1, as PNG or as a camera's JPEG."""
+    pixels = image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
+
+
+def _tabulate(answers: list[dict[str, Any]], truth_m: Floats, side_m: float) -> Rehearsal:
+    shape = (len(answers), CANDIDATES)
+    scores, inliers, centres = np.full(shape, -np.inf), np.zeros(shape), np.zeros((*shape, 2))
+    for row, answer in enumerate(answers):
+        for column, candidate in enumerate(answer["candidates"]):
+            scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
+            centres[row, column] = candidate["tile"]["lon"], candidate["tile"]["lat"]
+    positions = np.array([(answer["position"]["lon"], answer["position"]["lat"]) for answer in answers])
+    sides = DEGREES_PER_M * side_m
+    return Rehearsal(scores, inliers, centres / sides, positions / sides, truth_m / side_m)
+
+
+def run_aerofix(*arguments: object) -> str:
+    """Run the command; exit codes 0 (located) and 3 (not located) are answers."""
+    command = [sys.executable, "-m", "service.cli.main", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  # our own command
+    if done.returncode not in {0, 3}:
+        raise TrainingError(f"aerofix {arguments[0]} failed on the exported model: {done.stderr.strip()}")
+    return done.stdout
