@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Float32, whatever autocast made of it, or float64 where it already is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 @dataclass(frozen=True)
 class Batch:
     """``B`` pairs of different places: a drone photo and a map tile that shows its place.

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from training.batch import Batch, Features
+from training.batch import Batch, Features, full_precision
 from training.checkpoint import State
 from training.config import OptimConfig
 from training.distributed import World, gather_rows, sum_gradients
@@ -93,7 +93,7 @@ def backward(
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.float().requires_grad_()
+    return full_precision(tensor).requires_grad_()
 
 
 def _own_gradients(by_view: dict[str, Features], rows: int, world: World) -> list[Tensor]:

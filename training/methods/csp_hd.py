@@ -18,11 +18,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from training.batch import Batch, Features
+from training.batch import Batch, Features, full_precision
 from training.errors import TrainingError
 from training.methods.base import Method, ModelShape
 from training.methods.losses import (
-    full_precision,
     kl_with_temperature,
     masked_mean,
     pairwise_distances,

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from training.batch import full_precision
+
 Distance = Literal["euclidean", "squared", "cosine"]
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Float32, or float64 where it already is."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def info_nce(query: Tensor, reference: Tensor, scale: Tensor, *, label_smoothing: float | Tensor = 0.0) -> Tensor:

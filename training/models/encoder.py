@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from training.batch import Features
+from training.batch import Features, full_precision
 from training.config import ModelConfig
 from training.errors import TrainingError
 from training.models.heads import AttentionGeM, DenseHead, GeM
@@ -92,7 +92,7 @@ class Encoder(nn.Module):
 
     def embed(self, maps: Tensor) -> Tensor:
         """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length."""
-        return F.normalize(self.project(self.pool(maps).float()), dim=-1)
+        return F.normalize(self.project(full_precision(self.pool(maps))), dim=-1)
 
     def train(self, mode: bool = True) -> Encoder:
         """Training mode, except for batch statistics: batches of mixed views are too small and too odd to trust."""
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         return self
 
     def _normalised(self, image: Tensor) -> Tensor:
-        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
     def _dense_head(self) -> DenseHead | XFeat | None:
         config = self.config
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         """Descriptors that do not come from the backbone."""
         if not isinstance(self.dense, XFeat):
             return None
-        return F.normalize(self.dense(image.permute(0, 3, 1, 2).float()), dim=1)
+        return F.normalize(self.dense(image.permute(0, 3, 1, 2).to(self.mean.dtype)), dim=1)
 
     @property
     def _finest(self) -> int:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from training.batch import full_precision
+
 #: GeM starts between mean (1) and max pooling (∞); 3 is the value of its paper (Radenović et al., 2018).
 GEM_P = 3.0
 
@@ -79,7 +81,7 @@ class DenseHead(nn.Module):
         *finer, joined = [lateral(maps) for lateral, maps in zip(self.laterals, stages, strict=True)]
         for lateral in reversed(finer):
             joined = lateral + F.interpolate(joined, lateral.shape[2:], mode="nearest")
-        return F.normalize(self.smooth(joined).float(), dim=1)
+        return F.normalize(full_precision(self.smooth(joined)), dim=1)
 
 
 class HeatmapDecoder(nn.Module):

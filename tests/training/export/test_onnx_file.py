@@ -8,10 +8,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from training.export import onnx_file as export
 from training.checkpoint import load_encoder
 from training.config import Config, parse_config
 from training.errors import TrainingError
+from training.export import onnx_file as export
 from training.export.calibrate import untrained_calibration
 from training.export.onnx_file import export_checkpoint, weights_sha256, write_onnx
 from training.models.encoder import Encoder
