@@ -3,12 +3,13 @@
 import asyncio
 import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -52,3 +53,49 @@ class Threads:
     def close(self) -> None:
         """Drop what waits; what has begun ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Closable(Protocol):
+    """Something that is to be closed, such as an open map."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+Thing = TypeVar("Thing", bound=Closable)
+
+
+class Shared(Generic[Thing]):
+    """Something that threads use one at a time, and that is never closed while one of them does.
+
+    GDAL takes the process with it when a file is closed under a thread that reads it. A task that is cancelled, as all
+    are by Ctrl-C, gives up waiting for its thread, but the thread goes on.
+
+    Args:
+        thing: is closed by :meth:`close`, and used by nobody else.
+    """
+
+    def __init__(self, thing: Thing) -> None:
+        self.thing = thing
+        self._in_use = threading.Lock()
+        self._closed = False
+
+    async def use(self, work: Callable[[Thing], Result]) -> Result:
+        """Do work in a thread, when no other does.
+
+        Raises:
+            ValueError: it was closed before the work's turn.
+        """
+        return await asyncio.to_thread(self._use, work)
+
+    def close(self) -> None:
+        """Close it, once the work that has begun has ended; work that waits for its turn fails."""
+        with self._in_use:
+            self._closed = True
+            self.thing.close()
+
+    def _use(self, work: Callable[[Thing], Result]) -> Result:
+        with self._in_use:
+            if self._closed:
+                raise ValueError("it is closed")
+            return work(self.thing)

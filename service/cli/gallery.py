@@ -1,10 +1,10 @@
 """``aerofix gallery``: fill the map that photos are looked up in, look into it, copy it, embed it again."""
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from service.errors import AerofixError, SourceUnreadable
 from service.maps.map_tiles import OVERLAP, TILE_SIZE_M, Cut
 from service.maps.sources import open_tiles
 from service.maps.tile_source import SourceTile, TileSource
+from service.threads import Shared
 
 TILES_PER_REQUEST = 16  # one batch of the encoder
 TILES_PER_PAGE = 1000
@@ -71,9 +72,10 @@ async def add(
     async with reach(url, gallery, model, device, must_exist=False) as client:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
             for path in sources:
-                with closing(open_tiles(path, cut, corners)) as source:
-                    task = progress.add_task(path.name or str(path), total=len(source))
-                    for places in _batches(len(source)):
+                with closing(Shared(open_tiles(path, cut, corners))) as source:
+                    places_in_all = len(source.thing)
+                    task = progress.add_task(path.name or str(path), total=places_in_all)
+                    for places in _batches(places_in_all):
                         totals.update(await _add(client, source, places))
                         progress.advance(task, len(places))
         count = (await client.gallery())["count"]
@@ -83,18 +85,18 @@ async def add(
     return 1 if totals["failed"] else 0
 
 
-async def _add(client: Client, source: TileSource, places: Sequence[int]) -> Counter[str]:
+async def _add(client: Client, source: Shared[TileSource], places: Sequence[int]) -> Counter[str]:
     """Send one request's worth of tiles; says what is wrong with those that fail."""
     totals: Counter[str] = Counter()
     tiles: list[SourceTile] = []
     for i in places:
         try:
-            tile = await asyncio.to_thread(source.read, i)
+            tile = await source.use(partial(_read, place=i))
         except SourceUnreadable:
             raise
         except AerofixError as error:
             totals["failed"] += 1
-            err.print(f"{source.label(i)}: {error.detail}", markup=False)
+            err.print(f"{source.thing.label(i)}: {error.detail}", markup=False)
             continue
         if tile is None:
             totals["skipped"] += 1
@@ -228,6 +230,10 @@ def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: Device
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _read(source: TileSource, place: int) -> SourceTile | None:
+    return source.read(place)
 
 
 def _batches(count: int) -> Iterator[range]:

@@ -1,6 +1,11 @@
 """``aerofix``: serve, localize photos, look after the installation; ``cli_gallery`` looks after the map."""
 
 import json
+import logging
+import os
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,5 +150,23 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def main() -> None:
+    """Run ``aerofix`` and end the process with the command's exit code.
+
+    A thread that is inside the model when the interpreter ends under it takes the process with it (``terminate called
+    without an active exception``). Such threads are daemons, for they may hang; with one left, the interpreter is not
+    taken down piece by piece.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        if not any(thread.daemon for thread in threading.enumerate()):
+            raise
+        logging.shutdown()
+        with suppress(OSError):  # whoever read the output has gone
+            sys.stdout.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from service.importing.tiles import TileMaker
 from service.maps.map_tiles import Cut
 from service.maps.sources import open_upload
 from service.maps.tile_source import SourceTile, TileSource
+from service.threads import Shared
 
 log = logging.getLogger(__name__)
 
@@ -174,9 +176,10 @@ class Importer:
         """Import what is left of a source. Returns why it ended early, None at its end or when the service stops."""
         try:
             await asyncio.to_thread(self._gallery.imports.start, job.id)
-            with closing(await asyncio.to_thread(self._open, job.id, job.name, Cut(**job.options))) as source:
-                await asyncio.to_thread(self._gallery.imports.begin, job.id, len(source))
-                first = job.done if len(source) == job.total else 0
+            opened = await asyncio.to_thread(self._open, job.id, job.name, Cut(**job.options))
+            with closing(Shared(opened)) as source:
+                await asyncio.to_thread(self._gallery.imports.begin, job.id, len(opened))
+                first = job.done if len(opened) == job.total else 0
                 self._pace = (job.id, time.monotonic(), first)
                 await self._steps(job.id, source, first)
         except (ImportStopped, *_PASSES):
@@ -190,16 +193,16 @@ class Importer:
             await asyncio.to_thread(self._gallery.imports.outlived, job.id)
         return None
 
-    async def _steps(self, import_id: str, source: TileSource, first: int) -> None:
+    async def _steps(self, import_id: str, source: Shared[TileSource], first: int) -> None:
         """Read, embed and store the places from ``first`` on: a step is read while others are embedded and stored."""
-        reading = asyncio.Lock()  # one thread at a time, in order
+        reading = asyncio.Lock()  # in order
 
         async def prepare(start: int) -> list[NewTile | AerofixError | None]:
             async with reading:
-                read = await asyncio.to_thread(_read, source, start, lambda: self._closing)
+                read = await source.use(partial(_read, start=start, is_closing=lambda: self._closing))
             return await asyncio.gather(*map(self._make, read))
 
-        starts = iter(range(first, len(source), PLACES_PER_STEP))
+        starts = iter(range(first, len(source.thing), PLACES_PER_STEP))
         ahead = deque(asyncio.create_task(prepare(start)) for start in islice(starts, STEPS_AT_ONCE))
         done = first
         try:
@@ -207,7 +210,7 @@ class Importer:
                 made = await ahead.popleft()
                 if (start := next(starts, None)) is not None:
                     ahead.append(asyncio.create_task(prepare(start)))
-                labels = (source.label(done + i) for i in range(len(made)))
+                labels = (source.thing.label(done + i) for i in range(len(made)))
                 troubles = [
                     Trouble.of(each, label)
                     for each, label in zip(made, labels, strict=True)
@@ -218,7 +221,7 @@ class Importer:
                 await asyncio.to_thread(self._gallery.upsert, tiles, Step(import_id, done, made.count(None), troubles))
                 self._waits_for.pop(import_id, None)
         finally:
-            await asyncio.gather(*ahead, return_exceptions=True)  # they read the source, which is closed next
+            await asyncio.gather(*ahead, return_exceptions=True)
 
     async def _make(self, read: SourceTile | AerofixError | None) -> NewTile | AerofixError | None:
         """A tile, or what is wrong with it; waits for as long as photos need the encoder: they go first."""

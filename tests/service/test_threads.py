@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from service.threads import Threads, cores
+from service.threads import Shared, Threads, cores
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,39 @@ async def test_no_more_runs_at_once_than_there_are_threads_and_first_come_is_fir
     assert await asyncio.gather(*tasks, return_exceptions=True)
     assert sorted(begun) == [0, 1, 3, 4, 5]
     threads.close()
+
+
+class Readable:
+    """Says what is done with it, and whether it was closed while it was read."""
+
+    def __init__(self):
+        self.gate, self.begun, self.is_read, self.seen = threading.Event(), threading.Event(), False, []
+
+    def read(self):
+        self.is_read = True
+        self.begun.set()
+        self.gate.wait(30)
+        self.is_read = False
+        self.seen.append("read")
+
+    def close(self):
+        self.seen.append("closed while read" if self.is_read else "closed")
+
+
+async def test_what_is_shared_is_closed_when_its_reader_has_ended_although_nobody_waits_for_that_one():
+    thing = Readable()
+    shared = Shared(thing)
+    reader = asyncio.create_task(shared.use(Readable.read))
+    await asyncio.to_thread(thing.begun.wait, 30)
+    reader.cancel()
+    await asyncio.wait([reader])
+    late = asyncio.create_task(shared.use(Readable.read))
+    closing = threading.Thread(target=shared.close)
+    closing.start()
+    assert thing.seen == []
+    thing.gate.set()
+    await asyncio.to_thread(closing.join, 30)
+    await asyncio.wait([late])
+    assert thing.seen in (["read", "closed"], ["read", "read", "closed"])  # whoever was first at the door
+    with pytest.raises(ValueError, match="closed"):
+        await shared.use(Readable.read)
