@@ -1,26 +1,35 @@
-"""What a photo's EXIF and XMP say about the camera: heading, height, field of view, position.
+"""What a photo's EXIF and XMP say about the camera: attitude, height, field of view, position.
 
-Drone makers write XMP attributes such as ``drone-dji:GimbalYawDegree="+44.20"``. They are found by name with a regular
-expression: it reads both the attribute and the element form, in a time that grows no faster than the text.
+Every maker's angles end in one rotation matrix (``service/camera/attitude.py``). Which names they write, and in which
+convention, is from public documentation and files:
+
+* DJI, newer Autel: ``drone-dji:GimbalYawDegree`` … or ``drone:GimbalYawDegree`` …, against the world, pitch -90 down.
+* Skydio: the structure ``drone-skydio:CameraOrientationNED``, likewise. Its twin ``CameraOrientationFLU`` is measured
+  from where the drone took off.
+* Parrot: ``drone-parrot:CameraYawDegree`` …, likewise, pitch -90 down.
+* Pix4D, senseFly, older Autel: ``Camera:Yaw`` …, angles of the aircraft that has the camera in its floor, 0 down.
 """
 
-import math
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
-HeadingSource = Literal["gimbal", "flight", "camera", "compass"]
+from service.camera.attitude import Attitude
+from service.imaging.lens import LensSource, read_lens
+from service.imaging.xmp import Values, number, read_structure, read_xmp
 
-# 35 mm film is 36 mm wide, and FocalLengthIn35mmFilm is read as if the photo's longer side spanned that width. CIPA
-# defines the equivalent by the diagonal (43.3 mm); for 3:2 the two agree, for 4:3 this is 4 % wide of it, for 16:9 5 %.
-FILM_WIDTH_MM = 36.0
+HeadingSource = Literal["gimbal", "flight", "camera", "compass"]
 
 MAX_ALTITUDE_M = 20_000.0  # the form's own limit; what metadata says beyond it is garbage
 
-# Degrees from the stored image's top edge to the shown one's, clockwise, for the rotations in EXIF Orientation.
-_SHOWN_TOP = {3: 180.0, 6: -90.0, 8: 90.0}
+_GIMBALS = ("drone-dji:Gimbal{}Degree", "drone:Gimbal{}Degree", "drone-parrot:Camera{}Degree")
+_HEIGHTS = (
+    "drone-dji:RelativeAltitude",
+    "drone:RelativeAltitude",
+    "drone-skydio:RelativeAltitude",
+    "Camera:AboveGroundAltitude",
+)
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,23 @@ class Pose:
     """What is known of the camera when the photo was taken; None where nothing is.
 
     Attributes:
+        attitude: of the photo as it is shown, when pitch and roll are known too.
         heading_deg: compass direction of the shown photo's top edge, in [0, 360), 0 = north.
         heading_source: which reading the heading comes from.
         altitude_m: height above the take-off point, the best guess at the height above ground.
         gps_altitude_m: height above sea level, which says nothing about the ground without the ground's own.
         hfov_deg: angle that the shown photo's width covers.
+        lens_source: which reading the field of view comes from.
         position: ``(lat, lon)`` of the camera.
     """
 
+    attitude: Attitude | None = None
     heading_deg: float | None = None
     heading_source: HeadingSource | None = None
     altitude_m: float | None = None
     gps_altitude_m: float | None = None
     hfov_deg: float | None = None
+    lens_source: LensSource | None = None
     position: tuple[float, float] | None = None
 
 
@@ -59,63 +72,82 @@ def read_pose(image: Image.Image, orientation: int = 1, size: tuple[int, int] | 
         details, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
     except Exception:  # Pillow raises whatever the bytes lead it to
         details, gps = {}, {}
-    xmp = _xmp(image)
-    heading, source = _heading(xmp, gps)
-    if heading is not None:
-        heading = (heading + _SHOWN_TOP.get(orientation, 0.0)) % 360.0
-    altitude = _number(xmp.get("RelativeAltitude"))
+    text, xmp = read_xmp(image.info.get("xmp") or b"")
+    attitude, source = _attitude(text, xmp)
+    if attitude is None:
+        yaw, source = _heading(xmp, gps)
+        level = (
+            None if yaw is None else Attitude.of_angles(yaw).shown(orientation)
+        )  # of unknown pitch: only its heading counts
+    else:
+        level = attitude = attitude.shown(orientation)
+    hfov, lens = read_lens(text, xmp, details, size or image.size)
     return Pose(
-        heading_deg=heading,
+        attitude=attitude,
+        heading_deg=None if level is None else level.heading_deg,
         heading_source=source,
-        altitude_m=altitude if altitude is not None and 0 < altitude <= MAX_ALTITUDE_M else None,
+        altitude_m=_height_m(xmp),
         gps_altitude_m=_gps_altitude_m(gps),
-        hfov_deg=_hfov_deg(details.get(ExifTags.Base.FocalLengthIn35mmFilm), *(size or image.size)),
+        hfov_deg=hfov,
+        lens_source=lens,
         position=_position(gps),
     )
 
 
-def _xmp(image: Image.Image) -> dict[str, str]:
-    """Values by local name; the first of a name wins."""
-    raw = image.info.get("xmp") or b""
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-    pairs = re.findall(r"""(?<=[\w-]):(\w+)(?:\s*=\s*["']([^"'<]{1,40})["']|>([^<]{1,40})<)""", text)
-    return {name: attribute or element for name, attribute, element in reversed(pairs)}
-
-
-def _heading(xmp: dict[str, str], gps: dict[int, Any]) -> tuple[float | None, HeadingSource | None]:
-    """The camera's own yaw if it is known, else the aircraft's, else that of an external camera or compass.
+def _attitude(text: str, xmp: Values) -> tuple[Attitude | None, HeadingSource | None]:
+    """The camera's own attitude, where yaw and pitch are written; a roll that is not written is 0.
 
     Some drones, a DJI Mini 2 among them, write a gimbal yaw and pitch of exactly 0 in every photo. That would be a
-    camera looking at the horizon, due north to a hundredth of a degree: it means "no reading". A gimbal that has swung
-    past straight down is written as rolled by 180° with its yaw reversed; the top edge then faces the other way.
+    camera looking at the horizon, due north to a hundredth of a degree: it means "no reading".
     """
-    yaw, pitch, roll = (_number(xmp.get(f"Gimbal{axis}Degree")) for axis in ("Yaw", "Pitch", "Roll"))
-    if yaw is not None and (yaw or pitch):
-        return yaw + (180.0 if roll is not None and 90 < abs(roll) < 270 else 0.0), "gimbal"
-    if (yaw := _number(xmp.get("FlightYawDegree"))) is not None:
-        return yaw, "flight"
-    if (yaw := _number(xmp.get("Yaw"))) is not None:  # Pix4D's Camera:Yaw, written by Parrot and senseFly
-        return yaw, "camera"
-    if (yaw := _number(gps.get(ExifTags.GPS.GPSImgDirection))) is not None:
+    skydio = read_structure(text, "drone-skydio:CameraOrientationNED")
+    gimbals = [_angles(skydio, "drone-skydio:{}"), *(_angles(xmp, name) for name in _GIMBALS)]
+    for yaw, pitch, roll in gimbals:
+        if yaw is not None and pitch is not None and (yaw or pitch):
+            return Attitude.of_angles(yaw, pitch, roll or 0.0), "gimbal"
+    yaw, pitch, roll = _angles(xmp, "Camera:{}")
+    if yaw is not None and pitch is not None:
+        of_angles = Attitude.of_angles if pitch < -45 else Attitude.of_nadir_angles  # nobody films what lies behind
+        return of_angles(yaw, pitch, roll or 0.0), "camera"
+    return None, None
+
+
+def _heading(xmp: Values, gps: dict[int, Any]) -> tuple[float | None, HeadingSource | None]:
+    """A heading alone: the camera's or the aircraft's yaw, or that of an external camera or compass."""
+    names: tuple[tuple[str, HeadingSource], ...] = (
+        ("drone-parrot:CameraYawDegree", "gimbal"),
+        ("drone-dji:FlightYawDegree", "flight"),
+        ("drone:FlightYawDegree", "flight"),
+        ("drone-parrot:DroneYawDegree", "flight"),
+        ("Camera:Yaw", "camera"),
+    )
+    for name, source in names:
+        if (yaw := number(xmp.get(name))) is not None:
+            return yaw, source
+    if (yaw := number(gps.get(ExifTags.GPS.GPSImgDirection))) is not None:
         return yaw, "compass"
     return None, None
 
 
+def _angles(values: Values, name: str) -> tuple[float | None, float | None, float | None]:
+    yaw, pitch, roll = (number(values.get(name.format(axis))) for axis in ("Yaw", "Pitch", "Roll"))
+    return yaw, pitch, roll
+
+
+def _height_m(xmp: Values) -> float | None:
+    for name in _HEIGHTS:
+        height = number(xmp.get(name))
+        if height is not None and 0 < height <= MAX_ALTITUDE_M:
+            return height
+    return None
+
+
 def _gps_altitude_m(gps: dict[int, Any]) -> float | None:
     """Metres above sea level; ``GPSAltitudeRef`` 1 means below (EXIF 2.32, section 4.6.6)."""
-    altitude = _number(gps.get(ExifTags.GPS.GPSAltitude))
+    altitude = number(gps.get(ExifTags.GPS.GPSAltitude))
     if altitude is None or abs(altitude) > MAX_ALTITUDE_M:
         return None
     return -altitude if gps.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01") else altitude
-
-
-def _hfov_deg(focal_35mm: Any, width: int, height: int) -> float | None:
-    """Pinhole camera: tan(hfov / 2) = half the width on film over the focal length."""
-    focal = _number(focal_35mm)
-    if focal is None or focal <= 0:
-        return None
-    film_width = FILM_WIDTH_MM * width / max(width, height)
-    return math.degrees(2 * math.atan(film_width / (2 * focal)))
 
 
 def _position(gps: dict[int, Any]) -> tuple[float, float] | None:
@@ -129,17 +161,8 @@ def _position(gps: dict[int, Any]) -> tuple[float, float] | None:
 def _degrees(dms: Any, ref: Any, negative: str) -> float | None:
     if not isinstance(dms, tuple) or len(dms) != 3:
         return None
-    degrees, minutes, seconds = map(_number, dms)
+    degrees, minutes, seconds = map(number, dms)
     if degrees is None or minutes is None or seconds is None:
         return None
     value = degrees + minutes / 60 + seconds / 3600
     return -value if str(ref).upper().startswith(negative) else value
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,20 +29,14 @@ def gps(lat=(24.0, 15.0, 43.6774), lat_ref="N", lon=(120.0, 43.0, 12.749), lon_r
     return exif
 
 
-def focal(mm, orientation=1):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif.get_ifd(0x8769)[0xA405] = mm
-    return exif
-
-
 GIMBAL = {"GimbalYawDegree": "+44.20", "GimbalPitchDegree": "-89.90", "GimbalRollDegree": "+0.00"}
 NO_GIMBAL = {"GimbalYawDegree": "+0.00", "GimbalPitchDegree": "+0.00", "GimbalRollDegree": "+0.00"}
 
 
 def test_the_gimbal_comes_before_the_flight():
     pose = read_pose(photo(dji(**GIMBAL, FlightYawDegree="+42.80", RelativeAltitude="+40.10")))
-    assert (pose.heading_deg, pose.heading_source) == (44.2, "gimbal")
+    assert (pose.heading_deg, pose.heading_source) == (pytest.approx(44.2), "gimbal")
+    assert pose.attitude.pitch_deg == pytest.approx(-89.9)
     assert pose.altitude_m == 40.1
 
 
@@ -56,7 +48,7 @@ def test_a_gimbal_of_all_zeros_is_no_reading():
 
 def test_a_gimbal_that_faces_north_and_down_is_a_reading():
     pose = read_pose(photo(dji(**NO_GIMBAL | {"GimbalPitchDegree": "-90.00"}, FlightYawDegree="+10.00")))
-    assert (pose.heading_deg, pose.heading_source) == (0.0, "gimbal")
+    assert (pose.heading_deg, pose.heading_source) == (pytest.approx(0.0, abs=1e-9), "gimbal")
 
 
 def test_yaw_and_pitch_of_zero_are_no_reading_whatever_the_roll_says():
@@ -68,20 +60,87 @@ def test_yaw_and_pitch_of_zero_are_no_reading_whatever_the_roll_says():
 def test_a_gimbal_past_straight_down_is_upside_down(roll):
     """The Euler angles (yaw 20, pitch -91, roll 0) and (200, -89, 180) are one attitude."""
     xmp = dji(GimbalYawDegree="+200.00", GimbalPitchDegree="-89.00", GimbalRollDegree=roll)
-    assert read_pose(photo(xmp)).heading_deg == 20.0
+    pose = read_pose(photo(xmp))
+    assert pose.heading_deg == pytest.approx(20.0, abs=0.5)
+    assert pose.attitude.pitch_deg == pytest.approx(-89.0, abs=0.01)
 
 
 def test_zeros_without_a_flight_reading_are_unknown():
     assert read_pose(photo(dji(**NO_GIMBAL))).heading_deg is None
 
 
-def test_elements_and_other_makers():
+def skydio(form):
+    """A photo of a Skydio: angles from where it took off stand before those of the compass."""
+    frames = {"FLU": ("1.2", "89.5", "-31.4"), "NED": ("0.0", "-60.0", "118.0")}
+    if form == "elements":
+        inside = "".join(
+            f'<drone-skydio:CameraOrientation{frame} rdf:parseType="Resource">'
+            + "".join(f"<drone-skydio:{n}>{v}</drone-skydio:{n}>" for n, v in zip(AXES, angles, strict=True))
+            + f"</drone-skydio:CameraOrientation{frame}>"
+            for frame, angles in frames.items()
+        )
+    else:
+        inside = "".join(
+            f"<drone-skydio:CameraOrientation{frame} "
+            + " ".join(f'drone-skydio:{n}="{v}"' for n, v in zip(AXES, angles, strict=True))
+            + "/>"
+            for frame, angles in frames.items()
+        )
+    return f"<rdf:Description>{inside}<drone-skydio:RelativeAltitude>88.5</drone-skydio:RelativeAltitude>".encode()
+
+
+AXES = ("Roll", "Pitch", "Yaw")
+PARROT = b"""<d><drone-parrot:CameraRollDegree>0.0</drone-parrot:CameraRollDegree>
+<drone-parrot:CameraPitchDegree>-60.0</drone-parrot:CameraPitchDegree>
+<drone-parrot:CameraYawDegree>118.0</drone-parrot:CameraYawDegree>
+<drone-parrot:DroneYawDegree>120.5</drone-parrot:DroneYawDegree>
+<Camera:Yaw>118000/1000</Camera:Yaw><Camera:AboveGroundAltitude>88500/1000</Camera:AboveGroundAltitude></d>"""
+GIMBAL_60 = {"GimbalYawDegree": "+118.00", "GimbalPitchDegree": "-60.00", "GimbalRollDegree": "+0.00"}
+MAKERS = {
+    "DJI": dji(**GIMBAL_60, RelativeAltitude="+88.50", FlightYawDegree="+120.50"),
+    "DJI, past straight down": dji(
+        GimbalYawDegree="298", GimbalPitchDegree="-120", GimbalRollDegree="180", RelativeAltitude="88.5"
+    ),
+    "Autel": dji(**GIMBAL_60, RelativeAltitude="+88.50").replace(b"drone-dji:", b"drone:"),
+    "Autel, older": b'<d Camera:Pitch="30.0" Camera:Roll="0" Camera:Yaw="118.0" Camera:AboveGroundAltitude="88.5"/>',
+    "Skydio": skydio("elements"),
+    "Skydio, older": skydio("attributes"),
+    "Parrot": PARROT,
+    "senseFly": b'<d Camera:Yaw="118" Camera:Pitch="30" Camera:Roll="0"><Camera:AboveGroundAltitude>88.5</d>',
+    "Pix4D, rationals": b"""<d Camera:Yaw="11800/100" Camera:Pitch="300/10" Camera:Roll="0/1"
+        Camera:AboveGroundAltitude="177/2"/>""",
+    "straight down as -90": b'<d Camera:Yaw="118" Camera:Pitch="-60" Camera:AboveGroundAltitude="88.5"/>',
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_makers(maker):
+    """All of them stand for one camera: it looks to 118 degrees, 60 below the horizon, from 88.5 m."""
+    pose = read_pose(photo(MAKERS[maker]))
+    heading, pitch, roll = pose.attitude.angles_deg
+    assert (heading, pitch, roll) == (pytest.approx(118), pytest.approx(-60), pytest.approx(0, abs=1e-9))
+    assert pose.heading_deg == pytest.approx(118)
+    assert pose.altitude_m == 88.5
+
+
+def test_a_heading_alone():
     xmp = b"<a><drone-dji:FlightYawDegree>12.5</drone-dji:FlightYawDegree></a>"
-    assert read_pose(photo(xmp)).heading_deg == 12.5
-    pose = read_pose(photo(b'<rdf:Description Camera:Yaw="-25.5" Camera:Pitch="2.5"/>'))
-    assert (pose.heading_deg, pose.heading_source) == (334.5, "camera")
+    assert read_pose(photo(xmp)).heading_deg == pytest.approx(12.5)
+    pose = read_pose(photo(b'<rdf:Description Camera:Yaw="-25.5"/>'))
+    assert (pose.heading_deg, pose.heading_source) == (pytest.approx(334.5), "camera")
     pose = read_pose(photo(exif=gps(t17=IFDRational(905, 10))))
-    assert (pose.heading_deg, pose.heading_source) == (90.5, "compass")
+    assert (pose.heading_deg, pose.heading_source) == (pytest.approx(90.5), "compass")
+    assert pose.attitude is None
+
+
+def test_a_skydio_without_the_compass_frame_has_no_heading():
+    before, _, _ = skydio("elements").partition(b"<drone-skydio:CameraOrientationNED")
+    assert read_pose(photo(before)).heading_deg is None
+
+
+def test_only_the_start_of_a_long_packet_is_read():
+    assert read_pose(photo(dji(**GIMBAL) + b" " * 300_000)).heading_deg == pytest.approx(44.2)
+    assert read_pose(photo(b" " * 300_000 + dji(**GIMBAL))) == Pose()
 
 
 @pytest.mark.parametrize(("orientation", "heading"), [(1, 100.0), (3, 280.0), (6, 10.0), (8, 190.0)])
@@ -89,29 +148,12 @@ def test_the_heading_is_that_of_the_shown_top(orientation, heading):
     """Orientation 6: the stored top is shown on the right, so the shown top faces 90° to the left of it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert read_pose(photo(dji(FlightYawDegree="100"), exif), orientation).heading_deg == heading
+    assert read_pose(photo(dji(FlightYawDegree="100"), exif), orientation).heading_deg == pytest.approx(heading)
 
 
 @pytest.mark.parametrize("height", ["0.0", "-3.2", "nan", "high", "1e9"])
 def test_a_height_that_is_none_is_unknown(height):
     assert read_pose(photo(dji(RelativeAltitude=height))).altitude_m is None
-
-
-@pytest.mark.parametrize(("size", "film_width"), [((160, 90), 36), ((90, 160), 36 * 90 / 160), ((100, 100), 36)])
-def test_field_of_view_from_the_35mm_focal_length(size, film_width):
-    pose = read_pose(photo(exif=focal(24), size=size))
-    assert math.tan(math.radians(pose.hfov_deg) / 2) * 24 * 2 == pytest.approx(film_width)
-
-
-def test_field_of_view_of_a_turned_photo_is_that_of_its_shown_width():
-    assert (
-        read_pose(photo(exif=focal(24, 6)), 6, (90, 160)).hfov_deg
-        == read_pose(photo(exif=focal(24), size=(90, 160))).hfov_deg
-    )
-
-
-def test_no_focal_length_no_field_of_view():
-    assert read_pose(photo(exif=focal(0))).hfov_deg is None
 
 
 def test_position():

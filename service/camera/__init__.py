@@ -1,0 +1,1 @@
+"""Where a camera looks: attitude, rays, looks at flat ground, and the pose that matches give. Geometry only, no I/O."""
