@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint format bench examples clean
+.PHONY: help demo serve test soak lint format bench containers gpu-check examples clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench: .venv/dev.done .venv-bench/done  ## tables of speed and accuracy (accurac
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/tracks.py
 	$(if $(DATA),$(BIN)/python benchmarks/real.py --data $(DATA))
+
+containers:  ## build and run the images without a Docker engine (root on Debian; TARGETS="gpu train" builds those too)
+	@$(PYTHON) docker/containers.py $(TARGETS)
+
+gpu-check:  ## does all that aerofix runs on a GPU work here, and how fast (with what is installed: .venv, or python3)
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py
 
 examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py
