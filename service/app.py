@@ -152,6 +152,7 @@ def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Ma
         "aerofix_uploading_requests": ("Imports whose file is on the way.", door.here[Stage.UPLOADING]),
         "aerofix_body_bytes": ("Bytes of bodies that are here, but for imports.", door.body_bytes),
         "aerofix_in_flight_requests": ("Requests inside now.", door.here[Stage.INSIDE]),
+        "aerofix_answering_requests": ("Requests whose answer is on the way.", door.here[Stage.ANSWERING]),
         "aerofix_in_flight_limit": ("Requests that the door lets in now.", int(door.limit)),
         "aerofix_queue_images": ("Images that wait for the encoder.", batcher.queued),
         "aerofix_encoder_failing_seconds": (

@@ -66,7 +66,15 @@ class BodyMalformed(AerofixError):
 
 
 class BodyTooSlow(AerofixError):
-    """The request body did not arrive in time."""
+    """The request's headers or body did not arrive in time."""
+
+
+class HeadersTooLarge(AerofixError):
+    """The request has more headers, or larger ones, than the limit."""
+
+
+class UrlTooLong(AerofixError):
+    """The request's URL is over the byte limit."""
 
 
 class GalleryEmpty(AerofixError):

@@ -83,6 +83,34 @@ class Settings(BaseSettings):
         description="Bytes a second of a body, on average after 10 s; a sixteenth of 1 Mbit/s. An import's upload may "
         "take as long as it keeps this pace.",
     )
+    min_answer_bytes_s: float = Field(
+        8000.0,
+        gt=0,
+        le=1e9,
+        description="Bytes a second of an answer that its receiver takes, on average after 10 s; else it is cut off.",
+    )
+    max_connections: int = Field(
+        512,
+        ge=1,
+        le=100_000,
+        description="Connections open at once; for one more, the one that has been idle longest is closed. With a file "
+        "for each body on its way that stays below the usual 1024 open files.",
+    )
+    max_header_bytes: int = Field(
+        65_536,
+        ge=1024,
+        le=2**20,
+        description="Bytes of a request's URL and headers, and of its trailers; 8 times usual.",
+    )
+    max_headers: int = Field(
+        100, ge=10, le=10_000, description="Headers of a request; browsers behind two proxies send 30."
+    )
+    max_url_bytes: int = Field(
+        8192, ge=256, le=65_536, description="Bytes of a request's URL, which RFC 9110 asks servers to take."
+    )
+    header_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds for a request's headers to arrive; they fit into a few packets."
+    )
     drain_s: float = Field(
         25.0, ge=0, le=3600, description="Seconds to finish accepted requests after SIGTERM; Kubernetes kills after 30."
     )

@@ -31,6 +31,7 @@ from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
 from service.cli.report import merge, table
 from service.errors import AerofixError
+from service.http.connection import ConnectionLimits, limited
 from service.http.security import for_listening
 from service.http.server import DrainingServer, Front
 from service.settings import Settings
@@ -80,7 +81,15 @@ def _serve(settings: Settings) -> None:
         out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
 
     front = Front(lambda: load_app(settings), say_where)
-    config = uvicorn.Config(front, host=settings.host, port=settings.port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        front,
+        host=settings.host,
+        port=settings.port,
+        http=limited(ConnectionLimits.of(settings)),
+        ws="none",
+        log_config=None,
+        access_log=False,
+    )
     socket = config.bind_socket()
     socket.listen(config.backlog)
     DrainingServer(config, front, settings.drain_s).run([socket])

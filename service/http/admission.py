@@ -15,6 +15,8 @@ from service.http.door import Door, Stage, Visit
 from service.http.problems import problem_response
 from service.telemetry import record_step
 
+VISIT = "aerofix.visit"  # where a request's scope has its ``Visit``
+
 # Seconds that a body may take before its pace counts: a mobile link needs a few to come up, and to hand over.
 GRACE_S = 10.0
 
@@ -71,25 +73,28 @@ class Admission:
         except AerofixError as refusal:
             await problem_response(refusal)(scope, receive, send)
             return
-        body, status = _Body(receive, visit, limits), 0
+        scope[VISIT] = visit
+        body = _Body(receive, visit, limits)
+
+        async def send_answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.answer(message["status"])
+            await send(message)
 
         async def send_unless_refused(message: Message) -> None:
-            nonlocal status
-            if body.refusal is not None:  # the framework answers an error while reading the body with a bare 400
-                return
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+            if body.refusal is None:  # the framework answers an error while reading the body with a bare 400
+                await send_answer(message)
 
         try:
             await self.app(scope, body.receive, send_unless_refused)
+            if body.refusal is not None:
+                await problem_response(body.refusal)(scope, receive, send_answer)
         except AerofixError as error:
             if error is not body.refusal:
                 raise
+            await problem_response(error)(scope, receive, send_answer)
         finally:
-            visit.leave(status)
-        if body.refusal is not None:
-            await problem_response(body.refusal)(scope, receive, send)
+            visit.leave()
 
 
 def _first_stage(method: str, headers: Headers) -> Stage:

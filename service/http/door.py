@@ -19,6 +19,9 @@ class Stage(StrEnum):
     """It is worked on."""
     UPLOADING = "uploading"
     """It brings a large file, which goes to the disk as it comes; it stays here until it is answered."""
+    ANSWERING = "answering"
+    """Its answer is on the way: costs a connection and what is left to send, but no work. Who does not take it is cut
+    off, see ``connection``."""
 
 
 class Door:
@@ -85,10 +88,16 @@ class Door:
 
 
 class Visit:
-    """One request from its headers to the end of its answer; made by ``Door.admit``."""
+    """One request from its headers to the end of its answer; made by ``Door.admit``.
+
+    Attributes:
+        stage: how far it is.
+        late: whether something missed its deadline though the answer as a whole did not, as one of several photos may.
+    """
 
     def __init__(self, door: Door, stage: Stage) -> None:
         self.stage = stage
+        self.late = False
         self._door = door
         self._bytes = 0
         self._entered_at = time.monotonic()
@@ -116,16 +125,24 @@ class Visit:
         """
         if self.stage is Stage.ARRIVING:
             self._door.check_inside()
-            self._door.here[self.stage] -= 1
-            self.stage, self._entered_at = Stage.INSIDE, time.monotonic()
-            self._door.here[self.stage] += 1
+            self._move(Stage.INSIDE)
+            self._entered_at = time.monotonic()
 
-    def leave(self, status: int) -> None:
-        """The request is over, answered with ``status``, or 0 when it was not."""
+    def answer(self, status: int) -> None:
+        """The work is done; what is left is to send the answer, whose status is ``status``."""
         if self.stage is Stage.INSIDE:
-            self._door.learn(status, self._entered_at)
+            self._door.learn(TOO_LATE if self.late else status, self._entered_at)
+        self._move(Stage.ANSWERING)
+
+    def leave(self) -> None:
+        """The answer is sent, or nobody waits for it any more."""
         self._door.here[self.stage] -= 1
         self._door.body_bytes -= self._bytes
+
+    def _move(self, stage: Stage) -> None:
+        self._door.here[self.stage] -= 1
+        self.stage = stage
+        self._door.here[stage] += 1
 
 
 def _overloaded(full: str, limit: int) -> Overloaded:

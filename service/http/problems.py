@@ -29,6 +29,8 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
     errors.BodyMalformed: ("bad-request", "The request is malformed", 400),
     errors.BodyTooSlow: ("body-too-slow", "The request did not arrive in time", 408),
+    errors.HeadersTooLarge: ("headers-too-large", "The headers are too large", 431),
+    errors.UrlTooLong: ("url-too-long", "The URL is too long", 414),
     errors.Unauthorized: ("unauthorized", "A key is needed", 401),
     errors.Forbidden: ("forbidden", "This is not allowed", 403),
     errors.InvalidFootprint: ("invalid-footprint", "The footprint is not a place on Earth", 422),

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import NotReady
 from service.http.access import SecurityHeaders
+from service.http.connection import check_all
 from service.http.door import Door
 from service.http.middleware import RequestContext
 from service.http.problems import problem_response
@@ -133,7 +134,12 @@ class DrainingServer(uvicorn.Server):
         self._told, self._told_at = (sig, frame), time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop once nobody is here, or the time is over, or loading has failed; uvicorn asks ten times a second."""
+        """Stop once nobody is here, or the time is over, or loading has failed; uvicorn asks ten times a second.
+
+        Once a second the connections are looked at, whose peers may be too slow.
+        """
+        if counter % 10 == 0:
+            check_all(self.server_state.connections, asyncio.get_running_loop().time())
         if self._told is not None:
             empty = self._front.door is not None and self._front.door.empty
             late = time.monotonic() - self._told_at > self._drain_s

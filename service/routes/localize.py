@@ -1,7 +1,6 @@
 """``POST /localize``."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -9,8 +8,9 @@ from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
 from fastapi.responses import JSONResponse
 
 from service import errors
-from service.errors import AerofixError, InvalidParameter
+from service.errors import AerofixError, DeadlineExceeded, InvalidParameter
 from service.geo import Circle
+from service.http.admission import VISIT
 from service.http.negotiation import preferred
 from service.http.problems import documented, problem_of
 from service.localization.hints import Hints
@@ -146,7 +146,9 @@ async def localize(
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
     if several:
         at_once = request.app.state.encoder.useful_batch(localizer.settings.max_batch)
-        results = await _each(image, answer, localizer, at_once)
+        answers = await gather_limited(image, answer, at_once)
+        request.scope[VISIT].late = any(isinstance(each, DeadlineExceeded) for each in answers)
+        results = _each(answers, localizer)
         content = geojson.collection(results) if as_geojson else {"results": [_dump(result) for result in results]}
     else:
         result = localization(await answer(image[0]), localizer)
@@ -154,15 +156,12 @@ async def localize(
     return JSONResponse(content, media_type=geojson.MEDIA_TYPE if as_geojson else JSON)
 
 
-async def _each(
-    uploads: list[UploadFile], answer: Callable[[UploadFile], Awaitable[Answer]], localizer: Localizer, at_once: int
-) -> list[schemas.Localization | schemas.Failure]:
-    """Answer several photos; what concerns one of them alone is its own problem.
+def _each(answers: list[Answer | Exception], localizer: Localizer) -> list[schemas.Localization | schemas.Failure]:
+    """The answers to several photos; what concerns one of them alone is its own problem.
 
     Raises:
         AerofixError: nothing can be localized at all, for example in an empty gallery.
     """
-    answers = await gather_limited(uploads, answer, at_once)
     for error in answers:
         if isinstance(error, AerofixError) and not isinstance(error, PHOTO_ERRORS):
             raise error

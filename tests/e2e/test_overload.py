@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.http.door import LOWERED
 from service.imaging.decode import PhotoFile
 from service.imaging.decoders import MAX_LARGE
 
@@ -116,6 +117,7 @@ async def test_several_images_share_one_deadline(start, photo, monkeypatch):
         problems = [result["problem"]["type"] for result in response.json()["results"]]
     assert (response.status_code, problems) == (200, ["/problems/deadline-exceeded"] * 12)
     assert len(begun) == 2  # a batch; the others would have had a deadline of their own after it
+    assert http.app.state.door.limit == pytest.approx(64 * LOWERED)  # as if the whole answer had been late
 
 
 class HeldDecode:

@@ -68,7 +68,7 @@ async def test_a_full_door_and_a_closed_one(client, door):
         full = await http.get("/gallery")
         assert (full.status_code, full.headers["retry-after"], full.json()["limit"]) == (429, "1", 2)
         for visit in visits:
-            visit.leave(200)
+            visit.leave()
         door.closed = True
         closed = await http.get("/gallery")
         assert (closed.status_code, closed.json()["type"]) == (503, "/problems/not-ready")
@@ -103,7 +103,7 @@ async def test_a_house_that_fills_while_a_body_comes(client, door):
     async with client() as http:
         refused = await http.post("/", content=body())
     assert (refused.status_code, refused.json()["limit"], refused.headers["retry-after"]) == (429, 2, "1")
-    assert door.here == {Stage.ARRIVING: 0, Stage.INSIDE: 2, Stage.UPLOADING: 0}
+    assert door.here == dict.fromkeys(Stage, 0) | {Stage.INSIDE: 2}
 
 
 async def test_bodies_that_are_too_large_together(client, door):
@@ -180,6 +180,27 @@ async def test_a_late_answer_lowers_the_limit(door):
     await run(late, door)
     assert door.empty
     assert door.limit == pytest.approx(1.4)
+
+
+async def test_an_answer_that_is_not_taken_keeps_nobody_out(door):
+    taken = asyncio.Event()
+
+    async def answers(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        await taken.wait()
+
+    scope = {"type": "http", "path": "/gallery", "method": "GET", "headers": []}
+    unread = []
+    for number in range(1, 6):
+        unread.append(asyncio.create_task(Admission(answers, door, USUAL)(dict(scope), None, send)))
+        while door.here[Stage.ANSWERING] < number:  # noqa: ASYNC110 - the door has no event to wait for
+            await asyncio.sleep(0)
+    assert door.here[Stage.INSIDE] == 0
+    taken.set()
+    await asyncio.gather(*unread)
+    assert door.empty
 
 
 async def test_who_fails_inside_has_left(door):

@@ -15,11 +15,32 @@ def test_each_stage_has_its_own_room(stage, limit):
     with pytest.raises(Overloaded) as refused:
         house.admit(stage)
     assert refused.value.numbers == {"limit": limit, "retry_after_s": 1}
-    visits.pop().leave(200)
+    visits.pop().leave()
     visits.append(house.admit(stage))
     for visit in visits:
-        visit.leave(200)
+        visit.leave()
     assert house.empty
+
+
+def test_whose_answer_is_on_the_way_keeps_nobody_out():
+    house = door()
+    unread = [house.admit(Stage.INSIDE) for _ in range(2)] + [house.admit(Stage.UPLOADING)]
+    for visit in unread:
+        visit.answer(200)
+    assert house.here[Stage.ANSWERING] == 3
+    others = [house.admit(Stage.INSIDE) for _ in range(2)] + [house.admit(Stage.UPLOADING)]
+    assert not house.empty
+    for visit in unread + others:
+        visit.leave()
+    assert house.empty
+
+
+def test_one_late_photo_of_several_counts_as_a_late_answer():
+    house = door(most=10)
+    visit = house.admit(Stage.INSIDE)
+    visit.late = True
+    visit.answer(200)
+    assert house.limit == pytest.approx(7)
 
 
 def test_who_only_arrives_keeps_nobody_out_who_is_quicker():
@@ -33,9 +54,9 @@ def test_who_only_arrives_keeps_nobody_out_who_is_quicker():
         slow[1].enter()
     with pytest.raises(Overloaded, match="2 requests are being served"):  # before a byte of it is read
         house.admit(Stage.ARRIVING)
-    slow[1].leave(0)
-    quick.leave(200)
-    slow[0].leave(200)
+    slow[1].leave()
+    quick.leave()
+    slow[0].leave()
     assert house.empty
 
 
@@ -56,7 +77,7 @@ def test_all_bodies_together_have_a_limit():
     other.bring(40)
     with pytest.raises(Overloaded, match="100 bytes"):
         other.bring(1)
-    other.leave(0)
+    other.leave()
     assert house.body_bytes == 60
     one.bring(40)
 
@@ -65,7 +86,7 @@ def test_a_closed_door_lets_finish_what_was_arriving():
     house = door()
     visit = house.admit(Stage.ARRIVING)
     house.closed = True
-    for stage in Stage:
+    for stage in (Stage.ARRIVING, Stage.INSIDE, Stage.UPLOADING):
         with pytest.raises(NotReady):
             house.admit(stage)
     visit.enter()

@@ -126,7 +126,7 @@ async def test_the_first_signal_closes_the_door_and_the_last_to_leave_ends_it(se
     assert door.closed
     assert not await running.on_tick(1)
     for visit in visits:
-        visit.leave(200)
+        visit.leave()
     assert await running.on_tick(2)
 
 
