@@ -257,6 +257,10 @@ class Gallery:
         """Write a consistent, checked copy of the gallery's file, while it is in use; see ``store_copies.snapshot``."""
         snapshot(self._store, target)
 
+    def check_place(self) -> None:
+        """Make sure that the file is where it was; see ``GalleryFile.check_place``, also for what is raised."""
+        self._store.file.check_place()
+
     def close(self) -> None:
         """Close the file and let other processes in."""
         with self._write_lock:

@@ -34,7 +34,7 @@ class Health:
         self._checks: dict[str, bool] = {}
 
     async def checks(self) -> dict[str, bool]:
-        """What was looked at, and whether it is good: the encoder's thread, its numbers, the gallery's model."""
+        """Whether each is good: the encoder's thread, the encoder's numbers, and the gallery's file and model."""
         if not self._batcher.healthy:  # known at once; a canary would only hang behind a stuck device
             return {"batcher": False}
         async with self._looking:
@@ -61,6 +61,7 @@ class Health:
         return max(self._batcher.failing_s, self._canary_probe.failing_s)
 
     def _gallery_fits(self) -> bool:
+        self._gallery.check_place()
         info = self._gallery.info()
         self.index_device = str(info.index["device"])
         return info.identity == self._encoder.contract.identity

@@ -88,7 +88,7 @@ async def test_a_read_only_file_is_refused_at_the_start(start, settings, tile_re
         "service.ground.store.file.sqlite3.connect",
         lambda path, **options: real(f"file:{path}?mode=ro", uri=True, **options),
     )
-    with pytest.raises(GalleryUnusable, match=r"g\.gallery cannot be opened for writing"):
+    with pytest.raises(GalleryUnusable, match=r"g\.gallery is read-only"):
         create_app(settings())
 
 
@@ -112,3 +112,25 @@ async def test_searches_never_find_what_was_deleted_while_others_write(http, til
 
     await asyncio.gather(search(), search(), delete())
     assert wrong == []
+
+
+async def test_a_gallery_file_that_is_gone_or_another_is_told_and_nothing_is_acknowledged(
+    http, tile_request, problem_of, photo, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("service.watch.health.FRESH_S", -1.0)
+    path, elsewhere = tmp_path / "g.gallery", tmp_path / "elsewhere"
+    await http.post("/gallery", **tile_request(1, 2))
+    assert (await http.get("/readyz")).status_code == 200
+    path.rename(elsewhere)
+    for there in (False, True):
+        if there:
+            path.write_bytes(elsewhere.read_bytes())
+        assert "gallery" in problem_of(await http.get("/readyz"), "not-ready", 503)["detail"]
+        for method, where, form in (("POST", "/gallery", tile_request(3)), ("DELETE", "/gallery/tiles/map/1", {})):
+            problem = problem_of(await http.request(method, where, **form), "gallery-unusable", 503)
+            assert "removed, replaced or written to by another program" in problem["detail"]
+    answer = (await http.post("/localize", files={"image": ("p", photo(2))})).json()
+    assert answer["candidates"][0]["tile_id"] == "map/2"  # what is in memory is still right
+    elsewhere.replace(path)
+    assert (await http.get("/readyz")).status_code == 200
+    assert (await http.post("/gallery", **tile_request(3))).json()["added"] == 1

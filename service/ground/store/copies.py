@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.errors import GalleryInUse, GalleryUnusable, disk_error
 from service.ground.store.file import GalleryFile
+from service.ground.store.journal import journal_of
 from service.ground.store.store import Store
 
 PAGES_PER_STEP = 4096
@@ -123,34 +124,27 @@ def _check(part: Path, name: str) -> int:
 def _replace(target: Path, part: Path) -> Path | None:
     """Give ``part`` the name of a gallery that no process has open; returns the new name of that one, if there is."""
     if not target.exists():
-        _wal(target).unlink(missing_ok=True)  # belongs to a file that is gone
-        os.replace(part, target)
+        os.replace(part, target)  # a journal that is there is not its own, see ``journal``
         return None
     replaced = target.with_name(target.name + REPLACED_SUFFIX)
     _remove(replaced)
     try:
         with closing(GalleryFile(target)) as file:
-            # Without a log, closing this file below, under its new name, cannot take the other's log with it.
-            file.db.execute("PRAGMA journal_mode = DELETE")
+            file.drop_journal()  # while nobody else can have opened what bears the name
             os.link(target, replaced)
             os.replace(part, target)
     except GalleryInUse:
         raise
-    except GalleryUnusable:  # damaged or of a newer schema: kept as it is
+    except GalleryUnusable:  # damaged or of another schema: kept as it is
         os.link(target, replaced)
         with suppress(FileNotFoundError):
-            os.replace(_wal(target), _wal(replaced))
+            os.replace(journal_of(target), journal_of(replaced))
         os.replace(part, target)
     return replaced
 
 
-def _wal(path: Path) -> Path:
-    """SQLite's write-ahead log of a database."""
-    return path.with_name(path.name + "-wal")
-
-
 def _remove(path: Path) -> None:
-    for leftover in (path, _wal(path)):
+    for leftover in (path, journal_of(path)):
         leftover.unlink(missing_ok=True)
 
 

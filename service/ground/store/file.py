@@ -1,7 +1,8 @@
 """An open gallery file: its connection, its lock, its transactions, and SQLite's errors in words that name the fix.
 
-A write is acknowledged after it is committed and synced (WAL, ``synchronous=FULL``): it survives ``kill -9`` and a
-power cut. SQLite's exclusive locking mode keeps other processes out for as long as the file is open.
+A write is acknowledged after it is committed and synced (``synchronous=FULL``): it survives ``kill -9`` and a power
+cut. Between two writes the file is whole by itself, for a rollback journal only undoes a write that was cut off. SQLite's
+exclusive locking mode keeps other processes out for as long as the file is open.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.errors import AerofixError, GalleryInUse, GalleryUnusable, StorageFull
+from service.errors import AerofixError, GalleryInUse, GalleryUnusable, StorageFull, disk_error
+from service.ground.store import journal
 from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION, migrate
 
 NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
@@ -38,6 +40,10 @@ class GalleryFile:
         self.lock = threading.RLock()
         if Path(self.path).exists() and not os.access(self.path, os.W_OK):
             self._read_only()
+        try:
+            journal.set_foreign_aside(Path(self.path))
+        except OSError as error:
+            raise disk_error(error, f"The journal beside the gallery {self.name} cannot be read or renamed") from error
         with self.errors():
             self.db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -59,21 +65,67 @@ class GalleryFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything in the block is committed and on the disk when it ends, or nothing is."""
+        """Everything in the block is committed and on the disk when it ends, or nothing is.
+
+        Raises:
+            GalleryUnusable: the file is no longer where it was; see :meth:`check_place`.
+        """
         with self.lock, self.errors():
+            self.check_place()
             self.db.execute("BEGIN IMMEDIATE")
             try:
+                self._count_stamp_up()
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
                 raise
+            finally:
+                self._seen = self._look()
+            self.check_place()  # what was written to a file without a name is not kept
+
+    def check_place(self) -> None:
+        """Make sure that the open file is the one that bears its name, and that nobody else has written to it.
+
+        Raises:
+            GalleryUnusable: it was removed, replaced or overwritten.
+        """
+        if self.lock.acquire(blocking=False):  # else somebody writes, and has just looked
+            try:
+                if self._look() != self._seen or self._seen[:2] != self._opened:
+                    raise GalleryUnusable(
+                        f"The file of the gallery {self.name} was removed, replaced or written to by another program "
+                        "while it is in use; what is added now would be lost. Restart the service to use what is there "
+                        "now; a snapshot (aerofix gallery snapshot FILE) first saves what it held."
+                    )
+            finally:
+                self.lock.release()
 
     def close(self) -> None:
         """Close the file and let other processes in; further calls raise GalleryUnusable."""
         with self.lock:
+            if self._look()[:2] == self._opened:
+                self.drop_journal()
             self.db.close()
+
+    def drop_journal(self) -> None:
+        """Remove the journal, which is empty between two writes, while no other process can have one of its name."""
+        with suppress(OSError):
+            journal.journal_of(Path(self.path)).unlink(missing_ok=True)
+
+    def _look(self) -> tuple[int, int, int, int]:
+        """Device, inode, size and time of the last change of the file that bears the gallery's name, zeros if none."""
+        try:
+            state = os.stat(self.path)
+        except OSError:
+            return 0, 0, 0, 0
+        return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+    def _count_stamp_up(self) -> None:
+        """See ``journal``; this writes the first page, which SQLite first of all notes in its journal."""
+        version, stamp = journal.schema_and_stamp(self.one("PRAGMA user_version"))
+        self.db.execute(f"PRAGMA user_version = {journal.with_stamp(version, stamp + 1)}")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -123,11 +175,13 @@ class GalleryFile:
 
     def _prepare(self) -> None:
         """Take the lock, check that the file is ours, and create the tables in a new one."""
-        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL: then no shared-memory file is needed
+        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._seen = self._look()
+        self._opened = self._seen[:2]
         self.db.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write; kept until close
         self.db.execute("COMMIT")
         application_id = self.one("PRAGMA application_id")
-        version = self.one("PRAGMA user_version")
+        version, _ = journal.schema_and_stamp(self.one("PRAGMA user_version"))
         is_new = application_id == 0 and version == 0 and not self.one("SELECT count(*) FROM sqlite_master")
         if not is_new and application_id != APPLICATION_ID:
             raise GalleryUnusable(f"{self.name} is a database, but not an aerofix gallery; name another file.")
@@ -136,10 +190,13 @@ class GalleryFile:
                 f"The gallery {self.name} has schema version {version}, this aerofix reads up to {SCHEMA_VERSION}; "
                 "use the aerofix that made it, or import the maps into a new gallery."
             )
-        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA journal_mode = TRUNCATE")
         self.db.execute("PRAGMA synchronous = FULL")
+        self._seen = self._look()
         if is_new:
             self.db.executescript(NEW_FILE)
         elif version < SCHEMA_VERSION:
             with self.transaction() as db:
                 migrate(db, version)
+        self.db.execute(f"PRAGMA user_version = {journal.with_stamp(SCHEMA_VERSION, journal.new_stamp())}")
+        self._seen = self._look()

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from service.errors import GalleryUnusable
 from service.watch.health import Health
 
 LONG = 60.0  # seconds; no test waits that long
@@ -16,7 +17,7 @@ class Parts:
         self.healthy, self.failing_s, self.fails_since, self.looks = True, 0.0, None, 0
         self.contract = self
         self.identity, self.index = "one", {"device": "cpu"}
-        self.canary = lambda: True
+        self.canary, self.lost = lambda: True, False
 
     def canary_agrees(self):
         self.looks += 1
@@ -24,6 +25,10 @@ class Parts:
 
     def info(self):
         return self
+
+    def check_place(self):
+        if self.lost:
+            raise GalleryUnusable("removed")
 
 
 @pytest.fixture
@@ -53,6 +58,12 @@ async def test_a_dead_encoder_is_told_without_looking_further(health, parts):
     assert await health.checks() == {"batcher": False}
     assert parts.looks == 0
     assert health.beyond_help_s() == 7.0
+
+
+async def test_a_gallery_file_that_is_gone_is_no_readiness_and_no_reason_to_restart(health, parts):
+    parts.lost = True
+    assert await health.checks() == {"batcher": True, "canary": True, "gallery": False}
+    assert health.beyond_help_s() == 0
 
 
 def lost():

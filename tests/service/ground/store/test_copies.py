@@ -42,7 +42,11 @@ def test_a_snapshot_holds_everything_but_imports(store, tmp_path):
     store.imports.create("map.tif", {}, 10, "0" * 16)
     store.delete(["t7"])
     snapshot(store, tmp_path / "copy")
-    assert sorted(os.listdir(tmp_path)) == ["copy", "town.gallery", "town.gallery-wal"]  # one file, nothing beside it
+    assert sorted(os.listdir(tmp_path)) == [
+        "copy",
+        "town.gallery",
+        "town.gallery-journal",
+    ]  # one file, nothing beside it
     with closing(Store(tmp_path / "copy")) as copy:
         assert (copy.identity, copy.generation) == (store.identity, store.generation)
         assert [each.tile for each in copy.load()] == [each.tile for each in store.load()]
@@ -136,14 +140,14 @@ def test_restore_makes_a_gallery_where_there_was_none(store, tmp_path):
     assert len(contents(tmp_path / "new")) == 50
 
 
-def test_restore_over_a_damaged_gallery_with_its_log(store, path, tmp_path):
+def test_restore_over_a_damaged_gallery_with_its_journal(store, path, tmp_path):
     snapshot(store, tmp_path / "copy")
     store.close()
     path.write_bytes(b"rubbish" * 1000)
-    wal = path.with_name(path.name + "-wal")
-    wal.write_bytes(b"old log")
+    journal = path.with_name(path.name + "-journal")
+    journal.write_bytes(b"old journal")
     assert restore(tmp_path / "copy", path)[0] == 50
-    assert not wal.exists()
+    assert not journal.exists()
     assert path.with_name(path.name + ".replaced").read_bytes().startswith(b"rubbish")
     assert len(contents(path)) == 50
 

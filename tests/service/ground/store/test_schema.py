@@ -36,7 +36,7 @@ WRITTEN_BY_3 = WRITTEN_BY_1.with_name("schema-3.gz")
 
 def version(path):
     with closing(sqlite3.connect(path)) as db:
-        return db.execute("PRAGMA user_version").fetchone()[0]
+        return db.execute("PRAGMA user_version").fetchone()[0] & 0xFF
 
 
 def test_a_gallery_of_schema_1_keeps_everything(old):
