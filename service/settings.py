@@ -8,8 +8,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.http.security import digests
 
+MODEL_NAME = "aerofix-lite2.onnx"
+
 # A list in the environment is written with commas or spaces.
 Words = Annotated[tuple[str, ...], NoDecode]
+
+
+def shipped_model() -> Path:
+    """The model file that comes with aerofix: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "models" / MODEL_NAME
+    return installed if installed.exists() else package.parent / "models" / MODEL_NAME
 
 
 class Settings(BaseSettings):
@@ -18,8 +27,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AEROFIX_", extra="ignore", frozen=True)
 
     model: Path = Field(
-        Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx",
-        description="ONNX file that keeps the model contract; the default is the one shipped beside the package.",
+        default_factory=shipped_model,
+        description="ONNX file that keeps the model contract; the default is the one that comes with aerofix.",
     )
     gallery: Path = Field(Path("aerofix.gallery"), description="Gallery file; made on first use.")
 
