@@ -1,0 +1,110 @@
+"""Bands of any kind → red, green and blue of 8 bits, by a rule that training follows as well.
+
+1. Bands: a palette gives its colours. Else the bands that are called red, green and blue, if all three are there; else
+   the first three that are not alpha; of fewer, the first one as grey.
+2. Valid is what neither a nodata value, a mask nor an alpha band leaves out, and what is finite and none of the values
+   that stand for nothing (``VOIDS``) in every band that is shown.
+3. Bytes stay as they are, and so do whole numbers of other types that lie between 0 and 255. Of everything else the 2nd
+   and the 98th percentile of the valid pixels of the whole map, over all shown bands together, become 0 and 255. Pixels
+   whose shown bands are all zero, or all the largest value of their type, do not count where they are over 1 % of them.
+4. ``MINISWHITE`` is turned around.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+
+STRETCH_PERCENTILES = (2, 98)
+"""What becomes black and white in a map that is not 8-bit; the usual stretch of GIS viewers."""
+
+VOIDS = (-9999.0, -32768.0, -32767.0, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+"""What programs write where there is nothing, when they forget to declare it; no brightness is any of these."""
+
+COMMON_SHARE = 0.01
+"""Extremes that are more of the pixels than this are fill; fewer are shadows and glare, which the stretch cuts off."""
+
+Stretch = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """Which bands of a raster are shown, and how.
+
+    Attributes:
+        bands: their numbers, from 1: one or three.
+        palette: ``[N, 4]`` red, green, blue, alpha of each value of the one band; None without.
+        inverted: whether the smallest value is white.
+    """
+
+    bands: tuple[int, ...]
+    palette: NDArray[np.uint8] | None = None
+    inverted: bool = False
+
+    @classmethod
+    def of(cls, dataset: Any) -> Rendering:
+        """What the rule says of an open raster."""
+        inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        if dataset.colorinterp[0] == ColorInterp.palette:
+            colours = dataset.colormap(1)
+            palette = np.zeros((max(colours) + 1, 4), np.uint8)
+            palette[list(colours)] = np.array(list(colours.values()), np.uint8)
+            return cls((1,), palette)
+        wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        if all(colour in dataset.colorinterp for colour in wanted):
+            return cls(tuple(dataset.colorinterp.index(colour) + 1 for colour in wanted))
+        plain = [i + 1 for i, colour in enumerate(dataset.colorinterp) if colour != ColorInterp.alpha] or [1]
+        return cls(tuple(plain[:3] if len(plain) >= 3 else plain[:1]), inverted=inverted)
+
+    def valid(self, bands: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which pixels ``[…]`` show something, of bands ``[B, …]`` and the file's own mask ``[…]``."""
+        valid = mask > 0
+        if self.palette is not None:
+            index = np.minimum(bands[0], len(self.palette) - 1)
+            return np.asarray(valid & (self.palette[index, 3] > 0))
+        if bands.dtype.kind == "f":
+            valid = valid & np.isfinite(bands).all(axis=0)
+        if bands.dtype.kind != "u":
+            for void in VOIDS:
+                valid = valid & (bands != void).all(axis=0)
+        return np.asarray(valid)
+
+    def rgb(self, bands: NDArray[Any], stretch: Stretch | None) -> NDArray[np.uint8]:
+        """Red, green and blue ``[3, …]`` of bands ``[B, …]``."""
+        if self.palette is not None:
+            index = np.minimum(bands[0], len(self.palette) - 1)
+            return np.ascontiguousarray(np.moveaxis(self.palette[index, :3], -1, 0))
+        if stretch is not None:
+            low, high = stretch
+            values = np.nan_to_num(bands.astype(np.float64 if bands.dtype.itemsize > 2 else np.float32))
+            bands = np.clip((values - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
+        shown = bands.astype(np.uint8, copy=False)
+        if self.inverted:
+            shown = 255 - shown
+        return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])))
+
+
+def stretch_of(pixels: NDArray[Any]) -> Stretch | None:
+    """Values that become black and white; None for bytes, and for what fits into bytes.
+
+    Args:
+        pixels: valid ones of the whole map, or a fair sample, ``[B, N]``.
+    """
+    if pixels.dtype == np.uint8 or pixels.size == 0:
+        return None
+    if pixels.dtype.kind in "iu":
+        if pixels.min() >= 0 and pixels.max() <= 255:
+            return None
+        for extreme in (0, np.iinfo(pixels.dtype).max):
+            same = (pixels == extreme).all(axis=0)
+            if COMMON_SHARE < same.mean() < 1:
+                pixels = pixels[:, ~same]
+    else:
+        same = (pixels == 0).all(axis=0)
+        pixels = pixels[:, ~same] if COMMON_SHARE < same.mean() < 1 else pixels
+    low, high = np.percentile(pixels.astype(np.float64), STRETCH_PERCENTILES)
+    return float(low), float(high if high > low else low + 1)
