@@ -1,8 +1,8 @@
 """An open gallery file: its connection, its lock, its transactions, and SQLite's errors in words that name the fix.
 
 A write is acknowledged after it is committed and synced (``synchronous=FULL``): it survives ``kill -9`` and a power
-cut. Between two writes the file is whole by itself, for a rollback journal only undoes a write that was cut off. SQLite's
-exclusive locking mode keeps other processes out for as long as the file is open.
+cut. Between two writes the file is whole by itself, for a rollback journal only undoes a write that was cut off.
+SQLite's exclusive locking mode keeps other processes out for as long as the file is open.
 """
 
 from __future__ import annotations
