@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import __version__
@@ -16,6 +16,8 @@ from service.http import docs, pages
 from service.http.access import Guard, SecurityHeaders
 from service.http.admission import GRACE_S, Admission, BodyLimits
 from service.http.door import Door, Stage
+from service.http.explanations import add_problem_pages
+from service.http.head import Head
 from service.http.middleware import HEADER, RequestContext
 from service.http.openapi import describe
 from service.http.problems import add_problem_handlers
@@ -26,6 +28,7 @@ from service.importing.tiles import TileMaker
 from service.localization.pipeline import Localizer
 from service.routes import gallery as gallery_routes
 from service.routes import imports, localize, snapshots, system, tiles, tracks
+from service.routes.fields import only_known
 from service.settings import Settings
 from service.threads import Threads
 from service.tracking.store import TrackStore
@@ -98,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             if tracer is not None:
                 tracer.close()
 
+    max_field_bytes = settings.max_images * gallery_routes.MAX_ENTRY_BYTES
     app = FastAPI(
         title="aerofix",
         summary=_SUMMARY,
@@ -106,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        form_limits={"max_part_size": max_field_bytes},
     )
     app.state.settings = settings
     app.state.encoder = encoder
@@ -119,15 +124,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.importer = importer
     app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
     app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders, matchers)
-    app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks))
+    app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 
     # HTTP: routes, errors, and what every request passes
     routers = [room.router for room in (localize, tracks, gallery_routes, tiles, imports, snapshots, system)]
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(only_known)])
     docs.add_pages(app)
     pages.add_map_page(app)
-    add_problem_handlers(app)
+    add_problem_pages(app)
+    add_problem_handlers(app, max_field_bytes)
     observers = [metrics.on_request, timings.on_request, *([] if tracer is None else [tracer.on_request])]
     _add_entrance(app, settings, door, keys)
     routes = [route for router in routers for route in router.routes]
@@ -166,6 +172,7 @@ def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Ma
 
 def _add_entrance(app: FastAPI, settings: Settings, door: Door, keys: Keys) -> None:
     """Who may come in, and how many; from the inside out, for each middleware added goes round those before it."""
+    app.add_middleware(Head)
     pace = settings.min_body_bytes_s
     grace_s = min(GRACE_S, settings.body_timeout_s)
     usual = BodyLimits(settings.max_body_bytes, "AEROFIX_MAX_BODY_BYTES", settings.body_timeout_s, pace, grace_s)

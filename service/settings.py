@@ -158,6 +158,16 @@ class Settings(BaseSettings):
         500.0, gt=0, le=50_000, description="Metres round the EXIF position to search when it is used as the prior."
     )
     max_tracks: int = Field(1000, ge=1, le=100_000, description="Tracks open at once; one takes about 60 kB of memory.")
+    max_tracks_per_key: int = Field(
+        100, ge=1, le=100_000, description="Tracks that one key may have open; a fleet for each, and ten such keys."
+    )
+    max_track_expiry_s: float = Field(
+        3600.0,
+        ge=1,
+        le=86_400,
+        description="Seconds that a track may stay without a photo, at the most; a battery lasts less, and changing it "
+        "takes minutes.",
+    )
 
     # who may ask
     host: str = Field("127.0.0.1", description="Address to listen on; any but a loopback address needs keys.")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +13,9 @@ from service.http.security import Keys
 PROBES = frozenset({"/livez", "/readyz"})
 # Pages and what they load: they hold nothing secret, and a browser has no way to send a key with them.
 OPEN = PROBES | {"/", "/docs", "/openapi.json", "/favicon.ico"}
-OPEN_FOLDERS = ("/docs/", "/web/")
+OPEN_FOLDERS = ("/docs/", "/problems/", "/web/")
+# Where a request's scope has the hash of the key that it showed, empty where none is needed.
+OWNER = "aerofix.owner"
 # What may be asked during drain and overload: the watchers must see both.
 ALWAYS = PROBES | {"/metrics", "/timings"}
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -27,35 +28,38 @@ class Guard:
 
     Args:
         keys: who may read and write.
-        hosts: names that a request may address; empty takes any.
+        hosts: names that a request may address, each with or without a port; ``*`` or none at all takes any.
         origins: origins of web pages that may call, besides the service's own.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self.app = app
         self.keys = keys
-        self.hosts = frozenset(host.lower() for host in hosts)
+        self.hosts = frozenset() if "*" in hosts else frozenset(map(_name_and_port, hosts))
         self.origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests are checked."""
         if scope["type"] == "http":
             try:
-                self._check(scope["method"], scope["path"], Headers(scope=scope))
+                scope[OWNER] = self._check(scope["method"], scope["path"], Headers(scope=scope))
             except AerofixError as error:
                 await problem_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _check(self, method: str, path: str, headers: Headers) -> None:
+    def _check(self, method: str, path: str, headers: Headers) -> str:
         host = headers.get("host", "")
-        if path not in PROBES and self.hosts and _name(host) not in self.hosts:  # orchestrators probe an address
-            raise Forbidden(f"this service is not called {_name(host)!r}; name it in AEROFIX_ALLOWED_HOSTS if it is.")
+        name, port = _name_and_port(host)
+        known = not self.hosts or (name, "") in self.hosts or (name, port) in self.hosts
+        if path not in PROBES and not known:  # orchestrators probe an address
+            raise Forbidden(f"this service is not called {host!r:.200}; name it in AEROFIX_ALLOWED_HOSTS if it is.")
         if method not in SAFE and not self._own_page(headers, host):
             raise Forbidden("a web page of another origin may not do this; name it in AEROFIX_CORS_ORIGINS if it may.")
         if path not in OPEN and not path.startswith(OPEN_FOLDERS):
             writes = method not in SAFE and not _QUERIES.fullmatch(path)
-            self.keys.check(headers.get("authorization", ""), writes)
+            return self.keys.check(headers.get("authorization", ""), writes)
+        return ""
 
     def _own_page(self, headers: Headers, host: str) -> bool:
         """Whether a request comes from no web page, one of ours, or an allowed one.
@@ -65,14 +69,18 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or origin in self.origins or headers.get("sec-fetch-site") in ("same-origin", "none"):
             return True
-        return urlsplit(origin).netloc == host
+        return bool(host) and origin.partition("://")[2].lower() == host.lower()  # an origin has no path
 
 
-def _name(host: str) -> str:
-    """A ``Host`` header without its port, lower case, and without the brackets of an IPv6 address."""
+def _name_and_port(host: str) -> tuple[str, str]:
+    """A host in lower case and without the brackets of an IPv6 address, and its port, empty if it has none."""
     if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+        name, _, port = host[1:].partition("]")
+        return name.lower(), port.removeprefix(":")
+    if host.count(":") > 1:  # an IPv6 address, as settings write it
+        return host.lower(), ""
+    name, _, port = host.partition(":")
+    return name.lower(), port
 
 
 # Pages load only what this service has, plus map images that they make themselves.
@@ -103,6 +111,7 @@ class SecurityHeaders:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["X-Frame-Options"] = "DENY"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"  # no page of another origin shows our images
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -24,7 +24,7 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
         components.setdefault("schemas", {}).setdefault("Problem", schema)
         for name, form in components["schemas"].items():
             if name.startswith("Body_"):  # as FastAPI calls a route's form
-                form["additionalProperties"] = False  # see ``only_fields``
+                form["additionalProperties"] = False  # see ``only_known``
         components["securitySchemes"] = {
             _KEY: {
                 "type": "http",
@@ -44,7 +44,7 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
 
 def _add_door(path: str, verb: str, operation: dict[str, Any]) -> None:
     """Document what a request may be refused for before its route sees it."""
-    kinds: list[type[errors.AerofixError]] = [errors.Forbidden]
+    kinds: list[type[errors.AerofixError]] = [errors.Forbidden, errors.InvalidParameter]
     if path not in OPEN:
         kinds.append(errors.Unauthorized)
     if path not in ALWAYS:

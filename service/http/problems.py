@@ -50,7 +50,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.DeadlineExceeded: ("deadline-exceeded", "No answer in time", 504),
     errors.StorageFull: ("storage-full", "The disk is full", 507),
 }
-_INTERNAL = ("internal-error", "Something failed inside the service", 500)
+INTERNAL = ("internal-error", "Something failed inside the service", 500)
 # what the framework itself answers
 _HTTP = {404: "not-found", 405: "method-not-allowed"}
 
@@ -74,7 +74,7 @@ def problem_of(error: Exception) -> Problem:
             if kind in PROBLEMS:
                 return _problem(*PROBLEMS[kind], error.detail, error.numbers)
     log.error("unexpected error", exc_info=error)
-    return _problem(*_INTERNAL, "this is a defect of the service; report it with the request id.")
+    return _problem(*INTERNAL, "this is a defect of the service; report it with the request id.")
 
 
 def problem_response(error: Exception) -> JSONResponse:
@@ -82,8 +82,19 @@ def problem_response(error: Exception) -> JSONResponse:
     return _respond(problem_of(error))
 
 
-def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of the app with a problem document."""
+def slug_of_status(status: int) -> tuple[str, str]:
+    """Slug and title of what the framework itself answers."""
+    slug = _HTTP.get(status, "http-error")
+    return slug, slug.replace("-", " ").capitalize()
+
+
+def add_problem_handlers(app: FastAPI, max_field_bytes: int = 2**20) -> None:
+    """Answer every error of the app with a problem document.
+
+    Args:
+        app: whose errors they are.
+        max_field_bytes: of a text field in a form, for which the framework's own words are wrong.
+    """
 
     @app.exception_handler(AerofixError)
     async def domain(request: Request, error: AerofixError) -> JSONResponse:
@@ -98,14 +109,19 @@ def add_problem_handlers(app: FastAPI) -> None:
         if error.status_code == 400:
             if isinstance(error.__cause__, OSError):  # large uploads wait in files until their body is complete
                 return problem_response(disk_error(error.__cause__, "the upload cannot be kept", "temporary files"))
+            if " exceeded maximum size of " in error.detail:  # "Part" or "Field", then a rounded number
+                fix = f"a text field of the form has more than {max_field_bytes} bytes; send less in it."
+                return problem_response(errors.BodyTooLarge(fix, limit=max_field_bytes))
+            if error.detail.startswith("Too many "):
+                return problem_response(errors.InvalidParameter(f"the form has too many parts. {error.detail}"))
             return problem_response(errors.BodyMalformed(f"{error.detail} Send the form as multipart/form-data."))
-        slug, detail, headers = _HTTP.get(error.status_code, "http-error"), str(error.detail), dict(error.headers or {})
+        (slug, title), detail, headers = slug_of_status(error.status_code), str(error.detail), dict(error.headers or {})
         if error.status_code == 404:
             detail = f"there is nothing at {request.url.path}; see /docs for what there is."
         elif error.status_code == 405:
             headers["Allow"] = _allowed(request, headers.get("Allow"))
             detail = f"{request.method} is not for {request.url.path}; send {headers['Allow']}, see /docs."
-        answer = _respond(_problem(slug, slug.replace("-", " ").capitalize(), error.status_code, detail))
+        answer = _respond(_problem(slug, title, error.status_code, detail))
         answer.headers.update(headers)
         return answer
 
@@ -114,8 +130,8 @@ def _allowed(request: Request, named: str | None) -> str:
     """Methods of all routes of a path: Starlette names those of the first, and of files none."""
     route = request.scope.get("route")
     described = {} if route is None else request.app.openapi()["paths"].get(route.path_format, {})
-    methods = described or (named or "GET, HEAD").split(", ")
-    return ", ".join(sorted(method.upper() for method in methods))
+    methods = {method.upper() for method in described or (named or "GET").split(", ")}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def documented(*kinds: type[AerofixError]) -> dict[int | str, dict[str, Any]]:

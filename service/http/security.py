@@ -98,19 +98,22 @@ class Keys:
         """Whether a request needs a key."""
         return bool(self.read or self.write)
 
-    def check(self, authorization: str, writes: bool) -> None:
+    def check(self, authorization: str, writes: bool) -> str:
         """Let a request pass, or say why it may not.
 
         Args:
             authorization: its header, empty if there is none.
             writes: whether it changes the gallery.
 
+        Returns:
+            The hash of its key, empty where none is needed.
+
         Raises:
             Unauthorized: it has no key, or one that is not known.
             Forbidden: its key only reads.
         """
         if not self.needed:
-            return
+            return ""
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise Unauthorized("send a key: `Authorization: Bearer KEY`, or AEROFIX_KEY for the command line.")
@@ -120,6 +123,7 @@ class Keys:
             raise Unauthorized("the key is not known here; check it, or ask who runs this.", error="invalid_token")
         if writes and not may_write:
             raise Forbidden("this key only reads; changing the gallery needs one of AEROFIX_WRITE_KEYS.", scope="write")
+        return presented
 
 
 def _among(presented: str, known: tuple[str, ...]) -> bool:
@@ -143,7 +147,8 @@ def for_listening(settings: Settings) -> Settings:
     """
     if is_loopback(settings.host):
         # a web page can make its own name point here (DNS rebinding), but not one of these
-        return settings if settings.allowed_hosts else settings.model_copy(update={"allowed_hosts": LOOPBACK_NAMES})
+        names = dict.fromkeys((*LOOPBACK_NAMES, settings.host))
+        return settings if settings.allowed_hosts else settings.model_copy(update={"allowed_hosts": tuple(names)})
     if not (Keys.of(settings).needed or settings.insecure):
         raise ConfigurationInvalid(
             f"other machines can reach {settings.host}, and without keys each of them may change the gallery. Set "

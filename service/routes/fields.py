@@ -1,22 +1,46 @@
-"""Forms take the fields that they name, and no others: a mistyped hint must not be taken for none."""
+"""Requests take the parameters that they name, and no others: a mistyped hint must not be taken for none."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
-from fastapi import Depends, Request
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from starlette.datastructures import ImmutableMultiDict
 
 from service.errors import InvalidParameter
 
 
-def only_fields(*names: str) -> Any:
-    """A dependency that refuses a form with other fields than ``names``.
+async def only_known(request: Request) -> None:
+    """Refuse a request with other parameters than its route names, or with one of them twice.
+
+    A dependency of all routes. A form has been read when it runs; what it looks at is what the framework keeps of it.
 
     Raises:
-        InvalidParameter: when a request is served; names the field and those that there are.
+        InvalidParameter: names the parameter and those that there are.
     """
+    dependant: Dependant = request.scope["route"].dependant
+    _check("query", "parameter", request.query_params, dict(_named(dependant, "query_params")))
+    if form := dict(_named(dependant, "body_params")):
+        _check("form", "field", await request.form(), form)
 
-    async def check(request: Request) -> None:
-        for name in await request.form():  # it has been read; this is what the framework keeps of it
-            if name not in names:
-                raise InvalidParameter(f"the form has a field {name!r:.50}; it takes {', '.join(names)}.")
 
-    return Depends(check)
+def _check(where: str, what: str, given: ImmutableMultiDict[str, Any], known: dict[str, bool]) -> None:
+    takes = ", ".join(known) or "none"
+    for name in given:
+        if name not in known:
+            hint = "; hints about a photo go into its form" if where == "query" and not known else ""
+            raise InvalidParameter(f"the {where} has a {what} {name!r:.50}; it takes {takes}{hint}.")
+        if not known[name] and len(given.getlist(name)) > 1:
+            raise InvalidParameter(f"the {where} has {name} more than once; give it once.")
+
+
+def _named(dependant: Dependant, kind: str) -> Iterator[tuple[str, bool]]:
+    """Names of a route's parameters, and whether each may be given several times."""
+    for parameter in getattr(dependant, kind):
+        yield parameter.alias, _is_list(parameter.field_info.annotation)
+    for needed in dependant.dependencies:
+        yield from _named(needed, kind)
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))

@@ -9,14 +9,18 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from service import errors
 from service.errors import InvalidParameter
 from service.ground.gallery import Gallery, NewTile
+from service.ground.tile import MAX_PROPERTIES_BYTES
 from service.http.problems import documented, problem_of
 from service.importing.tiles import TileMaker
 from service.routes import schemas
-from service.routes.fields import only_fields
 from service.routes.uploads import gather_limited
 from service.telemetry import step
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
+
+# An entry of ``tiles`` with all that it may hold: JSON may write a character in three times the bytes that it has in
+# UTF-8, which is how properties are measured; beside them an id and corners.
+MAX_ENTRY_BYTES = 3 * MAX_PROPERTIES_BYTES + 2048
 
 # These say nothing about a tile but that the service has no time now: the whole request is to be sent again.
 _TRY_AGAIN = (errors.Overloaded, errors.DeadlineExceeded, errors.NotReady)
@@ -24,7 +28,6 @@ _TRY_AGAIN = (errors.Overloaded, errors.DeadlineExceeded, errors.NotReady)
 
 @router.post(
     "",
-    dependencies=[only_fields("image", "tiles")],
     response_model=schemas.TilesAdded,
     response_model_exclude_none=True,
     responses=documented(

@@ -1,7 +1,7 @@
 """``POST /localize``."""
 
 import asyncio
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
@@ -16,7 +16,6 @@ from service.http.problems import documented, problem_of
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.routes import geojson, schemas
-from service.routes.fields import only_fields
 from service.routes.uploads import gather_limited, in_time
 from service.telemetry import request_id
 
@@ -99,13 +98,8 @@ class LocalizeForm:
         )
 
 
-# What a form about a photo may hold.
-PHOTO_FIELDS = ("image", *(field.name for field in fields(LocalizeForm)))
-
-
 @router.post(
     "/localize",
-    dependencies=[only_fields(*PHOTO_FIELDS)],
     response_model=schemas.Localization | schemas.Localizations,
     responses={
         200: {

@@ -180,6 +180,12 @@ class TrackState(TrackEstimate):
     uses: PhotoUses
 
 
+class TrackList(BaseModel):
+    """Open tracks."""
+
+    tracks: list[TrackState]
+
+
 class Failure(BaseModel):
     """A photo of several that could not be answered."""
 

@@ -1,17 +1,17 @@
 """``/tracks``: a flight, photo by photo."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 
 from service import errors
+from service.http.access import OWNER
 from service.http.admission import has_body
 from service.http.problems import documented
 from service.routes import schemas
-from service.routes.fields import only_fields
-from service.routes.localize import PHOTO_ERRORS, PHOTO_FIELDS, LocalizeForm, localization
+from service.routes.localize import PHOTO_ERRORS, LocalizeForm, localization
 from service.routes.timestamps import parse_timestamp
 from service.routes.uploads import in_time
 from service.tracking.store import OpenTrack
@@ -40,7 +40,12 @@ class TrackForm:
     ] = Options.acceleration_m_s2
     expiry_s: Annotated[
         float,
-        Form(ge=1, le=86_400, allow_inf_nan=False, description="seconds without a photo until the track is forgotten"),
+        Form(
+            ge=1,
+            le=86_400,
+            allow_inf_nan=False,
+            description="seconds without a photo until it is forgotten, at most AEROFIX_MAX_TRACK_EXPIRY_S (3600)",
+        ),
     ] = Options.expiry_s
 
 
@@ -57,7 +62,7 @@ def only_forms(request: Request) -> None:
 
 @router.post(
     "",
-    dependencies=[Depends(only_forms), only_fields(*(field.name for field in fields(TrackForm)))],
+    dependencies=[Depends(only_forms)],
     status_code=201,
     response_model=schemas.TrackState,
     responses=documented(errors.InvalidParameter, errors.BodyTooLarge, errors.Overloaded),
@@ -65,12 +70,24 @@ def only_forms(request: Request) -> None:
 async def open_track(request: Request, response: Response, form: Annotated[TrackForm, Depends()]) -> schemas.TrackState:
     """Open a track: the photos of one flight, in the order in which they are taken.
 
-    It lives in the memory of the service until `DELETE`, or until no photo came for `expiry_s`.
+    It lives in the memory of the service until `DELETE`, or until no photo came for `expiry_s`, and belongs to the key
+    that opens it: for another it is not there.
     """
     tracker: Tracker = request.app.state.tracker
-    opened = tracker.store.open(Options(**asdict(form)))
+    longest_s = tracker.localizer.settings.max_track_expiry_s
+    if form.expiry_s > longest_s:
+        fix = f"expiry_s is {form.expiry_s}; give at most {longest_s}, or raise AEROFIX_MAX_TRACK_EXPIRY_S."
+        raise errors.InvalidParameter(fix, limit=longest_s, actual=form.expiry_s)
+    opened = tracker.store.open(Options(**asdict(form)), _owner(request))
     response.headers["Location"] = f"/tracks/{opened.id}"
     return _state(opened, tracker)
+
+
+@router.get("", response_model=schemas.TrackList)
+async def list_tracks(request: Request) -> schemas.TrackList:
+    """The open tracks of the key that asks, or all where none is needed, in the order in which they were opened."""
+    tracker: Tracker = request.app.state.tracker
+    return schemas.TrackList(tracks=[_state(opened, tracker) for opened in tracker.store.of(_owner(request))])
 
 
 @router.get(
@@ -81,7 +98,7 @@ async def open_track(request: Request, response: Response, form: Annotated[Track
 async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
     """Where the track was at its last photo, and what became of its photos; does not prolong its life."""
     tracker: Tracker = request.app.state.tracker
-    return _state(tracker.store.get(track_id), tracker)
+    return _state(tracker.store.get(track_id, _owner(request)), tracker)
 
 
 @router.delete(
@@ -93,12 +110,11 @@ async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
 async def delete_track(request: Request, track_id: TrackId) -> None:
     """Forget a track."""
     tracker: Tracker = request.app.state.tracker
-    tracker.store.delete(track_id)
+    tracker.store.delete(track_id, _owner(request))
 
 
 @router.post(
     "/{track_id}/localize",
-    dependencies=[only_fields(*PHOTO_FIELDS, "timestamp")],
     response_model=schemas.TrackedLocalization,
     responses=documented(
         *PHOTO_ERRORS,
@@ -135,7 +151,7 @@ async def localize_next(
     timestamp_s, hints, data = parse_timestamp(timestamp), form.hints(), await image.read()
 
     async def answer() -> schemas.TrackedLocalization:
-        async with tracker.store.turn(track_id) as track:
+        async with tracker.store.turn(track_id, _owner(request)) as track:
             step = await tracker.localize(track, data, hints, timestamp_s, form.top_k, form.refine)
             return schemas.TrackedLocalization(
                 track_id=track_id,
@@ -146,6 +162,10 @@ async def localize_next(
             )
 
     return await in_time(answer(), tracker.localizer.settings.deadline_s)
+
+
+def _owner(request: Request) -> str:
+    return str(request.scope.get(OWNER, ""))
 
 
 def _state(opened: OpenTrack, tracker: Tracker) -> schemas.TrackState:

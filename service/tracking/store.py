@@ -1,4 +1,7 @@
-"""The open tracks of this process: a bounded number, in memory, each forgotten when no photo comes for a while."""
+"""The open tracks of this process: a bounded number, in memory, each forgotten when no photo comes for a while.
+
+A track belongs to the key that opened it; for any other it is not there.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class OpenTrack:
     """A track with its name, its turn and the moment when it was last asked for."""
 
     id: str
+    owner: str
     track: Track
     used_at_s: float
     busy: int = 0
@@ -32,66 +36,69 @@ class TrackStore:
 
     Args:
         max_tracks: open at once.
+        max_per_owner: of them, those of one owner.
         clock: seconds that never go back.
     """
 
-    def __init__(self, max_tracks: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_tracks = max_tracks
+    def __init__(self, max_tracks: int, max_per_owner: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_tracks, self._max_per_owner = max_tracks, max_per_owner
         self._clock = clock
         self._tracks: dict[str, OpenTrack] = {}
 
-    def open(self, options: Options) -> OpenTrack:
+    def open(self, options: Options, owner: str = "") -> OpenTrack:
         """Begin a track.
+
+        Args:
+            options: what is known of the aircraft.
+            owner: whose it is; empty where nobody needs a key, and then all may share what there is.
 
         Raises:
             Overloaded: as many as may be are open; ``retry_after_s`` is when the first of them expires.
         """
         self._forget_expired()
-        if len(self._tracks) >= self._max_tracks:
-            wait_s = max(1, round(min(map(self.expires_in_s, self._tracks.values()))))
-            raise Overloaded(
-                f"{len(self._tracks)} tracks are open; DELETE those that have ended, wait for one to expire, or raise "
-                "AEROFIX_MAX_TRACKS.",
-                limit=self._max_tracks,
-                actual=len(self._tracks),
-                retry_after_s=wait_s,
-            )
+        self._check_room(list(self._tracks.values()), self._max_tracks, "AEROFIX_MAX_TRACKS")
+        if owner:
+            self._check_room(self.of(owner), self._max_per_owner, "AEROFIX_MAX_TRACKS_PER_KEY")
         # 96 random bits: whoever guesses one of a million open tracks would need 10^22 tries
-        opened = OpenTrack(secrets.token_urlsafe(12), Track(options), self._clock())
+        opened = OpenTrack(secrets.token_urlsafe(12), owner, Track(options), self._clock())
         self._tracks[opened.id] = opened
         return opened
 
-    def get(self, track_id: str) -> OpenTrack:
+    def of(self, owner: str) -> list[OpenTrack]:
+        """The open tracks of an owner, in the order in which they were opened."""
+        return [each for each in self._tracks.values() if each.owner == owner and not self._is_over(each)]
+
+    def get(self, track_id: str, owner: str = "") -> OpenTrack:
         """The open track of this id, without prolonging it.
 
         Raises:
-            TrackNotFound: there is none; it may have expired.
+            TrackNotFound: there is none, or it is somebody else's; it may have expired.
         """
         opened = self._tracks.get(track_id)
-        if opened is None or self._is_over(opened):
+        if opened is None or opened.owner != owner or self._is_over(opened):
             raise TrackNotFound(
-                "There is no open track of this id: it expired, was deleted, or the service was started anew. Open one "
-                "with POST /tracks."
+                "There is no open track of this id: it expired, was deleted, is of another key, or the service was "
+                "started anew. Open one with POST /tracks."
             )
         return opened
 
-    def delete(self, track_id: str) -> None:
+    def delete(self, track_id: str, owner: str = "") -> None:
         """Forget a track; a photo that is being localized on it still gets its answer.
 
         Raises:
             TrackNotFound: see :meth:`get`.
         """
-        del self._tracks[self.get(track_id).id]
+        del self._tracks[self.get(track_id, owner).id]
 
     @asynccontextmanager
-    async def turn(self, track_id: str) -> AsyncIterator[Track]:
+    async def turn(self, track_id: str, owner: str = "") -> AsyncIterator[Track]:
         """Wait for the photos before on the same track, and prolong its life.
 
         Raises:
             TrackNotFound: see :meth:`get`.
             Overloaded: too many photos of this track wait already.
         """
-        opened = self.get(track_id)
+        opened = self.get(track_id, owner)
         if opened.busy > MAX_WAITING:
             raise Overloaded(
                 "Photos of this track come faster than they are localized; wait for an answer before the next photo.",
@@ -112,6 +119,16 @@ class TrackStore:
 
     def __len__(self) -> int:
         return len(self._tracks)
+
+    def _check_room(self, tracks: list[OpenTrack], limit: int, setting: str) -> None:
+        if len(tracks) < limit:
+            return
+        raise Overloaded(
+            f"{len(tracks)} tracks are open; DELETE those that have ended, wait for one to expire, or raise {setting}.",
+            limit=limit,
+            actual=len(tracks),
+            retry_after_s=max(1, round(min(map(self.expires_in_s, tracks)))),
+        )
 
     def _is_over(self, opened: OpenTrack) -> bool:
         """A track with a photo under way does not expire."""

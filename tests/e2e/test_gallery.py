@@ -3,6 +3,8 @@ import json
 import pytest
 
 from service.ground.gallery import Gallery
+from service.ground.tile import MAX_PROPERTIES_BYTES
+from service.routes.gallery import MAX_ENTRY_BYTES
 
 
 async def test_tiles_are_added_and_updated(http, tile_request):
@@ -116,3 +118,32 @@ async def test_tiles_survive_a_restart(start, tile_request, photo):
     async with start() as http:
         answer = (await http.post("/localize", files={"image": ("p", photo(2))})).json()
         assert answer["candidates"][0]["tile_id"] == "map/2"
+
+
+async def test_tiles_that_are_allowed_one_by_one_are_allowed_together(http, ground, encode_image, place, problem_of):
+    """With properties as large as they may be, written as wastefully as JSON may, and as many tiles as may be."""
+    count, image = http.app.state.settings.max_images, encode_image(ground(1, 16, 16))
+    entries = []
+    for column in range(count):
+        lat, lon = place(column)
+        properties = {"note": "ü" * ((MAX_PROPERTIES_BYTES - len('{"note": ""}')) // 2)}  # 6 bytes each in plain ASCII
+        entries.append(
+            {"id": f"t/{column}" + "x" * 190, "lat": lat, "lon": lon, "gsd_m": 3.0, "properties": properties}
+        )
+    files = [("image", ("t.png", image))] * count
+    answer = (await http.post("/gallery", files=files, data={"tiles": json.dumps(entries)})).json()
+    assert (answer.get("added"), answer.get("failed")) == (count, 0), answer
+    page = (await http.get(f"/gallery/tiles?limit={count}")).json()
+    assert page["tiles"][0]["properties"] == entries[0]["properties"]
+
+
+async def test_a_text_field_beyond_its_limit_is_told_with_the_limit(http, problem_of):
+    limit = http.app.state.settings.max_images * MAX_ENTRY_BYTES
+    answer = await http.post("/gallery", files={"image": b"-"}, data={"tiles": "x" * (limit + 1)})
+    problem = problem_of(answer, "body-too-large", 413)
+    assert (problem["limit"], str(limit) in problem["detail"]) == (limit, True)
+
+
+async def test_too_many_parts_are_told_with_their_number(http, problem_of):
+    files = [("image", ("t.png", b"-"))] * 1001
+    assert "1000" in problem_of(await http.post("/gallery", files=files), "invalid-parameter", 422)["detail"]

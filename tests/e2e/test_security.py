@@ -110,3 +110,26 @@ async def test_no_answer_names_a_folder_of_the_server(http, tile_request, photo,
     for answer in answers:
         assert str(tmp_path) not in answer.text, answer.url
         assert "/home/" not in answer.text, answer.url
+
+
+async def test_every_address_takes_head_and_no_parameter_that_it_does_not_name(http, tile_request, problem_of):
+    await http.post("/gallery", **tile_request(1))
+    paths = {"tile_id": "map/1", "import_id": "none", "name": "none", "track_id": "none"}
+    described = (await http.get("/openapi.json")).json()["paths"]
+    for path, item in described.items():
+        for verb in item:
+            asked = await http.request(verb, path.format(**paths) + "?heading_deg=118")
+            problem = problem_of(asked, "invalid-parameter", 422)
+            assert "'heading_deg'" in problem["detail"] or "must be given" in problem["detail"], (verb, path)
+        if "get" in item:
+            got, head = await http.get(path.format(**paths)), await http.head(path.format(**paths))
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+    for path in ("/", "/docs", "/openapi.json", "/web/app.js", "/problems/forbidden"):
+        assert (await http.head(path)).status_code == 200
+
+
+async def test_images_are_for_pages_of_this_origin(http, tile_request):
+    await http.post("/gallery", **tile_request(1))
+    answer = await http.get("/gallery/tiles/map/1/image")
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"

@@ -200,3 +200,40 @@ async def test_a_turned_photo_fuses_too(filled, ground, encode_image):
     turned = encode_image(ground(3, 64, 64).transpose(Image.Transpose.ROTATE_90))
     answer = (await send(filled, url, turned, 0, heading_deg=90)).json()
     assert (answer["use"], answer["photo"]["query"]["used"]) == ("fused", {"heading_deg": "form"})
+
+
+READER, OTHER = "reader-0123456789", "other-0123456789a"
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def test_a_track_is_there_for_the_key_that_opened_it_only(start, photo, problem_of):
+    async with start(read_keys=(READER, OTHER), max_tracks_per_key=2) as http:
+        mine = [(await http.post("/tracks", headers=bearer(READER))).json()["id"] for _ in range(2)]
+        refused = problem_of(await http.post("/tracks", headers=bearer(READER)), "overloaded", 429)
+        assert (refused["limit"], "AEROFIX_MAX_TRACKS_PER_KEY" in refused["detail"]) == (2, True)
+        theirs = (await http.post("/tracks", headers=bearer(OTHER))).json()["id"]
+        for key, ids in ((READER, mine), (OTHER, [theirs])):
+            tracks = (await http.get("/tracks", headers=bearer(key))).json()["tracks"]
+            assert [track["id"] for track in tracks] == ids
+        problem_of(await http.get(f"/tracks/{theirs}", headers=bearer(READER)), "track-not-found", 404)
+        problem_of(await http.delete(f"/tracks/{theirs}", headers=bearer(READER)), "track-not-found", 404)
+        form = {"files": {"image": ("p.jpg", photo(1))}, "data": {"timestamp": "0"}}
+        answer = await http.post(f"/tracks/{theirs}/localize", headers=bearer(READER), **form)
+        problem_of(answer, "track-not-found", 404)
+        assert (await http.delete(f"/tracks/{theirs}", headers=bearer(OTHER))).status_code == 204
+
+
+async def test_tracks_without_keys_are_listed_for_all(http):
+    opened = (await http.post("/tracks")).json()
+    (listed,) = (await http.get("/tracks")).json()["tracks"]
+    assert (listed["id"], listed["uses"]) == (opened["id"], {"fused": 0, "gated": 0, "lost": 0})
+
+
+async def test_no_track_stays_for_longer_than_the_service_allows(start, problem_of):
+    async with start(max_track_expiry_s=100) as http:
+        problem = problem_of(await http.post("/tracks", data={"expiry_s": "101"}), "invalid-parameter", 422)
+        assert (problem["limit"], "AEROFIX_MAX_TRACK_EXPIRY_S" in problem["detail"]) == (100, True)
+        assert (await http.post("/tracks", data={"expiry_s": "100"})).status_code == 201

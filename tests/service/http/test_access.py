@@ -34,7 +34,8 @@ def bearer(key):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/livez", "/readyz", "/docs", "/docs/assets/x.js", "/web/map.js", "/openapi.json"]
+    "path",
+    ["/", "/livez", "/readyz", "/docs", "/docs/assets/x.js", "/web/map.js", "/openapi.json", "/problems/forbidden"],
 )
 async def test_pages_and_probes_need_no_key(path):
     async with guarded(KEYS) as http:
@@ -96,6 +97,26 @@ async def test_a_name_that_is_not_ours(host, status):
 
 
 @pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ("*", "any.example:1", 200),
+        ("map.local:8000", "map.local:8000", 200),
+        ("map.local:8000", "MAP.local:8000", 200),
+        ("map.local:8000", "map.local", 403),
+        ("map.local:8000", "map.local:9000", 403),
+        ("map.local", "map.local:9000", 200),
+        ("[::1]:8000", "[::1]:8000", 200),
+        ("[::1]:8000", "[::1]:9000", 403),
+        ("::1", "[::1]:9000", 200),
+        ("[::1]", "[::1]", 200),
+    ],
+)
+async def test_names_with_and_without_a_port(allowed, host, status):
+    async with guarded(hosts=(allowed,)) as http:
+        assert (await http.get("/gallery", headers={"Host": host})).status_code == status
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({}, 200),
@@ -105,6 +126,11 @@ async def test_a_name_that_is_not_ours(host, status):
         ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Origin": "http://127.0.0.1:9000"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "null", "Host": ""}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://[::1"}, 403),
+        ({"Origin": b"\xff://127.0.0.1:8000]"}, 403),
+        ({"Origin": "http://[::1]:8000", "Host": "[::1]:8000"}, 200),
     ],
 )
 async def test_a_page_of_another_origin_does_nothing(headers, status):
@@ -123,3 +149,4 @@ async def test_pages_may_load_from_here_only_and_data_nothing():
     for response in (page, data):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"

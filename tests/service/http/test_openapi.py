@@ -47,6 +47,7 @@ def test_every_route_is_described(description):
         ("/readyz", "get"),
         ("/model", "get"),
         ("/tracks", "post"),
+        ("/tracks", "get"),
         ("/tracks/{track_id}", "get"),
         ("/tracks/{track_id}", "delete"),
         ("/tracks/{track_id}/localize", "post"),

@@ -114,6 +114,7 @@ def test_not_loopback(host):
 
 def test_loopback_needs_no_key_and_takes_only_its_names():
     assert for_listening(Settings()).allowed_hosts == LOOPBACK_NAMES
+    assert for_listening(Settings(host="127.0.0.2")).allowed_hosts == (*LOOPBACK_NAMES, "127.0.0.2")
     assert for_listening(Settings(allowed_hosts=("map.local",))).allowed_hosts == ("map.local",)
 
 
