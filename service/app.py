@@ -55,9 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     tracer = otlp(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     # the parts, each made from the ones before
-    encoder = Encoder(
-        settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes
-    )
+    encoder = Encoder.of(settings)
     contract = encoder.contract
     gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
     door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)

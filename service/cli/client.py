@@ -1,25 +1,25 @@
-"""The command line's way to a service: over the network, or inside this process when none runs."""
+"""Calls of the HTTP interface, for the command line."""
 
+import asyncio
 import json
-import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx
-from fastapi import FastAPI
 
-from service.errors import AerofixError, DeviceUnavailable
-from service.settings import Settings
+from service.errors import AerofixError
+from service.ground.tile import check_id
 
-# Seconds. A batch of tiles on a small CPU may take a while; connecting to a service that is there does not.
-TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+PATIENCE_S = 120.0
+"""Seconds that one call waits, all its tries together, for a service that asks to come back later."""
 
+USUAL_WAIT_S = 1.0
+"""Seconds before the next try when the service does not say how many."""
 
-# What protects a service from others, or tells others of it, has no place when it answers one command.
-_ALONE = {"read_keys": (), "write_keys": (), "keys_file": None, "allowed_hosts": (), "otlp_endpoint": None}
+BUSY = (429, 503)
 
 
 class ServiceError(AerofixError):
@@ -35,24 +35,12 @@ class ServiceError(AerofixError):
         self.problem = problem or {"detail": detail}
 
 
-def load_app(settings: Settings) -> FastAPI:
-    """Build the application; a client of a running service needs neither onnxruntime nor FAISS, so they load here.
-
-    Raises:
-        DeviceUnavailable: one of them is not installed.
-        AerofixError: see ``create_app``.
-    """
-    try:
-        from service.app import create_app
-    except ImportError as error:
-        raise DeviceUnavailable(
-            f"{error.name} is not installed; `pip install aerofix[cpu]`, or aerofix[gpu] for CUDA."
-        ) from error
-    return create_app(settings)
-
-
 class Client:
-    """Calls of the HTTP interface, with problems as exceptions; made by ``connect``."""
+    """Calls of the HTTP interface, with problems as exceptions; made by ``connect``.
+
+    Args:
+        http: where they go.
+    """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -77,8 +65,14 @@ class Client:
         return await self._call("GET", "/gallery/tiles", params=params)
 
     async def delete_tile(self, tile_id: str) -> dict[str, Any]:
-        """Delete a tile."""
-        return await self._call("DELETE", f"/gallery/tiles/{quote(tile_id)}")
+        """Delete a tile.
+
+        Raises:
+            InvalidParameter: no tile can have this id.
+            ServiceError: there is none with this id.
+        """
+        check_id(tile_id)
+        return await self._call("DELETE", f"/gallery/tiles/{_segment(tile_id)}")
 
     async def delete_area(self, bbox: str) -> dict[str, Any]:
         """Delete the tiles whose centre lies in ``w,s,e,n``."""
@@ -88,34 +82,66 @@ class Client:
         """Have a snapshot made, download it, and remove it from the service's folder.
 
         Raises:
-            ServiceError: the service cannot make it, or ``target`` cannot be written.
+            ServiceError: the service cannot make it or hand it out, or ``target`` cannot be written; then there is no
+                such file.
         """
         made = await self._call("POST", "/gallery/snapshots")
-        path = f"/gallery/snapshots/{made['name']}"
+        path = f"/gallery/snapshots/{_segment(made['name'])}"
         try:
-            async with self._http.stream("GET", path) as response:
-                with target.open("xb") as file:
+            await self._download(path, target, made["bytes"])
+        finally:
+            with suppress(ServiceError):  # what stays there is listed by GET /gallery/snapshots
+                await self._call("DELETE", path)
+
+    async def _download(self, path: str, target: Path, size: int) -> None:
+        """Write what is at ``path`` to a new file, whole or not at all."""
+        try:
+            with _new_file(target) as file:
+                async with self._http.stream("GET", path) as response:
+                    if response.is_error:
+                        await response.aread()
+                        self._checked(response)
                     async for chunk in response.aiter_bytes():
                         file.write(chunk)
-                    size = file.tell()
-            if size != made["bytes"]:
-                raise ServiceError(f"the snapshot {made['name']} arrived incomplete; try again.")
-        except (OSError, httpx.HTTPError) as error:
-            raise ServiceError(f"{target} cannot be written: {error}.") from error
-        finally:
-            await self._http.delete(path)
+                if file.tell() != size:
+                    raise ServiceError(f"{target} arrived incomplete; try again.")
+        except OSError as error:
+            raise ServiceError(f"{target} cannot be written: {error.strerror}.") from error
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{target} arrived incomplete ({_reason(error)}); try again.") from error
 
     async def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        """The answer to a request; while the service asks to come back later, it is tried again."""
+        waited_s = 0.0
+        while True:
+            response = await self._send(method, path, **kwargs)
+            wait_s = _wait_s(response)
+            if wait_s is None or waited_s + wait_s > PATIENCE_S:
+                return self._checked(response)
+            await asyncio.sleep(wait_s)
+            waited_s += wait_s
+
+    async def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         try:
-            response = await self._http.request(method, path, **kwargs)
+            return await self._http.request(method, path, **kwargs)
         except httpx.ConnectError as error:
             raise ServiceError(
                 f"no service answers at {self._http.base_url}; start one with `aerofix serve`, name another with "
                 "--url, or work on a file with --gallery FILE."
             ) from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise ServiceError(f"the service at {self._http.base_url} did not answer properly: {reason}.") from error
+            raise ServiceError(
+                f"the service at {self._http.base_url} did not answer properly: {_reason(error)}."
+            ) from error
+
+    def _checked(self, response: httpx.Response) -> dict[str, Any]:
+        """The JSON object that was answered, nothing where there is nothing to say.
+
+        Raises:
+            ServiceError: it is a problem, or not of a service like ours.
+        """
+        if response.status_code == 204:
+            return {}
         try:
             body = response.json()
         except ValueError:
@@ -127,35 +153,32 @@ class Client:
         return body
 
 
-@asynccontextmanager
-async def connect(url: str, settings: Settings | None = None) -> AsyncIterator[Client]:
-    """Open a client.
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that is there afterwards, unless something goes wrong meanwhile."""
+    with path.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
-    A running service is shown the key in ``AEROFIX_KEY``, if there is one.
 
-    Args:
-        url: base URL of a running service.
-        settings: when given, no service is asked: the same application runs in this process with these settings, and
-            who may open the file needs no key.
+def _wait_s(response: httpx.Response) -> float | None:
+    """Seconds until it is worth asking again; None unless the service is busy or starting."""
+    given = response.headers.get("retry-after", "")
+    if response.status_code not in BUSY or (response.status_code == 503 and not given):
+        return None
+    return float(given) if given.isascii() and given.isdecimal() else USUAL_WAIT_S
 
-    Raises:
-        AerofixError: the application in this process cannot start; see ``create_app``.
-        ServiceError: ``url`` is not a URL.
-    """
-    if settings is None:
-        if httpx.URL(url).scheme not in ("http", "https"):
-            raise ServiceError(f"{url!r} is not the URL of a service; give one such as http://127.0.0.1:8000.")
-        key = os.environ.get("AEROFIX_KEY", "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, headers=headers) as http:
-            yield Client(http)
-        return
-    app = load_app(settings.model_copy(update=_ALONE))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aerofix", timeout=TIMEOUT) as http,
-    ):
-        yield Client(http)
+
+def _reason(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _segment(name: str) -> str:
+    """A name as one part of an address, whatever is in it."""
+    return quote(name, safe="")
 
 
 def _read(path: Path) -> bytes:

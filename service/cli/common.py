@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from service.cli.client import Client, connect
+from service.cli.client import Client
+from service.cli.connect import connect
 from service.errors import AerofixError
 from service.settings import Settings
 

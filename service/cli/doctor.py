@@ -94,9 +94,7 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
 
     def model() -> str:
         nonlocal encoder
-        encoder = Encoder(  # checks the contract, embeds a probe
-            settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes
-        )
+        encoder = Encoder.of(settings)  # checks the contract, embeds a probe
         contract = encoder.contract
         return f"{contract.model_id} keeps the contract and embeds a probe image on {encoder.provider}"
 
@@ -106,7 +104,7 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
         if encoder is None:
             return f"{settings.gallery} was not opened, there is no model to compare it with"
         contract = encoder.contract
-        with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim) as opened:
+        with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, read_only=True) as opened:
             return f"{settings.gallery} holds {opened.count()} tiles of this model"
 
     return [_try("model", model), _try("gallery", gallery)]

@@ -13,7 +13,7 @@ import typer
 import uvicorn
 from rich.markup import escape
 
-from service.cli.client import ServiceError, load_app
+from service.cli.client import ServiceError
 from service.cli.common import (
     DEFAULT_URL,
     DeviceName,
@@ -27,6 +27,7 @@ from service.cli.common import (
     out,
     reach,
 )
+from service.cli.connect import load_app
 from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
 from service.cli.report import merge, table

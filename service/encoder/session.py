@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.encoder.contract import check_contract
 from service.errors import ContractBroken, DeviceUnavailable
+from service.settings import Settings
 from service.threads import cores
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,11 @@ class Encoder:
                         "all`). The CUDA libraries come with `pip install aerofix[gpu]`. Or run with --device cpu."
                     ) from error
                 log.warning("%s; the model runs on the CPU. Name --device cuda to insist on the GPU", error)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Encoder":
+        """The encoder that settings ask for; see the class for what is raised."""
+        return cls(settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes)
 
     @property
     def _sessions(self) -> int:

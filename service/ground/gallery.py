@@ -105,7 +105,9 @@ class Gallery:
         self._generation = store.generation
 
     @classmethod
-    def open(cls, path: Path | str, identity: str, embedding_dim: int, device: str = "cpu") -> Gallery:
+    def open(
+        cls, path: Path | str, identity: str, embedding_dim: int, device: str = "cpu", read_only: bool = False
+    ) -> Gallery:
         """Open a gallery file, or create it, and build its index.
 
         Args:
@@ -113,6 +115,7 @@ class Gallery:
             identity: identity stamp of the loaded model; an empty gallery adopts it.
             embedding_dim: D of the loaded model.
             device: where to search: ``auto``, ``cpu`` or ``cuda``, with the number of a GPU as in ``cuda:1``.
+            read_only: only look; see ``GalleryFile``.
 
         Raises:
             GalleryUnusable: the file is corrupt, no gallery, or held by another process.
@@ -121,7 +124,7 @@ class Gallery:
             StorageFull: no space for a new file.
         """
         index = make_index(embedding_dim, device)
-        store = Store(path)
+        store = Store(path, read_only)
         try:
             store.claim(identity)
             gallery = cls(store, index, identity, embedding_dim)

@@ -188,7 +188,7 @@ class Tile:
     """A named piece of the map.
 
     Args:
-        id: 1 to 200 printable characters, slash allowed; unique in a gallery.
+        id: 1 to 200 printable characters, unique in a gallery; slashes may part it, but see ``check_id``.
         footprint: the ground that it shows.
         properties: the user's own JSON object, up to 16 KiB and 32 levels deep.
 
@@ -206,7 +206,10 @@ class Tile:
 
 
 def check_id(tile_id: str) -> None:
-    """Refuse a tile id that is empty, over 200 characters, or not printable.
+    """Refuse a tile id that is empty, over 200 characters, not printable, or has parts that no address keeps.
+
+    Clients and proxies leave out the parts ``.``, ``..`` and "" of an address (RFC 3986, section 5.2.4): a request for
+    such a tile would reach another one.
 
     Raises:
         InvalidParameter: as said.
@@ -214,6 +217,11 @@ def check_id(tile_id: str) -> None:
     if not (isinstance(tile_id, str) and 1 <= len(tile_id) <= MAX_ID_LENGTH and tile_id.isprintable()):
         raise InvalidParameter(
             f"A tile id must be 1 to {MAX_ID_LENGTH} printable characters without control characters; got "
+            f"{tile_id!r:.220}."
+        )
+    if not {"", ".", ".."}.isdisjoint(tile_id.split("/")):
+        raise InvalidParameter(
+            f'A tile id must not have an empty part, "." or ".." between slashes, for addresses lose them; got '
             f"{tile_id!r:.220}."
         )
 

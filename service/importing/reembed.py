@@ -51,7 +51,7 @@ def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reem
     """
     from service.encoder.session import Encoder  # loads onnxruntime, which the other commands do without
 
-    encoder = Encoder(settings.model, settings.device, settings.threads)
+    encoder = Encoder.of(settings)
     contract, at_once = encoder.contract, encoder.useful_batch(settings.max_batch)
     small = 0
     with closing(Store(settings.gallery)) as store, ThreadPoolExecutor() as threads:

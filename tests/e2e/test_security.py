@@ -4,7 +4,8 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.cli.client import ServiceError, connect
+from service.cli.client import ServiceError
+from service.cli.connect import connect
 from service.errors import ConfigurationInvalid
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"

@@ -86,7 +86,7 @@ async def test_a_read_only_file_is_refused_at_the_start(start, settings, tile_re
     real = sqlite3.connect
     monkeypatch.setattr(
         "service.ground.store.file.sqlite3.connect",
-        lambda path, **options: real(f"file:{path}?mode=ro", uri=True, **options),
+        lambda path, **options: real(f"file:{path}?mode=ro", **options | {"uri": True}),
     )
     with pytest.raises(GalleryUnusable, match=r"g\.gallery is read-only"):
         create_app(settings())

@@ -28,24 +28,28 @@ class GalleryFile:
     Args:
         path: the file; created if missing, migrated if of an older schema. ``":memory:"`` keeps it off the disk.
 
+        read_only: only look, and change nothing, neither in the file nor beside it.
+
     Raises:
         GalleryInUse: another process, or another object here, has it open.
         GalleryUnusable: the file is no gallery, corrupt, of a newer schema, or cannot be written.
         StorageFull: no space for a new file, or to migrate.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = str(path)
+    def __init__(self, path: Path | str, read_only: bool = False) -> None:
+        self.path, self.read_only = str(path), read_only
         self.name = Path(self.path).name  # errors may be told to strangers: they name the file, not its folder
         self.lock = threading.RLock()
         if Path(self.path).exists() and not os.access(self.path, os.W_OK):
             self._read_only()
+        database = f"{Path(self.path).absolute().as_uri()}?mode=ro" if read_only else self.path
         try:
-            journal.set_foreign_aside(Path(self.path))
+            if not read_only:
+                journal.set_foreign_aside(Path(self.path))
         except OSError as error:
             raise disk_error(error, f"The journal beside the gallery {self.name} cannot be read or renamed") from error
         with self.errors():
-            self.db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            self.db = sqlite3.connect(database, timeout=0, isolation_level=None, check_same_thread=False, uri=read_only)
         try:
             with self.errors():
                 self._prepare()
@@ -67,14 +71,17 @@ class GalleryFile:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything in the block is committed and on the disk when it ends, or nothing is.
 
+        Of a file that is open to look only it is one moment.
+
         Raises:
             GalleryUnusable: the file is no longer where it was; see :meth:`check_place`.
         """
         with self.lock, self.errors():
             self.check_place()
-            self.db.execute("BEGIN IMMEDIATE")
+            self.db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
             try:
-                self._count_stamp_up()
+                if not self.read_only:
+                    self._count_stamp_up()
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
@@ -105,7 +112,7 @@ class GalleryFile:
     def close(self) -> None:
         """Close the file and let other processes in; further calls raise GalleryUnusable."""
         with self.lock:
-            if self._look()[:2] == self._opened:
+            if not self.read_only and self._look()[:2] == self._opened:
                 self.drop_journal()
             self.db.close()
 
@@ -147,6 +154,10 @@ class GalleryFile:
                 raise GalleryInUse(
                     f"The gallery {self.name} is in use by another process; stop that one, or talk to it with --url."
                 ) from error
+            if code == sqlite3.SQLITE_READONLY and self.read_only:
+                raise GalleryUnusable(
+                    f"The last write to the gallery {self.name} was cut off; the next start of the service undoes it."
+                ) from error
             if code == sqlite3.SQLITE_READONLY:
                 self._read_only(error)
             if code in NO_ACCESS:
@@ -175,11 +186,12 @@ class GalleryFile:
 
     def _prepare(self) -> None:
         """Take the lock, check that the file is ours, and create the tables in a new one."""
-        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._seen = self._look()
         self._opened = self._seen[:2]
-        self.db.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write; kept until close
-        self.db.execute("COMMIT")
+        if not self.read_only:
+            self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self.db.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write; kept until close
+            self.db.execute("COMMIT")
         application_id = self.one("PRAGMA application_id")
         version, _ = journal.schema_and_stamp(self.one("PRAGMA user_version"))
         is_new = application_id == 0 and version == 0 and not self.one("SELECT count(*) FROM sqlite_master")
@@ -190,6 +202,10 @@ class GalleryFile:
                 f"The gallery {self.name} has schema version {version}, this aerofix reads up to {SCHEMA_VERSION}; "
                 "use the aerofix that made it, or import the maps into a new gallery."
             )
+        if self.read_only:
+            if is_new:
+                raise GalleryUnusable(f"{self.name} is empty; `aerofix gallery add SOURCE` makes it a gallery.")
+            return
         self.db.execute("PRAGMA journal_mode = TRUNCATE")
         self.db.execute("PRAGMA synchronous = FULL")
         self._seen = self._look()

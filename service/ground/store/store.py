@@ -49,11 +49,11 @@ class Store:
     """An open gallery file. Safe to use from several threads; one transaction at a time.
 
     Args:
-        path: see ``GalleryFile``, also for what is raised.
+        path, read_only: see ``GalleryFile``, also for what is raised.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.file = GalleryFile(path)
+    def __init__(self, path: Path | str, read_only: bool = False) -> None:
+        self.file = GalleryFile(path, read_only)
         self.imports = Imports(self.file)
         self.generation = self._read_generation()
         """Number of acknowledged writes."""
@@ -80,7 +80,8 @@ class Store:
                     gallery=str(stored),
                     model=identity,
                 )
-            db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
+            if not self.file.read_only:
+                db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
 
     def upsert(self, tiles: Sequence[NewRow], step: Step | None = None) -> list[tuple[int, bool]]:
         """Write tiles in one transaction, replacing those with the same id.

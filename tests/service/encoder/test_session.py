@@ -11,6 +11,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 from service.encoder.preprocess import preprocess
 from service.encoder.session import Encoder, Features, cuda_options
 from service.errors import ContractBroken, DeviceUnavailable
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -301,3 +302,11 @@ def test_preprocess_follows_the_contract(tmp_path, tiny_model, ground, resize):
     result = preprocess(np.asarray(image), contract)
     np.testing.assert_array_equal(result, np.asarray(expected.resize((32, 32), 3)))  # 3 is BICUBIC
     assert result.dtype == np.uint8
+
+
+def test_all_settings_of_the_device_reach_the_session(monkeypatch, tiny_model, tmp_path):
+    seen = []
+    monkeypatch.setattr(Encoder, "__init__", lambda self, *arguments: seen.append(arguments))
+    path = tmp_path / "m.onnx"
+    Encoder.of(Settings(model=path, device="cuda", threads=3, cuda_device=2, cuda_memory_bytes=7))
+    assert seen == [(path, "cuda", 3, 2, 7)]

@@ -130,9 +130,15 @@ def test_images_may_be_turned():
     assert turned.corners[0] == NORTH_UP[2]
 
 
-@pytest.mark.parametrize("tile_id", ["a", "fengyuan/r03c07", "台中 7", "x" * 200])
+@pytest.mark.parametrize("tile_id", ["a", "fengyuan/r03c07", "台中 7", "x" * 200, "a..b/.c/..."])
 def test_good_ids(tile_id):
     assert Tile(tile_id, Footprint.from_corners(NORTH_UP, 9, 9)).id == tile_id
+
+
+@pytest.mark.parametrize("tile_id", ["..", ".", "a/../b", "a/./b", "../a", "a/..", "/a", "a/", "a//b"])
+def test_parts_that_addresses_lose_are_in_no_id(tile_id):
+    with pytest.raises(InvalidParameter, match="addresses lose them"):
+        Tile(tile_id, Footprint.from_corners(NORTH_UP, 9, 9))
 
 
 @pytest.mark.parametrize("tile_id", ["", "x" * 201, "a\nb", "a\0", "\x7f", "\ud800", 7])

@@ -70,6 +70,13 @@ def test_all_embeddings_become_those_of_the_other_model(settings, filled):
         assert gallery.search(expected[7:8], 1)[0][0].tile.id == "t7"
 
 
+def test_all_settings_of_the_device_count(settings, filled, monkeypatch):
+    seen, real = [], Encoder.of
+    monkeypatch.setattr(Encoder, "of", lambda chosen: seen.append(chosen) or real(chosen))
+    reembed(settings, lambda done, total: None)
+    assert seen == [settings]
+
+
 def test_a_model_with_local_descriptors_gives_them_to_all_tiles(settings, filled, tiny_model, tmp_path):
     chosen = settings.model_copy(update={"model": tiny_model(tmp_path / "local.onnx", seed=2, local=True)})
     reembed(chosen, lambda done, total: None)
