@@ -1,23 +1,32 @@
-"""Zip files from strangers: looked through before anything is unpacked, and never unpacked to the disk."""
+"""Zip files from strangers: looked through before anything is read, and never unpacked under names of their own."""
 
 from __future__ import annotations
 
+import errno
 import io
+import lzma
 import re
+import shutil
 import stat
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from service.errors import ArchiveRefused, ImageUndecodable
+from service.errors import ArchiveRefused, ImageUndecodable, disk_error
 from service.maps.file_tiles import FileTiles, from_csv, from_zxy
+from service.maps.nameless import nameless_file
 
 MAX_ENTRIES = 200_000
 MAX_DIRECTORY_BYTES = 32 * 2**20
 """The list of entries is read whole: 200,000 of them with names of 100 characters."""
 
 MAX_ENTRY_BYTES = MAX_DIRECTORY_BYTES
-"""A tile's image is a few hundred kilobytes; a table of 200,000 rows is some 20 MB."""
+"""A tile's image is a few hundred kilobytes; a table of 200,000 rows is some 20 MB. Rasters may be larger: they are
+copied to the disk before they are opened."""
 
 MAX_UNPACKED_BYTES = 64 * 2**30
 MAX_RATIO = 100
@@ -30,6 +39,9 @@ NESTED = re.compile(r".*\.(zip|7z|rar|tar|t?gz|t?bz2|t?xz|zst|jar|kmz)", re.IGNO
 DRIVE = re.compile(r"[A-Za-z]:")
 CLUTTER = re.compile(r"(__MACOSX/|.*/\.|\.).*")
 """What operating systems add to archives."""
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OSError)
+"""What damaged entries lead ``zipfile`` to."""
 
 
 class _Bounded(io.FileIO):
@@ -45,6 +57,82 @@ class _Bounded(io.FileIO):
         return super().read(size)
 
 
+class Archive:
+    """An open zip whose entries are safe to read.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        names: of its files, with ``/`` between folders, whatever system they are from.
+
+    Raises:
+        ArchiveRefused: damaged, encrypted, too large when unpacked, or with links, archives or paths out of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stack, self._beside = ExitStack(), path.parent
+        raw = self._stack.enter_context(_Bounded(path))
+        try:
+            self._zip = self._stack.enter_context(zipfile.ZipFile(raw))
+            self._entries = _checked(self._zip)
+        except _DAMAGED as error:
+            self.close()
+            raise ArchiveRefused(f"the zip file is damaged ({error}); zip it again.") from error
+        except BaseException:
+            self.close()
+            raise
+        self.names = dict.fromkeys(sorted(self._entries))
+
+    def read(self, name: str) -> bytes:
+        """A whole file.
+
+        Raises:
+            ImageUndecodable: it is damaged; ``zipfile`` stops at the size that the list of entries announces, and
+                compares the checksum.
+            ArchiveRefused: it is larger than an image or a table may be.
+        """
+        entry = self._entries[name]
+        _check_size(entry)
+        try:
+            return self._zip.read(entry)
+        except _DAMAGED as error:
+            raise ImageUndecodable(f"{name} in the zip is damaged ({error}); zip it again.") from error
+
+    def start(self, name: str, size: int) -> bytes | None:
+        """The first bytes of a file, None if there is none of this name."""
+        if name not in self._entries:
+            return None
+        try:
+            with self._zip.open(self._entries[name]) as file:
+                return file.read(size)
+        except _DAMAGED as error:
+            raise ImageUndecodable(f"{name} in the zip is damaged ({error}); zip it again.") from error
+
+    @contextmanager
+    def on_disk(self, name: str) -> Iterator[str]:
+        """Where GDAL finds a file: in a copy without a name, which no kill can leave behind.
+
+        Raises:
+            ArchiveRefused: it is damaged.
+            StorageFull: there is no room for the copy.
+        """
+        with nameless_file(self._beside) as copy:
+            try:
+                with self._zip.open(self._entries[name]) as file:
+                    shutil.copyfileobj(file, copy.file, 2**20)
+                copy.file.flush()
+            except _DAMAGED as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise disk_error(error, f"{name} cannot be unpacked", "the upload") from error
+                raise ArchiveRefused(f"{name} in the zip is damaged ({error}); zip it again.") from error
+            yield copy.path
+
+    def close(self) -> None:
+        """Close the file and its copies."""
+        self._stack.close()
+
+
 def open_zip(path: Path, prefix: str) -> FileTiles:
     """Open a zip of ``z/x/y`` tiles, or of images with one CSV of their corners.
 
@@ -53,40 +141,27 @@ def open_zip(path: Path, prefix: str) -> FileTiles:
         prefix: start of the tile ids.
 
     Raises:
-        ArchiveRefused: damaged, encrypted, too large when unpacked, or with links, archives or paths out of it.
+        ArchiveRefused: see ``Archive``.
         SourceUnreadable: neither of the two kinds; see ``from_zxy`` and ``from_csv``.
     """
-    raw = _Bounded(path)
+    archive = Archive(path)
     try:
-        archive = zipfile.ZipFile(raw)
-        names = _check(archive)
-
-        def close() -> None:
-            archive.close()
-            raw.close()
-
-        def read(name: str) -> bytes:
-            return _read(archive, name)
-
-        tables = [name for name in names if name.lower().endswith(".csv")]
+        tables = [name for name in archive.names if name.lower().endswith(".csv")]
         if len(tables) > 1:
             raise ArchiveRefused(f"the zip holds {len(tables)} CSV files ({', '.join(tables)[:200]}); keep one.")
         if not tables:
-            return from_zxy(names, read, prefix, close)
+            return from_zxy(archive.names, archive.read, prefix, archive.close)
         folder = PurePosixPath(tables[0]).parent
-        below = {name: _relative(name, folder) for name in names}
-        by_short = {short: name for name, short in below.items()}
-        return from_csv(_read(archive, tables[0]), tables[0], by_short, lambda n: read(by_short[n]), prefix, close)
-    except (zipfile.BadZipFile, EOFError, UnicodeError, NotImplementedError, ValueError, OSError) as error:
-        raw.close()
-        raise ArchiveRefused(f"the zip file is damaged ({error}); zip it again.") from error
+        by_short = {_relative(name, folder): name for name in archive.names}
+        table = archive.read(tables[0])
+        return from_csv(table, tables[0], by_short, lambda n: archive.read(by_short[n]), prefix, archive.close)
     except BaseException:
-        raw.close()
+        archive.close()
         raise
 
 
-def _check(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the files in an archive that is safe to read."""
+def _checked(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Entries of the files in an archive that is safe to read, by their names."""
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise ArchiveRefused(
@@ -101,17 +176,23 @@ def _check(archive: zipfile.ZipFile) -> list[str]:
             limit=MAX_UNPACKED_BYTES,
             actual=unpacked,
         )
-    files = [entry for entry in entries if not entry.is_dir() and not CLUTTER.fullmatch(entry.filename)]
+    found: dict[str, Any] = {}
     for entry in entries:
-        if problem := _problem(entry):
+        name = entry.filename.replace("\\", "/")  # as Windows writes paths
+        if problem := _problem(entry, name):
             raise ArchiveRefused(f"{entry.filename[:200]!r} in the zip {problem}.")
-    return [entry.filename for entry in files]
+        if entry.is_dir() or name.endswith("/") or CLUTTER.fullmatch(name):
+            continue
+        if name in found:
+            raise ArchiveRefused(f"{name[:200]!r} is in the zip twice; zip the folder again.")
+        found[name] = entry
+    return found
 
 
-def _problem(entry: zipfile.ZipInfo) -> str | None:
+def _problem(entry: zipfile.ZipInfo, name: str) -> str | None:
     """Why an entry must not be read, if so."""
-    name, mode = entry.filename, entry.external_attr >> 16
-    if name.startswith("/") or "\\" in name or DRIVE.match(name) or ".." in PurePosixPath(name).parts:
+    mode = entry.external_attr >> 16
+    if name.startswith("/") or DRIVE.match(name) or ".." in PurePosixPath(name).parts or not name.isprintable():
         return "leads out of it; zip the folder with plain names"
     if stat.S_ISLNK(mode):
         return "is a symbolic link; zip the files themselves"
@@ -121,19 +202,19 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
         return "is an archive itself; unpack it first"
     if entry.flag_bits & 1:
         return "is encrypted; zip without a password"
-    if entry.file_size > MAX_ENTRY_BYTES:
-        return f"unpacks to {entry.file_size} bytes, over the limit of {MAX_ENTRY_BYTES}; tiles are small images"
     if entry.file_size > RATIO_MATTERS_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
         return f"unpacks to over {MAX_RATIO} times its size, as zip bombs do; store images without compression"
     return None
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """One entry; ``zipfile`` stops at the size that the list of entries announces, and compares the checksum."""
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ImageUndecodable(f"{name} in the zip is damaged ({error}); zip it again.") from error
+def _check_size(entry: zipfile.ZipInfo) -> None:
+    if entry.file_size > MAX_ENTRY_BYTES:
+        raise ArchiveRefused(
+            f"{entry.filename[:200]!r} in the zip unpacks to {entry.file_size} bytes, over the limit of "
+            f"{MAX_ENTRY_BYTES}; tiles are small images.",
+            limit=MAX_ENTRY_BYTES,
+            actual=entry.file_size,
+        )
 
 
 def _relative(name: str, folder: PurePosixPath) -> str:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import SourceUnreadable, UnsupportedMediaType
 from service.geo import Bounds
-from service.maps.gdal import open_raster
+from service.maps.archive import Archive
+from service.maps.collection import open_collection
+from service.maps.folder import Folder
+from service.maps.gdal import driver_of
 from service.maps.georeference import georeferenced
+from service.maps.kml import open_kml
+from service.maps.mbtiles import MbTiles, is_mbtiles, raster_tables
 from service.maps.piece import Piece
 from service.maps.pieces import Pieces, part_of
+from service.maps.place import Place
+from service.maps.pyramid import Pyramid
+from service.maps.scheme import Scheme, scheme_of_bounds
 from service.maps.sidecars import in_folder
-
-Scheme = Literal["xyz", "tms"]
+from service.maps.table import open_table
 
 
 class Mosaic(Protocol):
@@ -77,13 +87,57 @@ def open_mosaic(
         SourceUnreadable, ArchiveRefused, UnsupportedMediaType, InvalidFootprint: it cannot be imported; says the fix.
     """
     name = name or Path(os.path.abspath(path)).name  # "." has no name
+    map_name = Path(name).stem if not path.is_dir() else name
+    try:
+        if path.is_dir():
+            return open_collection(Folder(path), name, map_name, scheme)
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise SourceUnreadable(f"{name} cannot be read ({error.strerror}); check the path.") from error
+    kind = driver_of(start)
+    if start[:2] == b"PK":
+        return open_collection(Archive(path), name, map_name, scheme)
+    if kind == "GPKG":
+        return _open_database(path, name, map_name, scheme)
+    if kind is not None:
+        return _open_raster(path, name, map_name, corners)
+    # An upload lies under a name of ours without a suffix: it has no files beside it, whatever its sender calls it.
+    if path.suffix.lower() == ".csv":
+        return open_table(Folder(path.parent), path.name, name, map_name)
+    if path.suffix.lower() == ".kml":
+        return open_kml(Folder(path.parent), [path.name], name, map_name)
+    if Path(name).suffix.lower() in (".csv", ".kml"):
+        raise UnsupportedMediaType(f"{name} names pictures that did not come with it; zip it together with them.")
+    raise UnsupportedMediaType(
+        f"{name} is not a map of a kind that is read here: GeoTIFF, MBTiles, GeoPackage, KMZ, JPEG 2000, JPEG, PNG, "
+        f"WebP, or a zip. Convert it: gdal_translate {name} out.tif"
+    )
 
-    def open_piece() -> Piece:
-        dataset = open_raster(path, name)
+
+def _open_raster(path: Path, name: str, map_name: str, corners: Path | None) -> Pieces:
+    def locate(dataset: Any) -> Place:
+        return georeferenced(dataset, name, corners, in_folder(path.parent), path.name)
+
+    return Pieces([part_of(name, lambda: Piece(nullcontext(str(path)), name, locate))], map_name)
+
+
+def _open_database(path: Path, name: str, map_name: str, scheme: Scheme | None) -> Mosaic:
+    """Open MBTiles or a GeoPackage, whatever it is called."""
+    if is_mbtiles(path, name):
+        tiles = MbTiles(path, name)
+        told = scheme or scheme_of_bounds(tiles.metadata.get("bounds", ""), tiles.extents, "tms")
+        if told == "xyz":
+            tiles.close()
+            tiles = MbTiles(path, name, from_north=True)
         try:
-            return Piece(path, name, dataset, georeferenced(dataset, name, corners, in_folder(path.parent), path.name))
+            return Pyramid(tiles, map_name, name)
         except BaseException:
-            dataset.close()
+            tiles.close()
             raise
 
-    return Pieces([part_of(name, open_piece)], Path(name).stem)
+    def opener(table: str) -> Callable[[], Piece]:
+        options = {"table": table, "immutable": "YES"}  # another process may not change it, and nothing is written
+        return lambda: Piece(nullcontext(str(path)), name, lambda dataset: georeferenced(dataset, name), **options)
+
+    return Pieces([part_of(table, opener(table)) for table in raster_tables(path, name)], map_name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,10 @@ class Piece:
     """An open raster with its place. One thread at a time.
 
     Args:
-        path: the file, as GDAL finds it.
+        path: the file, as GDAL finds it; a context that is left when this is closed.
         name: what the user calls it.
-        dataset: the file, opened by ``open_raster``; closed with this.
-        place: where it lies.
+        locate: tells where the open raster lies.
+        options: of ``open_raster``.
 
     Attributes:
         bounds: ``(west, south, east, north)``, degrees.
@@ -58,16 +58,23 @@ class Piece:
         SourceUnreadable: it does not lie on Earth, or is damaged.
     """
 
-    def __init__(self, path: str | Path, name: str, dataset: Any, place: Place) -> None:
-        self.path, self.name, self.place, self._dataset = path, name, place, dataset
-        self._stack = ExitStack()
-        self._stack.callback(dataset.close)
-        self._levels: dict[int, Any] = {}
+    def __init__(
+        self, path: AbstractContextManager[str], name: str, locate: Callable[[Any], Place], **options: Any
+    ) -> None:
+        self.name, self._options, self._levels = name, options, dict[int, Any]()
         self.stretch: Stretch | None = None
         self.collar: Collar | None = None
-        with calling(name, path):
-            self.rendering = Rendering.of(dataset)
-            self._find_extent()
+        self._stack = ExitStack()
+        try:
+            self.path = self._stack.enter_context(path)
+            self._dataset = self._open()
+            with calling(name, self.path):
+                self.place = locate(self._dataset)
+                self.rendering = Rendering.of(self._dataset)
+                self._find_extent()
+        except BaseException:
+            self.close()
+            raise
 
     def survey(self) -> Survey:
         """Look at samples all over it, and find its collar."""
@@ -209,9 +216,14 @@ class Piece:
             return self._dataset
         level = coarser[-1]
         if level not in self._levels:
-            self._levels[level] = open_raster(self.path, self.name, overview_level=level)
-            self._stack.callback(self._levels[level].close)
+            self._levels[level] = self._open(overview_level=level)
         return self._levels[level]
+
+    def _open(self, **more: Any) -> Any:
+        """The file, closed with this."""
+        dataset = open_raster(self.path, self.name, **self._options, **more)
+        self._stack.callback(dataset.close)
+        return dataset
 
 
 def _reach(values: NDArray[np.float64], length: int) -> tuple[int, int] | None:

@@ -208,6 +208,12 @@ def _in_one_piece(crs: CRS, transform: Affine, width_px: int) -> tuple[CRS, Affi
     return crs, transform
 
 
+def mercator_of(lats: Sequence[float], lons: Sequence[float]) -> tuple[float, float, float, float]:
+    """West, south, east and north edge of places, in Web Mercator metres and in one piece around the first."""
+    east, north = to_mercator(WGS84, np.array(lons, float), np.array(lats, float))
+    return float(east.min()), float(north.min()), float(east.max()), float(north.max())
+
+
 def to_mercator(crs: CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Web Mercator coordinates in metres, in one piece around the first point; ``inf`` where there are none."""
     lon, lat = (np.asarray(values) for values in reproject(crs, WGS84, x.tolist(), y.tolist()))

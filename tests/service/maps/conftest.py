@@ -1,12 +1,22 @@
 """Small maps of made-up ground."""
 
+import io
 import math
+import sqlite3
+import zipfile
+from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
+from rasterio.enums import Resampling
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as project
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 
 UTM51 = "EPSG:32651"
 
@@ -124,3 +134,79 @@ def shift_px():
         return float(np.hypot(*shift)), float(np.abs(rest).mean())
 
     return measure
+
+
+def tiles_of(path, zooms):
+    """PNG tiles of a GeoTIFF as ``{(z, x, y): bytes}``, warped by rasterio, transparent around the map."""
+    tiles = {}
+    with rasterio.open(path) as source:
+        bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
+        for z in zooms:
+            left, top, width, height = Mercator.window(bounds, z)
+            pixel = 2 * math.pi * 6_378_137 / 256 / 2**z
+            for x in range(left // 256, (left + width - 1) // 256 + 1):
+                for y in range(top // 256, (top + height - 1) // 256 + 1):
+                    west, north = x * 256 * pixel - math.pi * 6_378_137, math.pi * 6_378_137 - y * 256 * pixel
+                    grid = {"width": 256, "height": 256, "transform": Affine(pixel, 0, west, 0, -pixel, north)}
+                    options = {"crs": "EPSG:3857", "resampling": Resampling.bilinear, "add_alpha": True}
+                    with WarpedVRT(source, tolerance=0.01, **grid, **options) as vrt:
+                        image = io.BytesIO()
+                        Image.fromarray(np.moveaxis(vrt.read(), 0, 2)).save(image, "PNG")
+                    tiles[z, x, y] = image.getvalue()
+    return tiles
+
+
+def mbtiles(path, tiles, from_north=False, **metadata):
+    """An MBTiles file of such tiles."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE metadata (name text, value text)")
+        file.execute("CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)")
+        file.executemany("INSERT INTO metadata VALUES (?, ?)", ({"format": "png"} | metadata).items())
+        rows = [(z, x, y if from_north else 2**z - 1 - y, data) for (z, x, y), data in tiles.items()]
+        file.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+        file.commit()
+    return path
+
+
+def zip_of(path, entries):
+    """A zip of ``{name: bytes}``."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in entries.items():
+            out.writestr(name, data)
+    return path
+
+
+def crops(path, folder, count=2):
+    """A GeoTIFF cut into ``count`` squared, each a file; gives their names and windows."""
+    folder.mkdir(exist_ok=True)
+    found = {}
+    with rasterio.open(path) as source:
+        h, w = source.height // count, source.width // count
+        for i, j in np.ndindex(count, count):
+            window = Window(j * w, i * h, w, h)
+            profile = {k: v for k, v in source.profile.items() if k in ("driver", "count", "dtype", "crs")}
+            name = f"sheet_{i}{j}.tif"
+            with rasterio.open(
+                folder / name,
+                "w",
+                width=w,
+                height=h,
+                transform=source.transform @ Affine.translation(j * w, i * h),
+                **profile,
+            ) as out:
+                out.write(source.read(window=window))
+            found[name] = (folder / name).read_bytes()
+    return found
+
+
+def picture(bands, kind="PNG", **options):
+    """An image file of bands ``[3, H, W]``."""
+    out = io.BytesIO()
+    Image.fromarray(np.moveaxis(bands, 0, 2)).save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def make():
+    """What else writes maps: ``make.tiles_of``, ``make.mbtiles``, ``make.zip_of``, ``make.crops``, ``make.picture``."""
+    return SimpleNamespace(tiles_of=tiles_of, mbtiles=mbtiles, zip_of=zip_of, crops=crops, picture=picture)

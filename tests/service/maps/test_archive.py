@@ -1,6 +1,8 @@
 """Archives from strangers: what is harmless is read, everything else is refused by name."""
 
+import errno
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -8,9 +10,10 @@ from contextlib import closing
 
 import pytest
 
-from service.errors import AerofixError, ArchiveRefused, ImageUndecodable, InvalidParameter, SourceUnreadable
+from service.errors import AerofixError, ArchiveRefused, ImageUndecodable, SourceUnreadable, StorageFull
 from service.maps import archive
-from service.maps.archive import open_zip
+from service.maps.archive import Archive
+from service.maps.mosaic import open_mosaic
 
 
 @pytest.fixture
@@ -26,20 +29,35 @@ def zipped(tmp_path):
     return write
 
 
-def test_a_pyramid_is_read_in_order_and_clutter_is_ignored(zipped):
-    path = zipped({"t/17/2/1.png": b"b", "t/17/1/9.JPG": b"a", "t/readme.txt": b"x", "__MACOSX/t/17/1/9.jpg": b"y"})
-    source = open_zip(path, "town")
-    assert [source.read(i).image for i in range(len(source))] == [b"a", b"b"]
-    assert source.read(1).entry == {"id": "town/17/2/1", "z": 17, "x": 2, "y": 1}
-    source.close()
+def test_files_are_named_as_everywhere_and_clutter_is_ignored(zipped):
+    path = zipped({"t/17/2/1.png": b"b", "t\\17\\1\\9.JPG": b"a", "t/": b"", "__MACOSX/t/x": b"y", ".DS_Store": b"z"})
+    with closing(Archive(path)) as archive:
+        assert list(archive.names) == ["t/17/1/9.JPG", "t/17/2/1.png"]
+        assert archive.read("t/17/1/9.JPG") == b"a"
+        assert archive.start("t/17/2/1.png", 1) == b"b"
+        assert archive.start("gone", 1) is None
 
 
-def test_a_table_finds_its_images_below_its_own_folder(zipped):
-    table = b"Filename,Top_left_lat,Top_left_lon,Bottom_right_lat,Bottom_right_long\na.png,2,1,1,2\n"
-    source = open_zip(zipped({"set/tiles.csv": table, "set/images/a.png": b"image"}), "p")
-    assert source.read(0).image == b"image"
-    assert source.read(0).entry == {"id": "p/images/a", "bounds": [1.0, 1.0, 2.0, 2.0]}
-    source.close()
+def test_gdal_gets_a_copy_that_has_no_name(zipped, tmp_path):
+    path = zipped({"map.tif": bytes(range(256)) * 40})
+    with closing(Archive(path)) as archive:
+        with archive.on_disk("map.tif") as where, open(where, "rb") as copy:
+            assert copy.read() == bytes(range(256)) * 40
+            assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
+        assert not os.path.exists(where)
+
+
+def test_a_full_disk_is_named(zipped, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with (
+        closing(Archive(zipped({"map.tif": b"x"}))) as archive,
+        pytest.raises(StorageFull, match="No space left"),
+        archive.on_disk("map.tif"),
+    ):
+        pass
 
 
 def link(name):
@@ -63,7 +81,8 @@ REFUSED = {
     "a device": ({device("17/1/1.png"): b""}, "not an ordinary file"),
     "a zip inside": ({"17/1/1.png": b"x", "more.zip": b"PK"}, "archive itself"),
     "a tarball inside": ({"17/1/1.png": b"x", "more.tar.gz": b""}, "archive itself"),
-    "two tables": ({"a.csv": b"", "b.csv": b""}, "2 CSV files"),
+    "one name twice": ({"a/b.png": b"1", "a\\b.png": b"2"}, "in the zip twice"),
+    "control characters": ({"a\u202eb.png": b"1"}, "plain names"),
     "a bomb": ({"17/1/1.png": bytes(10 * 2**20)}, "zip bombs"),
 }
 
@@ -71,7 +90,7 @@ REFUSED = {
 @pytest.mark.parametrize(("entries", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_could_do_harm_is_refused(zipped, entries, says):
     with pytest.raises(ArchiveRefused, match=says):
-        open_zip(zipped(entries), "p")
+        Archive(zipped(entries))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +104,10 @@ def test_what_could_do_harm_is_refused(zipped, entries, says):
 )
 def test_limits(zipped, monkeypatch, limit, value, says):
     path = zipped({f"17/1/{n}.png": bytes(range(250)) * 4 for n in range(3)})
-    open_zip(path, "p").close()
+    read_all(path)
     monkeypatch.setattr(archive, limit, value)
     with pytest.raises(ArchiveRefused, match=says):
-        open_zip(path, "p")
+        read_all(path)
 
 
 def test_an_encrypted_entry_is_refused(zipped):
@@ -97,7 +116,7 @@ def test_an_encrypted_entry_is_refused(zipped):
     data[data.find(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
     with pytest.raises(ArchiveRefused, match="encrypted"):
-        open_zip(path, "p")
+        Archive(path)
 
 
 def test_an_entry_that_lies_about_its_size_is_cut_off_and_named(zipped):
@@ -106,11 +125,12 @@ def test_an_entry_that_lies_about_its_size_is_cut_off_and_named(zipped):
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, data.find(b"PK\x01\x02") + 24, 10)
     path.write_bytes(data)
-    source = open_zip(path, "p")
-    with pytest.raises(ImageUndecodable, match=r"17/1/1\.png in the zip is damaged"):
-        source.read(0)
-    assert source.read(1).image == b"good"
-    source.close()
+    with closing(Archive(path)) as opened:
+        with pytest.raises(ImageUndecodable, match=r"17/1/1\.png in the zip is damaged"):
+            opened.read("17/1/1.png")
+        with pytest.raises(ArchiveRefused, match=r"17/1/1\.png in the zip is damaged"), opened.on_disk("17/1/1.png"):
+            pass
+        assert opened.read("17/1/2.png") == b"good"
 
 
 def test_overlapping_entries_are_refused_or_named(zipped):
@@ -120,29 +140,27 @@ def test_overlapping_entries_are_refused_or_named(zipped):
     second = data.rfind(b"PK\x01\x02")
     struct.pack_into("<I", data, second + 42, 0)  # its data starts where the first's does
     path.write_bytes(data)
-    source = open_zip(path, "p")
-    with pytest.raises(ImageUndecodable):
-        source.read(1)
-    source.close()
+    with closing(Archive(path)) as opened, pytest.raises(ImageUndecodable):
+        opened.read("17/1/2.png")
 
 
 @pytest.mark.parametrize("data", [b"PK", b"PK\x03\x04 and nothing else", b"PK\x05\x06" + bytes(18)])
 def test_what_is_no_zip_is_named(tmp_path, data):
     path = tmp_path / "a.zip"
     path.write_bytes(data)
-    with pytest.raises((ArchiveRefused, SourceUnreadable), match=r"damaged|no tiles"):
-        open_zip(path, "p")
+    with pytest.raises((ArchiveRefused, SourceUnreadable), match=r"damaged|holds no map"):
+        open_mosaic(path).close()
 
 
 def test_a_truncated_zip_is_named(zipped):
     path = zipped({"17/1/1.png": b"x" * 5000}, zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ArchiveRefused, match="damaged"):
-        open_zip(path, "p")
+        Archive(path)
 
 
-def test_mutated_zips_raise_nothing_else(tmp_path, zipped):
-    """One byte after the other becomes another: an error of ours, or a source that can be read or says why not."""
+def test_mutated_zips_raise_nothing_else(tmp_path):
+    """One byte after the other becomes another: an error of ours, or an archive that can be read or says why not."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("17/1/1.png", b"image" * 10)
@@ -153,9 +171,13 @@ def test_mutated_zips_raise_nothing_else(tmp_path, zipped):
         data[i] ^= 0xFF
         path.write_bytes(data)
         try:
-            with closing(open_zip(path, "p")) as source:
-                for n in range(len(source)):
-                    source.read(n)
+            read_all(path)
         except AerofixError as error:
             seen.add(type(error))
-    assert seen == {ArchiveRefused, SourceUnreadable, ImageUndecodable, InvalidParameter}
+    assert seen == {ArchiveRefused, ImageUndecodable}
+
+
+def read_all(path):
+    with closing(Archive(path)) as opened:
+        for name in opened.names:
+            opened.read(name)
