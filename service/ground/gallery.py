@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from service.ground.store.copies import snapshot
 from service.ground.store.imports import Imports, Step
 from service.ground.store.store import NewRow, Store
 from service.ground.tile import Tile
+
+PAGE_BYTES = 2**20
+"""Properties on a page of tiles, as JSON: a page is made and sent in one go, and a thousand tiles could have 16 MB."""
 
 CACHED_BYTES = 2**26
 """Local descriptors that are kept at hand, those asked for last: 1,300 tiles of the default model. The photos of a
@@ -223,13 +227,18 @@ class Gallery:
         Args:
             bounds: tiles whose centre lies in ``(west, south, east, north)``; west above east crosses the
                 antimeridian; None for all.
-            limit: tiles a page, at least 1.
+            limit: tiles a page, at least 1; fewer where their properties have more than ``PAGE_BYTES``.
             cursor: that of the page before, 0 for the first.
         """
         numbers = self._store.numbers_in(bounds, after=cursor, limit=limit + 1)
         with self._lock:
-            tiles = [self._tiles[number] for number in numbers[:limit] if number in self._tiles]
-        return Page(tiles, numbers[limit - 1] if len(numbers) > limit else None)
+            tiles = {number: self._tiles[number] for number in numbers[:limit] if number in self._tiles}
+        size = 0
+        for number, tile in tiles.items():
+            size += len(json.dumps(dict(tile.properties)))
+            if size > PAGE_BYTES and number != numbers[-1]:
+                return Page([each for other, each in tiles.items() if other <= number], number)
+        return Page(list(tiles.values()), numbers[limit - 1] if len(numbers) > limit else None)
 
     def image(self, tile_id: str) -> bytes | None:
         """The image file of a tile, JPEG or WebP, or None if there is no such tile."""

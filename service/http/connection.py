@@ -39,7 +39,8 @@ class ConnectionLimits:
     """What a connection may take.
 
     Attributes:
-        header_bytes: of URL and headers together; also of trailers, and of what else between pieces of a body is none.
+        header_bytes: of URL and headers together; also of trailers and of all else that is no body, which may have as
+            much again as the body has, for the sizes of its chunks.
         headers: lines of headers.
         url_bytes: of the path with its query.
         header_s: seconds until the headers are complete.
@@ -84,7 +85,8 @@ class Connection(HttpToolsProtocol):
         self._taken_before = 0
         self._refusal: AerofixError | None = None
         self._in_body = self._refused = False
-        self._header_bytes = self._headers = self._pieces = self._bytes_since_piece = 0
+        self._header_bytes = self._headers = self._messages = 0
+        self._body_bytes = self._other_bytes = 0  # of this message, but for those that came with the end of another
         if len(self.connections) > self.limits.connections:
             self._make_room()
 
@@ -97,11 +99,14 @@ class Connection(HttpToolsProtocol):
         """Parse what has come, unless nothing more is wanted."""
         if self._refused:
             return
-        pieces = self._pieces
+        messages, body_bytes = self._messages, self._body_bytes
         super().data_received(data)
-        self._bytes_since_piece = 0 if self._pieces != pieces else self._bytes_since_piece + len(data)
-        if self._bytes_since_piece > self.limits.header_bytes:
-            self._refuse(self._headers_too_large(self._bytes_since_piece))
+        if self._messages != messages:  # headers or a message were complete
+            self._other_bytes = 0
+        else:
+            self._other_bytes += len(data) - (self._body_bytes - body_bytes)
+        if self._other_bytes > self.limits.header_bytes + self._body_bytes:
+            self._refuse(self._headers_too_large(self._other_bytes))
         if self._waits_since is None and not self.busy:
             self._waits_since = self.loop.time()
 
@@ -137,18 +142,20 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():  # no other protocol is spoken here, and the parser skips what comes next
             self._refused, self.cycle.keep_alive = True, False
         self._waits_since, self._in_body = None, True
-        self._pieces += 1
+        self._messages += 1
+        self._body_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         super().on_body(body)
-        self._pieces += 1
+        self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """Note that the next byte belongs to another request."""
         super().on_message_complete()
         self._in_body, self._lingers_since = False, None
-        self._pieces += 1
+        self._messages += 1
+        self._body_bytes = 0
 
     def on_response_complete(self) -> None:
         """Read on: the rest of a request that was answered early, or the next; not yet, if enough wait already."""
@@ -201,7 +208,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(Overloaded("all connections are in use; ask again in a second.", limit=limit, retry_after_s=1))
 
     def _refuse_late_headers(self) -> None:
-        if not self._bytes_since_piece:  # nothing was asked
+        if not self._other_bytes:  # nothing was asked
             self.transport.close()
             return
         limit, fix = self.limits.header_s, "use a faster link, or raise AEROFIX_HEADER_TIMEOUT_S"
@@ -215,8 +222,8 @@ class Connection(HttpToolsProtocol):
     def _headers_too_large(self, actual: int) -> HeadersTooLarge:
         limit = self.limits.header_bytes
         return HeadersTooLarge(
-            f"the request's headers or trailers have more than {limit} bytes; send less, or raise "
-            "AEROFIX_MAX_HEADER_BYTES.",
+            f"the request's headers, trailers or sizes of chunks have more than {limit} bytes; send less or "
+            "larger chunks, or raise AEROFIX_MAX_HEADER_BYTES.",
             limit=limit,
             actual=actual,
         )

@@ -1,6 +1,7 @@
 """The server: it answers while the service loads, and on SIGTERM lets go gracefully."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -61,6 +62,8 @@ class Front:
     async def _run(self, stop: asyncio.Event) -> None:
         try:
             app = await _in_thread(self._load)
+            gc.collect()
+            gc.freeze()  # what is loaded stays; looking through it for garbage would stop the loop now and then
             async with app.router.lifespan_context(app):
                 self.door, self._app = app.state.door, app
                 self._on_ready()

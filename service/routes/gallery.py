@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -21,6 +23,8 @@ router = APIRouter(prefix="/gallery", tags=["gallery"])
 # An entry of ``tiles`` with all that it may hold: JSON may write a character in three times the bytes that it has in
 # UTF-8, which is how properties are measured; beside them an id and corners.
 MAX_ENTRY_BYTES = 3 * MAX_PROPERTIES_BYTES + 2048
+
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 # These say nothing about a tile but that the service has no time now: the whole request is to be sent again.
 _TRY_AGAIN = (errors.Overloaded, errors.DeadlineExceeded, errors.NotReady)
@@ -58,7 +62,7 @@ async def add_tiles(
     """
     gallery: Gallery = request.app.state.gallery
     maker: TileMaker = request.app.state.tile_maker
-    entries = _entries(tiles, len(image), maker.settings.max_images)
+    entries = await _entries(tiles, len(image), maker.settings.max_images)
 
     async def make(pair: tuple[UploadFile, Any]) -> NewTile:
         upload, entry = pair
@@ -88,20 +92,52 @@ async def describe(request: Request) -> dict[str, Any]:
     return vars(await asyncio.to_thread(gallery.info))
 
 
-def _entries(tiles: str, images: int, max_images: int) -> list[Any]:
-    try:
-        entries = json.loads(tiles)
-    except (ValueError, RecursionError) as error:
-        raise InvalidParameter(f"tiles must be a JSON array ({error}).") from error
-    if not isinstance(entries, list) or len(entries) != images:
-        raise InvalidParameter(
-            f"tiles must be a JSON array with one object for each of the {images} images.",
-            limit=images,
-            actual=len(entries) if isinstance(entries, list) else 1,
-        )
+async def _entries(tiles: str, images: int, max_images: int) -> list[Any]:
+    """Read the array entry by entry, and let others have the event loop in between.
+
+    Raises:
+        InvalidParameter: it is not one of as many entries as there are images, or there are too many.
+    """
     if images > max_images:
         raise InvalidParameter(f"send at most {max_images} images at once.", limit=max_images, actual=images)
+    wanted = f"tiles must be a JSON array with one object for each of the {images} images"
+    entries: list[Any] = []
+    try:
+        for entry in _read_array(tiles):
+            entries.append(entry)
+            if len(entries) > images:
+                break
+            await asyncio.sleep(0)
+    except (ValueError, RecursionError) as error:
+        told = f"{wanted}; entry {len(entries)} is none, or has more than {MAX_ENTRY_BYTES} characters ({error})."
+        raise InvalidParameter(told, limit=MAX_ENTRY_BYTES) from error
+    if len(entries) != images:
+        raise InvalidParameter(f"{wanted}.", limit=images, actual=len(entries))
     return entries
+
+
+def _read_array(text: str) -> Iterator[Any]:
+    """The entries of a JSON array, each of at most ``MAX_ENTRY_BYTES`` characters.
+
+    Raises:
+        ValueError, RecursionError: the text is something else.
+    """
+    decoder, at = json.JSONDecoder(), _after_space(text, 0)
+    mark, end = text[at : at + 1], _after_space(text, at + 1)
+    if mark == "[" and text[end : end + 1] == "]":
+        mark, at = "]", end
+    while mark == "[" or mark == ",":
+        at = _after_space(text, at + 1)
+        entry, length = decoder.raw_decode(text[at : at + MAX_ENTRY_BYTES])
+        yield entry
+        at = _after_space(text, at + length)
+        mark = text[at : at + 1]
+    if mark != "]" or _after_space(text, at + 1) != len(text):
+        raise ValueError(f"unexpected at character {at}")
+
+
+def _after_space(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # matches anywhere
 
 
 def _failed(entry: Any, error: Exception) -> schemas.TileResult:

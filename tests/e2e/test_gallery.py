@@ -1,10 +1,11 @@
+import asyncio
 import json
 
 import pytest
 
 from service.ground.gallery import Gallery
 from service.ground.tile import MAX_PROPERTIES_BYTES
-from service.routes.gallery import MAX_ENTRY_BYTES
+from service.routes.gallery import MAX_ENTRY_BYTES, _entries
 
 
 async def test_tiles_are_added_and_updated(http, tile_request):
@@ -147,3 +148,48 @@ async def test_a_text_field_beyond_its_limit_is_told_with_the_limit(http, proble
 async def test_too_many_parts_are_told_with_their_number(http, problem_of):
     files = [("image", ("t.png", b"-"))] * 1001
     assert "1000" in problem_of(await http.post("/gallery", files=files), "invalid-parameter", 422)["detail"]
+
+
+ENTRIES = {
+    "nothing": (" ", "entry 0"),
+    "no array": ('{"a": 1}', "one object for each of the 2 images"),
+    "no end": ("[{}, {}", "entry 2"),
+    "no entry": ("[{}, ]", "entry 1"),
+    "no comma": ("[{} {}]", "entry 1"),
+    "something behind": ("[{}, {}] x", "entry 2"),
+    "one": ("[{}]", "one object for each of the 2 images."),
+    "none": (" [ ] ", "one object for each of the 2 images."),
+    "three": ("[{}, {}, {}]", "one object for each of the 2 images."),
+    "a large one": ('[{}, "' + "x" * MAX_ENTRY_BYTES + '"]', f"more than {MAX_ENTRY_BYTES} characters"),
+    "deep": ("[" * 100_000, "entry 0"),
+}
+
+
+@pytest.mark.parametrize(("tiles", "says"), ENTRIES.values(), ids=ENTRIES)
+async def test_tiles_that_are_no_array_of_as_many_entries(http, problem_of, tiles, says):
+    files = [("image", ("t.png", b"-"))] * 2
+    problem = problem_of(await http.post("/gallery", files=files, data={"tiles": tiles}), "invalid-parameter", 422)
+    assert says in problem["detail"]
+
+
+async def test_space_in_the_array_means_nothing(http, tile_request):
+    form = tile_request(1, 2)
+    entries = json.loads(form["data"]["tiles"])
+    form["data"]["tiles"] = "\n [\t" + " ,\r\n".join(json.dumps(each, indent=2) for each in entries) + " ] \n"
+    assert (await http.post("/gallery", **form)).json()["added"] == 2
+
+
+async def test_a_large_array_does_not_stop_the_loop():
+    """Whoever else is in the loop has a turn between its entries."""
+    turns = 0
+
+    async def tick():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    ticking = asyncio.create_task(tick())
+    assert len(await _entries("[" + ",".join(["[" + "[]," * 10_000 + "[]]"] * 64) + "]", 64, 64)) == 64
+    ticking.cancel()
+    assert turns >= 63

@@ -157,3 +157,18 @@ async def test_ids_with_slashes_dots_and_blanks(http, encode_image, ground):
     assert (await http.get("/gallery/tiles/x/image/image")).headers["content-type"] == "image/jpeg"
     assert (await http.get("/gallery/tiles/100%25")).json()["id"] == "100%"
     assert (await http.delete("/gallery/tiles/x/image")).json()["deleted"] == 1
+
+
+async def test_a_page_has_fewer_tiles_where_they_have_much_to_say(http, tile_request, monkeypatch):
+    columns = range(20)
+    for column in columns:
+        await http.post("/gallery", **tile_request(column, properties={"note": "x" * 16_000}))
+    assert len((await http.get("/gallery/tiles?limit=20")).json()["tiles"]) == 20
+    monkeypatch.setattr("service.ground.gallery.PAGE_BYTES", 50_000)
+    pages, cursor = [], ""
+    while cursor is not None:
+        page = (await http.get(f"/gallery/tiles?limit=20&cursor={cursor}")).json()
+        pages.append([tile["id"] for tile in page["tiles"]])
+        cursor = page["cursor"]
+    assert [len(page) for page in pages] == [4, 4, 4, 4, 4]
+    assert [tile for page in pages for tile in page] == [f"map/{column}" for column in columns]

@@ -116,6 +116,7 @@ TOO_MUCH = {
     "a URL without end": (b"GET /" + b"x" * 2_000_000, 414, 8192, "form"),
     "trailers": (CHUNKED + b"0\r\n" + b"a: b\r\n" * 101 + b"\r\n", 431, 100, "AEROFIX_MAX_HEADERS"),
     "a trailer without end": (CHUNKED + b"0\r\nA: " + b"x" * 2_000_000, 431, 65_536, "AEROFIX_MAX_HEADER_BYTES"),
+    "chunks of a byte": (CHUNKED + b"1\r\n-\r\n" * 400_000, 431, 65_536, "larger chunks"),
     "a chunk's extension": (CHUNKED + b"1;" + b"x" * 2_000_000, 431, 65_536, "AEROFIX_MAX_HEADER_BYTES"),
 }
 
@@ -158,6 +159,12 @@ async def test_a_body_is_no_header(serve):
         await service.until(1)
         writer.write(b"\r\n" + body + GET)
         assert [(await answer(reader))[0], (await answer(reader))[0]] == [200, 200]
+
+
+async def test_small_chunks_are_taken_and_any_number_of_larger_ones(serve):
+    chunks = b"1\r\n-\r\n" * 5000 + (b"40\r\n" + b"-" * 64 + b"\r\n") * 50_000 + b"0\r\n\r\n"
+    async with serve() as service, connected(service, CHUNKED + chunks) as (reader, _):
+        assert (await answer(reader))[0] == 200
 
 
 async def test_trailers_do_not_become_headers(serve):
