@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from service.encoder.batcher import Encoded
 from service.encoder.session import Encoder
 from service.ground.gallery import Gallery
+from service.imaging.decode import Photo, PhotoFile
 from service.localization.hints import Hints
 from service.localization.pipeline import Answer, Localizer
 from service.settings import Settings
@@ -55,8 +56,8 @@ class _NoThreads:
     async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments)
 
-    async def decode(self, work: Callable[[], Any], needs_bytes: int, in_line: bool) -> Any:
-        return work()
+    async def decode(self, file: PhotoFile, then: Callable[[Photo], Any], useful_px: int, in_line: bool) -> Any:
+        return then(file.decode(useful_px))
 
 
 class Bare:

@@ -37,6 +37,18 @@ class ImageTooManyPixels(AerofixError):
     """The image header announces more pixels than the limit; nothing was decoded."""
 
 
+class ImageTooComplex(AerofixError):
+    """The image file has more parts than a picture needs, such as scans, strips or chunks; nothing was decoded."""
+
+
+class ImageTooSlow(AerofixError):
+    """Decoding the image takes more time than any ordinary one does; it was given up."""
+
+
+class OutOfMemory(AerofixError):
+    """There is not enough memory to decode the image."""
+
+
 class BodyTooLarge(AerofixError):
     """The request body is over the byte limit."""
 

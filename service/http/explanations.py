@@ -25,7 +25,10 @@ FIXES = {
     "gallery-unusable": "Look at the service's log and run aerofix doctor; a snapshot comes back with aerofix gallery "
     "restore FILE.",
     "headers-too-large": "Send fewer or shorter headers, or raise AEROFIX_MAX_HEADER_BYTES or AEROFIX_MAX_HEADERS.",
+    "image-too-complex": "Open the image in another program and save it again, as a JPEG that is not progressive or as "
+    "PNG; no camera writes files of so many parts.",
     "image-too-many-pixels": "Scale the image down, or raise AEROFIX_MAX_IMAGE_PIXELS if there is memory for it.",
+    "image-too-slow": "Open the image in another program and save it again, as a JPEG that is not progressive.",
     "image-truncated": "Send the whole file; it was cut off on its way or when it was written.",
     "image-undecodable": "Open the image in another program and save it as JPEG or PNG.",
     "import-not-found": "List the imports with GET /gallery/imports.",
@@ -39,6 +42,8 @@ FIXES = {
     "with.",
     "not-found": "See <a href='/docs'>/docs</a> for what there is.",
     "not-ready": "Ask again after the seconds in Retry-After; if it lasts, read the service's log.",
+    "out-of-memory": "Send a smaller image or a JPEG that is not progressive, or give the service more memory; "
+    "docs/operating.md says how much images take.",
     "overloaded": "Ask again after the seconds in Retry-After; docs/operating.md has the limits.",
     "snapshot-not-found": "List the snapshots with GET /gallery/snapshots.",
     "source-unreadable": "Give the map a place on Earth (gdal_translate -a_srs … -a_ullr …), or send another format.",

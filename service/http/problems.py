@@ -26,6 +26,8 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.EmbeddingError: ("embedding-failed", "The model fails on this image", 422),
     errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
+    errors.ImageTooComplex: ("image-too-complex", "The image file has too many parts", 422),
+    errors.ImageTooSlow: ("image-too-slow", "The image takes too long to decode", 422),
     errors.BodyTooLarge: ("body-too-large", "The request is too large", 413),
     errors.BodyMalformed: ("bad-request", "The request is malformed", 400),
     errors.BodyTooSlow: ("body-too-slow", "The request did not arrive in time", 408),
@@ -47,6 +49,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.Overloaded: ("overloaded", "Too many requests wait", 429),
     errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
     errors.NotReady: ("not-ready", "The service is not ready", 503),
+    errors.OutOfMemory: ("out-of-memory", "The image needs more memory than there is", 503),
     errors.DeadlineExceeded: ("deadline-exceeded", "No answer in time", 504),
     errors.StorageFull: ("storage-full", "The disk is full", 507),
 }

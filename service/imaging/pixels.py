@@ -1,6 +1,5 @@
 """Pixels of any kind → 8-bit RGB, in bands, so that a large picture is never in memory a second time."""
 
-import numpy as np
 from PIL import Image
 
 BAND_PX = 250_000
@@ -32,8 +31,8 @@ def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
 
 def _flat(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # "I;16" and its byte orders, or "I" holding 16-bit values
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
+        high_byte = image.convert("I").point(lambda value: value * (1 / 256))  # a factor, not a function of each
+        return high_byte.convert("L").convert("RGB")
     if image.has_transparency_data:
         shown = image.convert("RGBA")
         background = Image.new("RGBA", shown.size, (*_BACKGROUND, 255))

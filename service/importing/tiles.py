@@ -17,7 +17,7 @@ from service.errors import InvalidParameter
 from service.ground.gallery import NewTile
 from service.ground.local_maps import to_int8
 from service.ground.tile import Footprint, Tile, stable_id
-from service.imaging.decode import Photo, PhotoFile, decode, open_photo
+from service.imaging.decode import Photo, decode, open_photo
 from service.imaging.decoders import Decoders
 from service.settings import Settings
 from service.telemetry import step
@@ -61,18 +61,15 @@ class TileMaker:
             raise InvalidParameter('each entry of tiles must be an object such as {"bounds": [w, s, e, n]}.')
         with step("decode"):
             file = await self.decoders.run(open_photo, data, self.settings.max_image_pixels)
-            needs_bytes = file.needs_bytes(kept_side_px(self.contract))
-            read = partial(self._read, file, data, entry)
-            tile, kept, pixels = await self.decoders.decode(read, needs_bytes, in_line=True)
-        del file, read  # they hold the image at full size
+            read = partial(self._read, data, entry)
+            tile, kept, pixels = await self.decoders.decode(file, read, kept_side_px(self.contract), in_line=True)
         encoded = await self.batcher.encode(pixels, None if in_background else self.settings.deadline_s)
         local = None if encoded.local is None else to_int8(encoded.local)
         return NewTile(tile, encoded.embedding, kept, local)
 
-    def _read(self, file: PhotoFile, data: bytes, entry: Mapping[str, Any]) -> tuple[Tile, bytes, NDArray[np.uint8]]:
+    def _read(self, data: bytes, entry: Mapping[str, Any], photo: Photo) -> tuple[Tile, bytes, NDArray[np.uint8]]:
         """The tile, the image to keep, and the model's input."""
         side_px = kept_side_px(self.contract)
-        photo = file.decode(side_px)
         footprint = Footprint.parse(entry, photo.width, photo.height)
         tile_id = entry.get("id")
         properties = entry.get("properties")

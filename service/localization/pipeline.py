@@ -136,7 +136,7 @@ class Localizer:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        photo, known, generation, image, view = await self._prepare(data, hints, in_line)
+        file, known, generation, image, view = await self._prepare(data, hints, in_line)
         watch.lap("decode")
 
         turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
@@ -164,8 +164,8 @@ class Localizer:
             position,
             ranking.hits[:top_k],
             with_others(ranking, others),
-            photo.width,
-            photo.height,
+            file.width,
+            file.height,
             known,
             view,
             fix,
@@ -177,17 +177,16 @@ class Localizer:
 
     async def _prepare(
         self, data: bytes, hints: Hints, in_line: bool
-    ) -> tuple[Photo, Known, int, NDArray[np.uint8], View]:
-        """The photo, what is known of it, the gallery's generation, the model's input and what it shows."""
+    ) -> tuple[PhotoFile, Known, int, NDArray[np.uint8], View]:
+        """The photo's file, what is known of it, the gallery's generation, the model's input and what it shows."""
         file, known, generation, view, share = await self.decoders.run(self._open, data, hints)
         useful_px = math.ceil(DECODE_SCALE * self.contract.image_size / share)
 
-        def decode() -> tuple[Photo, NDArray[np.uint8]]:
-            photo = file.decode(useful_px)
-            return photo, preprocess(make_view(photo, known.heading_deg, share), self.contract)
+        def look(photo: Photo) -> NDArray[np.uint8]:
+            return preprocess(make_view(photo, known.heading_deg, share), self.contract)
 
-        photo, pixels = await self.decoders.decode(decode, file.needs_bytes(useful_px), in_line=in_line)
-        return photo, known, generation, pixels, view
+        pixels = await self.decoders.decode(file, look, useful_px, in_line=in_line)
+        return file, known, generation, pixels, view
 
     def _open(self, data: bytes, hints: Hints) -> tuple[PhotoFile, Known, int, View, float]:
         """A photo's file, what is known of it, the gallery's generation, and what of it is compared: see ``_view``."""

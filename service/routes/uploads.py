@@ -40,7 +40,8 @@ async def in_time(work: Awaitable[Result], deadline_s: float, ends_at: float | N
             now.
 
     Raises:
-        DeadlineExceeded: the time is over; what has begun in a thread ends there by itself.
+        DeadlineExceeded: the time is over; a process that decodes for it is killed, and what has begun in a thread ends
+            there by itself.
     """
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s if ends_at is None else ends_at):

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import zlib
 
+import hostile
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,8 @@ from service.encoder.session import Features
 from service.errors import ContractBroken, ModelMismatch
 
 LONG = 60  # seconds; no test waits that long
+# A grey TIFF's photometric interpretation, and a sensor's.
+DNG_SIGN = struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 32803)
 
 
 def send(http, data, **form):
@@ -227,3 +230,38 @@ async def test_a_gallery_of_another_model_is_refused(start, settings, tile_reque
     tiny_model(tmp_path / "other.onnx", seed=1)
     with pytest.raises(ModelMismatch):
         create_app(settings(model=tmp_path / "other.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("make", "slug", "status", "fix"),
+    [
+        (lambda: hostile.many_scans(3000), "image-too-complex", 422, "not progressive"),
+        (lambda: hostile.tiff_of_strips(200_000), "image-too-complex", 422, "larger strips"),
+        (lambda: hostile.encoded(Image.new("L", (70_000, 16)), "PNG"), "image-too-many-pixels", 413, "65500"),
+        (lambda: hostile.tiff_of_strips(64).replace(*DNG_SIGN), "unsupported-media-type", 415, "send the JPEG"),
+        (lambda: b"\0\0\0\x18ftypheic" + bytes(40), "unsupported-media-type", 415, "export it as JPEG"),
+    ],
+    ids=["scans", "strips", "long", "raw", "heic"],
+)
+async def test_what_is_no_ordinary_image_is_told_with_its_fix(
+    http, tile_request, photo, problem_of, make, slug, status, fix
+):
+    await http.post("/gallery", **tile_request(1))
+    data = make()
+    assert fix in problem_of(await send(http, data), slug, status)["detail"]
+    form = tile_request(2)
+    form["files"] = [("image", ("x", data))]
+    (tile,) = (await http.post("/gallery", **form)).json()["tiles"]
+    assert (tile["problem"]["type"], fix in tile["problem"]["detail"]) == (f"/problems/{slug}", True)
+    several = await http.post("/localize", files=[("image", ("x", each)) for each in (photo(1), data)])
+    good, bad = several.json()["results"]
+    assert (good["status"], bad["problem"]["type"]) == ("located", f"/problems/{slug}")
+
+
+async def test_a_lack_of_memory_is_no_damage(http, tile_request, photo, problem_of, monkeypatch):
+    """The system refuses the process its memory, as it does where a container has too little."""
+    monkeypatch.setattr("service.imaging.decode.PhotoFile._needs_bytes", lambda self, factor: 1)
+    await http.post("/gallery", **tile_request(1))
+    large = hostile.encoded(Image.new("RGB", (9000, 6000)), "PNG")
+    assert "smaller" in problem_of(await send(http, large), "out-of-memory", 503)["detail"]
+    assert (await send(http, photo(1))).status_code == 200

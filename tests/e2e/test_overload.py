@@ -1,6 +1,8 @@
 """Too much, too slow, or stuck: what is refused, what is still answered, and who notices."""
 
 import asyncio
+import os
+import signal
 import threading
 
 import numpy as np
@@ -8,8 +10,7 @@ import pytest
 from PIL import Image
 
 from service.http.door import LOWERED
-from service.imaging.decode import PhotoFile
-from service.imaging.decoders import MAX_LARGE
+from service.imaging.decoders import MAX_LARGE, MAX_WORKERS
 
 
 class Gate:
@@ -103,6 +104,22 @@ async def test_a_slow_decode_is_also_under_the_deadline(start, tile_request, pho
         opened.set()
 
 
+async def test_decodes_that_never_end_hold_up_nobody_after_their_deadline(start, tile_request, photo, problem_of):
+    async with start() as http:
+        decoders, localizer = http.app.state.tile_maker.decoders, http.app.state.localizer
+        await http.post("/gallery", **tile_request(1))
+        count = len(decoders.pids) + MAX_WORKERS
+        await asyncio.gather(*(send(http, photo(1)) for _ in range(count)))
+        for pid in decoders.pids:
+            os.kill(pid, signal.SIGSTOP)
+        patient = localizer.settings
+        object.__setattr__(localizer, "settings", patient.model_copy(update={"deadline_s": 0.1}))
+        late = await asyncio.gather(*(send(http, photo(1)) for _ in range(count)))
+        object.__setattr__(localizer, "settings", patient)
+        assert {answer.status_code for answer in late} == {504}
+        assert (await send(http, photo(1))).json()["status"] == "located"
+
+
 async def test_several_images_share_one_deadline(start, photo, monkeypatch):
     begun = []
 
@@ -120,64 +137,46 @@ async def test_several_images_share_one_deadline(start, photo, monkeypatch):
     assert http.app.state.door.limit == pytest.approx(64 * LOWERED)  # as if the whole answer had been late
 
 
-class HeldDecode:
-    """Wraps the app's decoding of large images: the first waits until the test lets it go."""
-
-    def __init__(self, monkeypatch):
-        self.begun, self.opened, self.sizes = threading.Event(), threading.Event(), []
-        decode = PhotoFile.decode
-
-        def held(file, useful_side_px):
-            if file.width > 64:
-                self.sizes.append(file.width)
-                self.begun.set()
-                assert self.opened.wait(60)
-            return decode(file, useful_side_px)
-
-        monkeypatch.setattr(PhotoFile, "decode", held)
-        monkeypatch.setattr("service.imaging.decoders.ORDINARY_BYTES", 10**6)
-
-
-async def test_large_images_hold_up_nobody_else(
-    start, tile_request, photo, ground, encode_image, monkeypatch, problem_of
-):
-    held, large = HeldDecode(monkeypatch), encode_image(ground(1, 400, 400))
-    async with start() as http:
-        await http.post("/gallery", **tile_request(1))
-        inside = [asyncio.create_task(send(http, large)) for _ in range(MAX_LARGE)]
-        await asyncio.to_thread(held.begun.wait, 60)
-        assert [each.status_code for each in await asyncio.gather(*(send(http, photo(1)) for _ in range(20)))] == [
-            200
-        ] * 20
-        assert (await http.post("/gallery", **tile_request(2))).json()["added"] == 1
-        refused = await send(http, large)
-        assert problem_of(refused, "overloaded", 429)["limit"] == MAX_LARGE
-        assert refused.headers["retry-after"] == "1"
-        assert held.sizes == [400]
-        held.opened.set()
-        assert [(await each).json()["status"] for each in inside] == ["located"] * MAX_LARGE
-
-
-async def test_large_images_of_one_request_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
+@pytest.fixture
+def large(monkeypatch, ground, encode_image):
+    """A picture that counts as large here."""
     monkeypatch.setattr("service.imaging.decoders.ORDINARY_BYTES", 10**6)
-    count = MAX_LARGE + 2
-    files = [("image", ("p.png", encode_image(ground(1, 400, 400))))] * count
+    return encode_image(ground(1, 400, 400))
+
+
+async def test_large_images_hold_up_nobody_else(start, tile_request, photo, large, problem_of):
     async with start() as http:
         await http.post("/gallery", **tile_request(1))
-        results = (await http.post("/localize", files=files)).json()["results"]
+        assert (await send(http, large)).json()["status"] == "located"
+        held = http.app.state.tile_maker.decoders.pids[-1]
+        os.kill(held, signal.SIGSTOP)
+        inside = [asyncio.create_task(send(http, large)) for _ in range(MAX_LARGE + 1)]
+        refused, _ = await asyncio.wait(inside, return_when=asyncio.FIRST_COMPLETED)
+        answer = refused.pop().result()
+        assert problem_of(answer, "overloaded", 429)["limit"] == MAX_LARGE
+        assert answer.headers["retry-after"] == "1"
+        good = await asyncio.gather(*(send(http, photo(1)) for _ in range(20)))
+        assert {each.status_code for each in good} == {200}
+        assert (await http.post("/gallery", **tile_request(2))).json()["added"] == 1
+        os.kill(held, signal.SIGCONT)
+        answers = await asyncio.gather(*inside)
+        assert sorted(each.status_code for each in answers) == [200] * MAX_LARGE + [429]
+
+
+async def test_large_images_of_one_request_wait_for_each_other(start, tile_request, large):
+    count = MAX_LARGE + 2
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        results = (await http.post("/localize", files=[("image", ("p.png", large))] * count)).json()["results"]
         assert [result.get("status") for result in results] == ["located"] * count
 
 
-async def test_large_tiles_wait_for_each_other(start, tile_request, ground, encode_image, monkeypatch):
-    held = HeldDecode(monkeypatch)
+async def test_large_tiles_wait_for_each_other(start, tile_request, ground, encode_image, large):
     async with start() as http:
         count = MAX_LARGE + 2
         form = tile_request(*range(count))
         form["files"] = [("image", (f"{i}.png", encode_image(ground(i, 400, 400)))) for i in range(count)]
-        adding = asyncio.create_task(http.post("/gallery", **form))
-        await asyncio.to_thread(held.begun.wait, 60)
-        held.opened.set()
-        assert (await adding).json()["added"] == count
+        assert (await http.post("/gallery", **form)).json()["added"] == count
 
 
 async def stuck(http, photo):

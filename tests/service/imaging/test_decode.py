@@ -56,7 +56,7 @@ def test_a_jpeg_with_previews_behind_it_is_a_jpeg(ground, encode_image):
 
 
 @pytest.mark.parametrize(
-    ("useful", "expected"), [(None, 800), (400, 400), (390, 400), (200, 200), (50, 100), (801, 800)]
+    ("useful", "expected"), [(None, 800), (400, 400), (390, 400), (200, 200), (50, 50), (801, 800)]
 )
 def test_a_jpeg_is_decoded_no_larger_than_useful(ground, encode_image, useful, expected):
     photo = decode(encode_image(ground(1, 800, 800), "JPEG"), LIMIT, useful)
@@ -143,7 +143,7 @@ def test_floating_point_pixels_are_refused(encode_image):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello, world", b"GIF89a" + bytes(50), b"RIFF\0\0\0\0WAVE", b"%PDF-1.7", b"BM" + bytes(60)]
+    "data", [b"", b"hello, world", b"GIF89a" + bytes(50), b"RIFF\0\0\0\0WHAT", b"\0\0\0\x0cJXL ", b"BM" + bytes(60)]
 )
 def test_other_content_is_unsupported_whatever_its_name(data):
     with pytest.raises(UnsupportedMediaType, match="convert it"):
@@ -183,11 +183,11 @@ def test_a_header_is_read_without_the_pixels(monkeypatch, ground, encode_image, 
 def test_what_decoding_takes_follows_from_the_file(ground, encode_image):
     image = ground(1, 800, 800)
     jpeg, progressive = (encode_image(image, "JPEG", progressive=which) for which in (False, True))
-    assert open_photo(jpeg, LIMIT).needs_bytes(100) == 8 * 100**2
-    assert open_photo(jpeg, LIMIT).needs_bytes() == 8 * 800**2
-    assert open_photo(progressive, LIMIT).needs_bytes(100) == 8 * 100**2 + 2 * 3 * 800**2
+    assert open_photo(jpeg, LIMIT).job(100).needs_bytes == 8 * 100**2
+    assert open_photo(jpeg, LIMIT).job().needs_bytes == 8 * 800**2
+    assert open_photo(progressive, LIMIT).job(100).needs_bytes == 8 * 100**2 + 2 * 3 * 800**2
     padded = jpeg[:2] + b"\xff" + jpeg[2:]  # allowed, but no camera does it
-    assert open_photo(padded, LIMIT).needs_bytes(100) == 8 * 100**2 + 2 * 3 * 800**2
+    assert open_photo(padded, LIMIT).job(100).needs_bytes == 8 * 100**2
 
 
 MEASURE = """
@@ -203,7 +203,7 @@ decode(Path(sys.argv[2]).read_bytes(), 10**8)  # loads what is needed for this f
 before, file = most(), open_photo(data, 10**8)
 useful = int(sys.argv[3]) or None
 file.decode(useful)
-print(most() - before, file.needs_bytes(useful))
+print(most() - before, file.job(useful).needs_bytes)
 """
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_image_is_undecodable(encode_image, ground):
     "data", [b"\xff\xd8\xff\xd9" + bytes(40), b"RIFF" + struct.pack("<I", 26) + b"WEBPnone" + bytes(18)]
 )
 def test_a_damaged_header_is_told_in_words(data):
-    with pytest.raises(ImageUndecodable, match=r"\(it is damaged\); save it again"):
+    with pytest.raises(ImageUndecodable, match=r"\(it has no image\); save it again"):
         decode(data, LIMIT)
 
 
