@@ -1,65 +1,150 @@
-"""Finding the place before re-ranking: how often is the right tile among the k best by embedding, on real photos?
+"""Finding the place before anything is matched, and whether matching would tell: a model file alone, without service.
 
-    python benchmarks/retrieval.py --data FOLDER [--models BEFORE.onnx AFTER.onnx …]
+    python benchmarks/retrieval.py --all --root DATA [--models BEFORE.onnx AFTER.onnx …] [--galleries 1000 10000]
 
-FOLDER as for ``benchmarks/real.py``. Every photo is asked as it was flown and turned by 90°, 180° and 270°, against
-half-overlapping tiles of 86 m; a tile is right when the photo's centre lies within half a tile side of its own.
+DATA is the folder that the globs of configs/lite2_dates.yaml count from; ``fengyuan`` and ``ariel`` in it are the real
+photos. Splits: simulated photos of places that training never saw, on the map's own date and on another one; real
+photos. Every gallery is filled with windows of other places to the size asked for.
+
+Found: the right window is among the k best by embedding, the photo asked as it is (one turn), or in four quarter turns
+of which the best counts. Matched (``agreement.py``): the window that fits the photo best against 24 wrong ones; AUROC
+of the agreeing positions, and how often the right one has the most.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
+from agreement import auroc, most_agreeing
 from numpy.typing import NDArray
+from places import SEED, Split, ariel, distractors, fengyuan, other_dates
 from rich.console import Console
 from rich.table import Table
-from survey import survey_task
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from service.encoder.session import Encoder
+from training.config import load_config
 
-SHIPPED = Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx"
-RANKS = (1, 5, 10, 32, 128)
-BATCH = 4
-
-
-def embed(encoder: Encoder, images: Tensor) -> NDArray[np.float32]:
-    """Unit vectors ``[n, D]`` of pictures ``[n, 3, S, S]``, 0 to 1."""
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-    return np.concatenate([encoder.encode(np.ascontiguousarray(batch)).embedding for batch in batches])
+ROOT = Path(__file__).parents[1]
+SHIPPED, CONFIG = ROOT / "models" / "aerofix-lite2.onnx", ROOT / "configs" / "lite2_dates.yaml"
+RANKS = (1, 5, 20, 128)
+WRONG = 24
+OTHERS = ("aerial_texture/rsscn7/*/*.jpg", "aerial_texture/epfl_roads/*.jpg", "aerial_texture/fields_and_uk/*/*.jpg")
 
 
-def best_ranks(model: Path, data: Path) -> list[int]:
-    """For each photo in each turn: how many wrong tiles come before the first right one."""
-    encoder = Encoder(model, "cpu")
-    task = survey_task(data, encoder.contract.image_size)
-    photos, tiles = (images.load(range(len(images))) for images in (task.queries, task.gallery))
-    gallery = embed(encoder, tiles)
-    ranks = []
-    for turns in range(4):
-        scores = embed(encoder, photos.rot90(turns, (2, 3))) @ gallery.T
-        ranks += [int((row > row[right].max()).sum()) for row, right in zip(scores, task.positives, strict=True)]
-    return ranks
+class Model:
+    """A model file, run on its own; what it said of pictures before is kept in a folder."""
+
+    def __init__(self, path: Path, kept: Path, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.path, self.kept = path, kept / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors ``[N, D]`` of pictures ``[N, S, S, 3]``."""
+        file = self.kept / f"{hashlib.sha256(pictures.tobytes()).hexdigest()[:16]}.npy"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rows = [
+                self.session.run(["embedding"], {"image": pictures[i : i + 8]})[0] for i in range(0, len(pictures), 8)
+            ]
+            np.save(file, np.concatenate(rows))
+        vectors: NDArray[np.float32] = np.load(file)
+        return vectors
+
+    def local(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Descriptors ``[N, C, h, w]``."""
+        rows = [self.session.run(["local"], {"image": pictures[i : i + 8]})[0] for i in range(0, len(pictures), 8)]
+        return np.concatenate(rows)
+
+
+def four_turns(pictures: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The pictures ``[N, S, S, 3]``, and turned by quarters."""
+    return [np.ascontiguousarray(np.rot90(pictures, k, (1, 2))) for k in range(4)]
+
+
+def ranks(model: Model, split: Split, others: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many wrong windows come before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four."""
+    gallery = (
+        np.concatenate((model.embed(split.windows), model.embed(others))) if len(others) else model.embed(split.windows)
+    )
+    right = np.pad(split.right, ((0, 0), (0, len(others))))
+    scores = np.stack([model.embed(photos) @ gallery.T for photos in four_turns(split.photos)])
+    single = np.concatenate([_before(each, right) for each in scores])
+    return single, _before(scores.max(0), right)
+
+
+def _before(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.int64]:
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True)
+    return (~right & (scores > best)).sum(1)
+
+
+def matched(model: Model, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Agreeing positions with the window that fits, ``[Q]``, and with wrong ones, ``[Q, 24]``."""
+    windows = model.local(split.windows)
+    turns = np.stack([model.local(photos) for photos in four_turns(split.photos)], 1)
+    rng = np.random.default_rng(SEED)
+    right, wrong = [], []
+    for turned, fits, row in zip(turns, split.fits, split.right, strict=True):
+        drawn = rng.permutation(np.flatnonzero(~row))[:WRONG]
+        right.append(most_agreeing(turned, windows[fits]))
+        wrong.append([most_agreeing(turned, windows[i]) for i in drawn])
+    return np.array(right), np.array(wrong)
+
+
+def _add_found(table: Table, model: Model, split: Split, others: NDArray[np.uint8], size: int) -> None:
+    filled = others[: max(0, size - len(split.windows))]
+    single, four = ranks(model, split, filled)
+    for turns, found in (("one", single), ("best of 4", four)):
+        shares = (f"{(found < k).mean():.3f}" for k in RANKS)
+        table.add_row(model.path.stem, split.name, str(len(split.windows) + len(filled)), turns, *shares)
+
+
+def _add_matched(table: Table, model: Model, split: Split) -> None:
+    right, wrong = matched(model, split)
+    for group in sorted(set(split.group)):
+        mine = np.array([g == group for g in split.group])
+        first = (right[mine] > wrong[mine].max(1)).mean()
+        numbers = (f"{auroc(right[mine], wrong[mine].ravel()):.3f}", f"{first:.3f}", f"{np.median(right[mine]):.0f}")
+        table.add_row(
+            model.path.stem, split.name, group, str(mine.sum()), *numbers, f"{np.percentile(wrong[mine], 99):.0f}"
+        )
 
 
 def main() -> None:
-    """Print one row for each model."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data")
+    parser.add_argument("--all", action="store_true", help="all splits; else those on another date alone")
     parser.add_argument("--models", type=Path, nargs="+", default=[SHIPPED])
+    parser.add_argument("--galleries", type=int, nargs="*", default=[1000], help="windows; none: no search")
+    parser.add_argument("--no-matching", action="store_true")
+    parser.add_argument("--kept", type=Path, default=ROOT / "runs" / "embedded", help="folder for embeddings")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    table = Table(title=f"right tile among the k best, {options.data.name}")
-    for column in ("model", "questions", *(f"R@{k}" for k in RANKS)):
-        table.add_column(column)
-    for model in options.models:
-        ranks = np.array(best_ranks(model, options.data))
-        table.add_row(model.stem, str(len(ranks)), *(f"{(ranks < k).mean():.3f}" for k in RANKS))
-    Console(width=100).print(table)
+    data = load_config(CONFIG, [f"data.root={options.root}"]).data
+    splits = list(other_dates(data)) if options.all else list(other_dates(data)[1:])
+    if options.all:
+        splits += [fengyuan(options.root / "fengyuan"), ariel(options.root / "ariel")]
+    others = distractors(options.root, OTHERS, max(options.galleries, default=0))
+    found = Table("model", "split", "windows", "turns", *(f"R@{k}" for k in RANKS), title="found by embedding")
+    table = Table(
+        "model", "split", "places", "photos", "AUROC", "right first", "right, median", "wrong, 99 %", title="matched"
+    )
+    for model in (Model(path, options.kept, options.threads) for path in options.models):
+        for split in splits:
+            for size in options.galleries:
+                _add_found(found, model, split, others, size)
+            if not options.no_matching:
+                _add_matched(table, model, split)
+    for each in (found, table):
+        if each.row_count:
+            Console(width=120).print(each)
 
 
 if __name__ == "__main__":

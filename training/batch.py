@@ -25,8 +25,8 @@ class Batch:
             tile's centre; NaN where it is not known.
         tile_side_m: ``[B]`` ground side of the tile; NaN where it is not known.
         overlap: ``[B]`` how much photo and tile show the same ground, 0 to 1; 1 where the data set grades nothing.
-        ground_m: ``[B, S, S, 2]`` right and down, from the tile's centre, of what each pixel of the photo shows, NaN
-            where that is not known; None when the data set does not tell.
+        ground_m: ``[B, G, G, 2]`` right and down, from the tile's centre, of what each of G by G parts of the photo
+            shows, NaN where that is not known or has changed since; None when the data set does not tell.
     """
 
     photo: Tensor

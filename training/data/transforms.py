@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from training.data.recipe import jpeg, to_tensor
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -79,3 +82,27 @@ def noise(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
     """Sensor noise of σ 0 to 0.04."""
     sigma = strength * uniform(images.shape[0], 0, 0.04, generator)
     return images + sigma * torch.randn(images.shape, generator=generator, device=images.device)
+
+
+def recolour(images: Tensor, generator: Generator, *, share: float) -> Tensor:
+    """Some images take the colours of another of the batch: mean and spread of each channel (Reinhard et al., 2001).
+
+    Half-way at random, in RGB: another provider's balance and season, of those that there really are.
+    """
+    if share == 0:
+        return images
+    n = images.shape[0]
+    amount = uniform(n, 0.3, 1, generator) * (uniform(n, 0, 1, generator) < share)
+    model = images[torch.randperm(n, generator=generator)]
+    mean, spread = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True).clamp(min=0.02)
+    theirs = (images - mean) / spread * model.std((2, 3), keepdim=True) + model.mean((2, 3), keepdim=True)
+    return (images + amount * (theirs - images)).clamp(0, 1)
+
+
+def compress(images: Tensor, generator: Generator, *, share: float, quality: tuple[int, int]) -> Tensor:
+    """Some images as JPEG files of a random quality show them."""
+    shown = images.clone()
+    for i in torch.nonzero(uniform(len(images), 0, 1, generator).flatten() < share).flatten().tolist():
+        drawn = int(torch.randint(quality[0], quality[1] + 1, (), generator=generator))
+        shown[i] = to_tensor(jpeg(to_pil_image(images[i].clamp(0, 1)), drawn))
+    return shown

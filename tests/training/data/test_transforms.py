@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.data import transforms
-from training.data.transforms import augment, blur, colour, haze, noise, season, shade
+from training.data.transforms import augment, blur, colour, compress, haze, noise, recolour, season, shade
 
 EACH = [season, shade, colour, haze, blur, noise]
 
@@ -102,3 +102,25 @@ def test_grey_is_tinted_by_white_balance_alone(monkeypatch):
     assert (gains > 0.84).all()
     assert (gains < 1.16).all()
     torch.testing.assert_close(out, out[:, :, :1, :1].expand_as(out))
+
+
+def test_recoloured_pictures_take_the_colours_of_another(images):
+    """Between its own and another picture's mean, channel by channel, and never at share 0."""
+    assert torch.equal(recolour(images, generator(), share=0.0), images)
+    dark = torch.cat((images * 0.2, images))
+    changed = recolour(dark, generator(1), share=1.0)
+    before, after = dark.mean((2, 3)), changed.mean((2, 3))
+    assert (after - before).abs().max() > 0.1
+    assert (after >= before.amin(0) - 0.02).all()
+    assert (after <= before.amax(0) + 0.02).all()
+    some = (recolour(dark, generator(2), share=0.3) != dark).flatten(1).any(1)
+    assert 0 < some.sum() < len(dark)
+
+
+def test_compressed_pictures_are_nearly_the_same(images):
+    smooth = torch.nn.functional.avg_pool2d(images, 5, stride=1, padding=2)
+    out = compress(smooth, generator(), share=0.5, quality=(60, 90))
+    changed = (out != smooth).flatten(1).any(1)
+    assert 0 < changed.sum() < len(smooth)
+    assert (out - smooth).abs().mean() < 0.05
+    assert torch.equal(compress(smooth, generator(), share=0.0, quality=(60, 90)), smooth)

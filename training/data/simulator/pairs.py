@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from training.batch import Batch
-from training.data.simulator.render import Camera, Views, render
+from training.data.simulator.cache import ViewCache
+from training.data.simulator.drone import Drone, between
+from training.data.simulator.render import unit_grid
 from training.data.simulator.scene import HEIGHT_CELL_M, Scene, raise_blocks
 from training.data.simulator.textures import Texture
-from training.data.transforms import augment
+from training.data.transforms import augment, compress, recolour
 
 if TYPE_CHECKING:
     from training.data.simulator.simulated import SimulatedConfig
@@ -24,10 +29,34 @@ if TYPE_CHECKING:
 SCENE_PX = 400
 #: Height fields made once and drawn from: raising blocks anew for every pair would cost as much as rendering it.
 RELIEFS = 256
+#: Pixels of the photo, each way, for which one ground point is kept: the cells of most dense descriptors.
+CELL_PX = 8
+#: A window of two dates is drawn this often, until this share of it looks the same.
+WINDOW_DRAWS, MOSTLY = 4, 0.5
 
 
-class PairSimulator:
-    """Textures as places, each with one pair that is new every time (``training.data.base.PairData``).
+@dataclass(frozen=True)
+class Taken:
+    """What N drones saw, before any change of appearance.
+
+    Attributes:
+        photo: uint8 ``[N, 3, S, S]``.
+        tile: likewise.
+        offset_m, overlap: as in ``Batch``.
+        ground_m: ``[N, G, G, 2]``, as in ``Batch``; NaN also where the ground has been rebuilt between the two dates.
+    """
+
+    photo: Tensor
+    tile: Tensor
+    offset_m: Tensor
+    overlap: Tensor
+    ground_m: Tensor
+
+
+class PairSimulator(Drone):
+    """Textures as places, with pairs that are new every time (``training.data.base.PairData``).
+
+    A texture of one date is one pair. Those of two dates are as many more, each, as make up ``dates_share`` of all.
 
     Args:
         textures: the places.
@@ -37,63 +66,118 @@ class PairSimulator:
     """
 
     def __init__(self, textures: list[Texture], config: SimulatedConfig, image_size: int, *, seed: int = 0) -> None:
-        self.textures, self.config, self.image_size = textures, config, image_size
-        self.place: NDArray[np.int64] = np.arange(len(textures), dtype=np.int64)
+        super().__init__(config, image_size)
+        self.textures, self.seed = textures, seed
+        self.place: NDArray[np.int64] = _places(textures, config.dates_share)
         self.places = len(textures)
         self.position: NDArray[np.float64] | None = None
         self.also_shows: list[NDArray[np.int64]] | None = None
         rng = np.random.default_rng(seed)
         side_m = config.tile_side_m / config.tile_share[0]
         self.reliefs = torch.stack([torch.from_numpy(raise_blocks(side_m, side_m, rng)) for _ in range(RELIEFS)])
+        self.kept = None if config.cache is None else ViewCache(config.cache, (config, image_size, seed))
 
     def load(self, pairs: Sequence[int], generator: Generator, *, clean: bool = False) -> Batch:
-        """Fly over these textures.
+        """Fly over the textures of these pairs.
 
         Args:
-            pairs: textures.
+            pairs: which.
             generator: the source of all randomness, on the CPU.
             clean: leave the appearance as it is (geometry still varies).
         """
-        config, index = self.config, torch.as_tensor(list(pairs))
-        scene = self.scenes(index, _between(config.tile_share, 1, generator).item(), generator)
-        n, slack = len(index), (scene.width_m - config.tile_side_m) / 2
-        centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * slack
-        offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * config.offset_share * config.tile_side_m
-        tile = cut_tiles(scene, centre, config.tile_side_m, self.image_size)
-        views = self.photos(scene, centre + offset, generator)
-        photo = views.image
+        index = torch.from_numpy(self.place[list(pairs)])
+        taken = self.take(index, generator) if self.kept is None else self._recall(self.kept, index, generator)
+        if self.config.quarter_turns:
+            taken = _turned(taken, torch.randint(4, (len(index),), generator=generator).tolist())
+        photo, tile = taken.photo.float() / 255, taken.tile.float() / 255
         if not clean:
-            photo, tile = augment(photo, generator), augment(tile, generator, strength=0.7)
-        south = torch.tensor([1.0, -1.0])  # north is up, and down is counted
+            photo, tile = self._change(photo, tile, generator)
         return Batch(
             photo=photo,
             tile=tile,
             place=index,
-            offset_m=(views.centre[:, :2] - centre) * south,
-            tile_side_m=torch.full((n,), config.tile_side_m),
-            overlap=torch.ones(n),
-            ground_m=(views.ground[..., :2] - centre[:, None, None]) * south,
+            offset_m=taken.offset_m,
+            tile_side_m=torch.full((len(index),), self.config.tile_side_m),
+            overlap=taken.overlap,
+            ground_m=taken.ground_m,
         )
+
+    def take(self, index: Tensor, generator: Generator) -> Taken:
+        """Photo and tile of each texture in ``index``, of two dates where there are two."""
+        config, n = self.config, len(index)
+        tile_share = between(config.tile_share, 1, generator).item()
+        windows = torch.stack([self._two_dates(self.textures[int(i)], generator) for i in index])
+        scene = self._scene(windows[:, :3], tile_share, generator)
+        slack = (scene.width_m - config.tile_side_m) / 2
+        centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * slack
+        offset = (torch.rand(n, 2, generator=generator) * 2 - 1) * config.offset_share * config.tile_side_m
+        tile = cut_tiles(replace(scene, texture=windows[:, 3:6]), centre, config.tile_side_m, self.image_size)
+        views = self.looks(scene, centre + offset, generator)
+        ground = views.ground[..., :2]
+        same = F.grid_sample(windows[:, 6:], unit_grid(scene, ground.nan_to_num()), align_corners=False)[:, 0] >= 0.5
+        known = views.valid & same
+        ground = torch.where(known[..., None], ground - centre[:, None, None], torch.nan)
+        south = torch.tensor([1.0, -1.0])  # north is up, and down is counted
+        cells = self.image_size // CELL_PX
+        return Taken(
+            photo=_bytes(views.image),
+            tile=_bytes(tile),
+            offset_m=(views.centre[:, :2] - centre) * south,
+            overlap=known.sum((1, 2)) / views.valid.sum((1, 2)).clamp(min=1),
+            ground_m=F.adaptive_avg_pool2d(ground.movedim(3, 1), cells).movedim(1, 3) * south,
+        )
+
+    def _recall(self, kept: ViewCache, index: Tensor, generator: Generator) -> Taken:
+        """Views that were taken before, or are now, one by one: each depends on the seed, its place and its number."""
+        numbers = torch.randint(self.config.views, (len(index),), generator=generator).tolist()
+        views = []
+        for texture, number in zip(index.tolist(), numbers, strict=True):
+            name = f"{self.textures[texture].name}:{number}"
+            dice = Generator().manual_seed(self.seed << 32 | zlib.crc32(name.encode()))
+            views.append(kept.get(name, Taken, partial(self.take, torch.tensor([texture]), dice)))
+        return Taken(*(torch.cat([getattr(v, f.name) for v in views]) for f in fields(Taken)))
+
+    def _change(self, photo: Tensor, tile: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Another camera, hour, season and file for both."""
+        config, changed = self.config, []
+        for images, strength in ((photo, 1.0), (tile, 0.7)):
+            images = recolour(images, generator, share=config.recolour_share)
+            images = augment(images, generator, strength=strength)
+            if config.jpeg_quality is not None:
+                images = compress(images, generator, share=0.5, quality=config.jpeg_quality)
+            changed.append(images)
+        return changed[0], changed[1]
 
     def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:
         """One scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
-        side_m = self.config.tile_side_m / tile_share
         texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
-        relief = self.reliefs[torch.randint(RELIEFS, (len(index),), generator=generator)]
-        relief = relief * (torch.rand(len(index), 1, 1, generator=generator) < self.config.relief_share)
+        return self._scene(texture, tile_share, generator)
+
+    def _scene(self, texture: Tensor, tile_share: float, generator: Generator) -> Scene:
+        side_m, n = self.config.tile_side_m / tile_share, len(texture)
+        relief = self.reliefs[torch.randint(RELIEFS, (n,), generator=generator)]
+        relief = relief * (torch.rand(n, 1, 1, generator=generator) < self.config.relief_share)
         cells = max(2, round(side_m / HEIGHT_CELL_M))
         return Scene(texture, relief[:, :cells, :cells].contiguous(), side_m / SCENE_PX)
 
-    def photos(self, scene: Scene, target: Tensor, generator: Generator) -> Views:
-        """Views from random poses aimed at ``target [N, 2]`` (east, north), before any change of appearance."""
-        return self.shoot(scene, self.cameras(target, generator))
+    def _two_dates(self, texture: Texture, generator: Generator) -> Tensor:
+        """What the photo sees, what the tile shows, and 1 where these are the same: ``[7, P, P]``, 0..1.
 
-    def shoot(self, scene: Scene, camera: Camera) -> Views:
-        """Views from given poses."""
-        return render(scene, camera, self.image_size, self.image_size, outside="reflect")
+        Which date is the photo's is drawn. Windows that have been rebuilt for the most part are drawn again.
+        """
+        if texture.other is None:
+            window = self._window(texture.image, generator)
+            return torch.cat((window, window, torch.ones_like(window[:1])))
+        both = torch.cat((texture.image, texture.other))
+        windows: list[Tensor] = []
+        while len(windows) < WINDOW_DRAWS and (not windows or windows[-1][6].mean() < MOSTLY):
+            windows.append(self._window(both, generator))
+        window = max(windows, key=lambda w: float(w[6].mean()))
+        swapped = bool(torch.rand((), generator=generator) < 0.5)
+        return torch.cat((window[3:6], window[:3], window[6:])) if swapped else window
 
     def _window(self, image: Tensor, generator: Generator) -> Tensor:
-        """A square window of the texture, turned or mirrored at random, resampled to SCENE_PX: ``[3, P, P]``, 0..1."""
+        """A square window ``[C, P, P]`` of a picture, turned or mirrored at random, resampled to SCENE_PX; 0..1."""
         shortest = min(image.shape[1:])
         low, high = (min(v, shortest) for v in self.config.window_px)
         side = int(torch.randint(low, high + 1, (), generator=generator))
@@ -105,21 +189,24 @@ class PairSimulator:
         window = window.flip(3) if mirror % 2 else window
         return F.interpolate(window, (SCENE_PX, SCENE_PX), mode="bilinear", antialias=True, align_corners=False)[0]
 
-    def cameras(self, target: Tensor, generator: Generator) -> Camera:
-        """Cameras that look at ``target [N, 2]`` and see a ground square of about the tile's side."""
-        n, config = target.shape[0], self.config
-        nadir = torch.rand(n, generator=generator) < config.nadir_share
-        steep = (max(config.pitch_deg[0], config.pitch_deg[1] - 10), config.pitch_deg[1])
-        pitch = torch.where(nadir, _between(steep, n, generator), _between(config.pitch_deg, n, generator))
-        hfov = _between(config.hfov_deg, n, generator)
-        side = config.tile_side_m * _between(config.scale, n, generator)
-        distance = side / 2 / torch.tan(torch.deg2rad(hfov) / 2)
-        heading = _between(config.heading_deg, n, generator)
-        return Camera.looking_at(target[:, 0], target[:, 1], distance.clamp(min=25), heading, pitch, hfov)
+
+def _places(textures: list[Texture], share: float) -> NDArray[np.int64]:
+    """The texture of each pair: those of one date once, those of two dates so often that they are ``share`` of all."""
+    dated = [i for i, texture in enumerate(textures) if texture.other is not None]
+    single = len(textures) - len(dated)
+    times = max(1, round(share / (1 - share) * single / len(dated))) if dated else 0
+    return np.array([*range(len(textures)), *dated * (times - 1)], np.int64)
 
 
-def _between(bounds: tuple[float, float], n: int, generator: Generator) -> Tensor:
-    return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(n, generator=generator)
+def _turned(taken: Taken, quarters: list[int]) -> Taken:
+    """The photos turned counter-clockwise, with the ground of their parts; the photo's centre stays where it is."""
+    photo = torch.stack([p.rot90(k, (1, 2)) for p, k in zip(taken.photo, quarters, strict=True)])
+    ground = torch.stack([g.rot90(k, (0, 1)) for g, k in zip(taken.ground_m, quarters, strict=True)])
+    return replace(taken, photo=photo, ground_m=ground)
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def cut_tiles(scene: Scene, centre: Tensor, side_m: float, image_size: int) -> Tensor:

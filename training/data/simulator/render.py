@@ -144,7 +144,13 @@ class Views:
 
 
 def render(
-    scene: Scene, camera: Camera, width: int, height: int, *, outside: Literal["sky", "reflect"] = "sky"
+    scene: Scene,
+    camera: Camera,
+    width: int,
+    height: int,
+    *,
+    outside: Literal["sky", "reflect"] = "sky",
+    rays: Tensor | None = None,
 ) -> Views:
     """Render one view for each pose.
 
@@ -155,6 +161,7 @@ def render(
         height: of the views in pixels.
         outside: what lies beyond the map: ``sky`` colour, or the map mirrored at its edges (for training, where a
             border of plain colour would teach the wrong thing). ``valid`` is the same for both.
+        rays: ``[N, H·W, 3]`` what the pixels look along; default: as through a pinhole, ``camera.rays``.
 
     Raises:
         TrainingError: the numbers of scenes and poses do not fit, or a camera is inside the ground.
@@ -172,7 +179,7 @@ def render(
         + (edges[:, :1] * half[..., None]) * right[:, None]
         + (edges[:, 1:] * half[..., None] * height / width) * up[:, None]
     )
-    rays = torch.cat((camera.rays(width, height), key_rays), dim=1)
+    rays = torch.cat((camera.rays(width, height) if rays is None else rays, key_rays), dim=1)
     ground, hit = _march(scene, camera.position[:, None], rays, margin=0.01 if outside == "sky" else MIRRORED_SHARE)
     valid = hit & _inside(scene, ground)
     pixels, pixel_valid = ground[:, :-5], valid[:, :-5]
@@ -190,7 +197,7 @@ def render(
     )
 
 
-def _unit(scene: Scene, points: Tensor) -> Tensor:
+def unit_grid(scene: Scene, points: Tensor) -> Tensor:
     """East, north in metres → grid coordinates of ``grid_sample`` (-1..1, row down), for texture and heights alike."""
     return torch.stack((points[..., 0] / (scene.width_m / 2), -points[..., 1] / (scene.depth_m / 2)), dim=-1)
 
@@ -202,7 +209,7 @@ def _inside(scene: Scene, points: Tensor) -> Tensor:
 def surface_m(scene: Scene, points: Tensor) -> Tensor:
     """Height of the surface under points: ``[N, P, ≥2]`` east, north → ``[N, P]`` metres (bilinear, edge continued)."""
     n = points.shape[0]
-    grid = _unit(scene, points)[:, :, None]
+    grid = unit_grid(scene, points)[:, :, None]
     field = scene.height_m[:, None].expand(n, -1, -1, -1)
     return F.grid_sample(field, grid, mode="bilinear", padding_mode="border", align_corners=False)[:, 0, :, 0]
 
@@ -312,7 +319,7 @@ def _colour(scene: Scene, points: Tensor, padding: str) -> Tensor:
     """Texture under the points, ``[N, 3, P]``, with steep faces darkened: a wall is not lit like the roof above it."""
     n = points.shape[0]
     texture = scene.texture.expand(n, -1, -1, -1)
-    grid = _unit(scene, points)[:, :, None]
+    grid = unit_grid(scene, points)[:, :, None]
     colour = F.grid_sample(texture, grid, mode="bilinear", padding_mode=padding, align_corners=False)[..., 0]
     if float(scene.height_m.max()) == float(scene.height_m.min()):
         return colour

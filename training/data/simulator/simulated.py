@@ -26,6 +26,7 @@ from training.schema import STRICT, Ordered, Positive, Probability, Share
 
 _Pixels = Annotated[int, Field(ge=16)]
 _Pitch = Annotated[float, Field(ge=20, le=90)]  # what the simulator's camera can do
+_Quality = Annotated[int, Field(ge=5, le=100)]
 _FieldOfView = Annotated[float, Field(gt=0, lt=150)]
 
 #: Share of a tile side within which an answer is right.
@@ -40,6 +41,10 @@ class SimulatedConfig:
     textures: tuple[str, ...] = ()  # globs of images or GeoTIFFs
     map: Path | None = None  # instead of textures: one GeoTIFF, cut by its own scale; all of it is trained on
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1  # textures kept for validation and calibration
+    # pairs of globs: aligned pictures of the same places on two dates, in the order of their names
+    dates: tuple[tuple[str, str], ...] = ()
+    dates_held_out: tuple[str, ...] = ()  # of these, the first files of places kept to be judged by
+    dates_share: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the pairs of an epoch that show two dates
     tile_side_m: Positive = 86.0  # ground side of a map tile
     tile_share: Annotated[tuple[Share, Share], Ordered] = (0.5, 0.75)  # tile side over texture window side
     window_px: Annotated[tuple[_Pixels, _Pixels], Ordered] = (360, 700)  # side of the window cut from a texture
@@ -49,7 +54,16 @@ class SimulatedConfig:
     nadir_share: Probability = 0.6  # share of photos with a pitch within 10° of straight down
     heading_deg: tuple[float, float] = (0.0, 360.0)  # compass direction of the photo's top edge
     hfov_deg: Annotated[tuple[_FieldOfView, _FieldOfView], Ordered] = (35.0, 80.0)
+    quarter_turns: bool = False  # turn the photo by 0, 90, 180 or 270° besides, so that ±50° of heading become all
     relief_share: Probability = 0.6  # share of scenes with raised blocks; the rest is flat
+    flat_share: Probability = 0.0  # photos laid flat, as the service looks at them; the rest stays as taken
+    flat_error_deg: Annotated[float, Field(ge=0, le=30)] = (
+        15.0  # half of those are laid flat by a pitch off by up to this
+    )
+    recolour_share: Probability = 0.0  # photos and tiles that take the colours of another picture of the batch
+    jpeg_quality: Annotated[tuple[_Quality, _Quality], Ordered] | None = None  # half of all; None: never compressed
+    cache: Path | None = None  # folder that keeps views as bytes, so that rendering is done once
+    views: Annotated[int, Field(ge=1)] = 8  # of each place that are kept there, and drawn from
     # pitch of all test photos, [45, 60] for oblique ones; None: as in training
     test_pitch_deg: Annotated[tuple[_Pitch, _Pitch], Ordered] | None = None
     dataset: Literal["simulated"] = "simulated"

@@ -1,4 +1,4 @@
-"""A bank of aerial pictures to simulate from: any images or GeoTIFFs, kept in memory as bytes."""
+"""A bank of aerial pictures to simulate from: any images or GeoTIFFs, of one date or two, kept in memory as bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from training.data.simulator.dates import paired_files, unchanged
 from training.data.simulator.scene import load_scene
 from training.errors import TrainingError
 
@@ -27,11 +29,20 @@ MAP_GSD_M = 0.25
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture, or a piece of a large one: ``image`` is uint8 ``[3, H, W]``; ``group`` names the folder."""
+    """A picture, or a piece of a large one.
+
+    Attributes:
+        name: of the file, and the piece.
+        group: names the folder.
+        image: uint8 ``[3, H, W]``.
+        other: uint8 ``[4, H, W]``, the same place on another date, and 255 where it still looks the same, 0 where it
+            has been rebuilt; None when one date is all there is.
+    """
 
     name: str
     group: str
     image: Tensor
+    other: Tensor | None = None
 
 
 def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
@@ -62,11 +73,34 @@ def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
                 name = file + piece
                 draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
                 (held_out if draw < data.held_out_share else train).append(Texture(name, group, image))
+    train += [texture for texture in load_dates(data) if texture.name not in data.dates_held_out]
     if not train:
         raise TrainingError(
             f"Only {len(held_out)} textures, and all are held out. Add more, or set data.held_out_share=0."
         )
     return train, held_out
+
+
+def load_dates(data: SimulatedConfig) -> list[Texture]:
+    """The places of ``data.dates``, each on two dates, those of ``data.dates_held_out`` too; named by the first date.
+
+    Raises:
+        TrainingError: globs do not match in pairs, a file is no picture, or the two of a pair differ in size.
+    """
+    places = []
+    for globs in data.dates:
+        for before, after in paired_files(data.root, globs):
+            image, other = _read(before), _read(after)
+            if image.shape != other.shape:
+                raise TrainingError(f"{before} and {after} are not aligned: they differ in size.")
+            same = unchanged(image, other)[None, None].float()
+            same = F.interpolate(same, image.shape[1:])[0].mul(255).to(torch.uint8)
+            name, group = (path.relative_to(data.root).as_posix() for path in (before, before.parent))
+            places.append(Texture(name, group, image, torch.cat((other, same))))
+    absent = set(data.dates_held_out) - {place.name for place in places}
+    if absent:
+        raise TrainingError(f"data.dates_held_out names {min(absent)}, which no first glob of data.dates matches.")
+    return places
 
 
 def map_windows(data: SimulatedConfig) -> tuple[list[Texture], int]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.data.simulator import pairs
-from training.data.simulator.pairs import SCENE_PX, PairSimulator, cut_tiles
+from training.data.simulator import drone
+from training.data.simulator.pairs import CELL_PX, SCENE_PX, PairSimulator, cut_tiles
 from training.data.simulator.scene import Scene
 from training.data.simulator.simulated import SimulatedConfig
 from training.data.simulator.textures import Texture
@@ -76,8 +76,8 @@ def test_offset_takes_photo_pixels_to_the_tile_pixels_of_the_same_ground(texture
         cameras.append(camera)
         return render(scene, camera, *args, **options)
 
-    render = pairs.render
-    monkeypatch.setattr(pairs, "render", spy)
+    render = drone.render
+    monkeypatch.setattr(drone, "render", spy)
     simulated = simulator(textures, relief_share=0.0, pitch_deg=(90.0, 90.0), offset_share=0.2)
     batch = simulated.load(range(6), torch.Generator().manual_seed(1), clean=True)
     assert batch.offset_m.norm(dim=1).max() > 3
@@ -131,10 +131,91 @@ def test_photos_cover_about_a_tile(textures):
     np.testing.assert_allclose(sides, 36.0, atol=0.01)
 
 
-def test_every_pixel_of_a_photo_knows_its_ground(textures):
+def test_every_part_of_a_photo_knows_its_ground(textures):
     """Around the middle it is the photo's ground point; nothing hides there, as the ground is flat."""
-    batch = simulator(textures, relief_share=0.0).load(range(4), torch.Generator().manual_seed(5), clean=True)
-    assert batch.ground_m.shape == (*batch.photo.movedim(1, 3).shape[:3], 2)
-    half = batch.photo.shape[2] // 2
+    straight = {"relief_share": 0.0, "pitch_deg": (90.0, 90.0)}
+    batch = simulator(textures, **straight).load(range(4), torch.Generator().manual_seed(5), clean=True)
+    assert batch.ground_m.shape == (4, SIZE // CELL_PX, SIZE // CELL_PX, 2)
+    half = SIZE // CELL_PX // 2
     middle = batch.ground_m[:, half - 1 : half + 1, half - 1 : half + 1].mean((1, 2))
     assert torch.allclose(middle, batch.offset_m, atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def dated(textures):
+    """Two places of two dates, red before and green after, the western half of the second rebuilt; and one of one."""
+    places = []
+    for i in range(2):
+        red, green = (torch.zeros(3, 150, 170, dtype=torch.uint8) for _ in range(2))
+        red[0], green[1] = textures[i].image[0] // 2 + 100, textures[i].image[0] // 2 + 100
+        same = torch.full((1, 150, 170), 255, dtype=torch.uint8)
+        same[:, :, : 85 * i] = 0
+        places.append(Texture(f"dated-{i}", "dates", red, torch.cat((green, same))))
+    return [*places, textures[5]]
+
+
+def test_a_photo_is_of_one_date_and_its_tile_of_the_other(dated):
+    flights = simulator(dated, relief_share=0.0)
+    taken = [flights.take(torch.tensor([0, 1]), torch.Generator().manual_seed(seed)) for seed in range(6)]
+    photo, tile = (torch.cat([getattr(t, side) for t in taken]).float().mean((2, 3)) for side in ("photo", "tile"))
+    assert ((photo[:, 0] > 50) == (tile[:, 1] > 50)).all()
+    assert ((photo[:, 0] > 50) != (photo[:, 1] > 50)).all()
+    assert 0 < (photo[:, 0] > 50).sum() < 12  # which date is the photo's is drawn
+
+
+def test_rebuilt_ground_is_no_positive(dated):
+    """Everything matches where nothing was rebuilt; else the share of it is told, and its parts have no ground."""
+    small = {
+        "scale": (0.5, 0.5),
+        "hfov_deg": (30.0, 30.0),
+        "offset_share": 0.0,
+        "tile_share": (0.5, 0.5),
+    }  # no photo leaves the scene
+    whole = simulator(dated, relief_share=0.0, pitch_deg=(90.0, 90.0), **small)
+    taken = [whole.take(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(seed)) for seed in range(8)]
+    overlap = torch.stack([t.overlap for t in taken])
+    missing = torch.stack([t.ground_m.isnan().any(3).float().mean((1, 2)) for t in taken])
+    assert (overlap[:, [0, 2]] == 1).all()
+    assert (missing[:, [0, 2]] == 0).all()
+    assert overlap[:, 1].min() < 0.5 < overlap[:, 1].max()
+    assert ((overlap[:, 1] < 1) == (missing[:, 1] > 0)).all()
+    assert ((1 - overlap[:, 1]) <= missing[:, 1] + 1e-6).all()  # a part that is rebuilt in part counts as rebuilt
+
+
+def test_places_of_two_dates_make_up_their_share(textures, dated):
+    flights = simulator([*dated, *textures], dates_share=0.75)
+    counts = np.bincount(flights.place)
+    assert counts[2:].tolist() == [1] * 11
+    assert counts[:2].sum() / counts.sum() == pytest.approx(0.75, abs=0.03)
+    assert flights.load([len(flights.place) - 1], torch.Generator().manual_seed(0)).place.tolist() == [1]
+
+
+def test_turned_photos_keep_their_ground(textures):
+    """The ground of each part is where it was, and the photo is the same picture turned."""
+    plain = simulator(textures).load(range(6), torch.Generator().manual_seed(8), clean=True)
+    turned = simulator(textures, quarter_turns=True).load(range(6), torch.Generator().manual_seed(8), clean=True)
+    quarters = []
+    for i in range(6):
+        fits = [k for k in range(4) if torch.equal(plain.photo[i].rot90(k, (1, 2)), turned.photo[i])]
+        quarters += fits
+        expected = plain.ground_m[i].rot90(fits[0], (0, 1))
+        torch.testing.assert_close(turned.ground_m[i], expected, equal_nan=True)
+    assert len(set(quarters)) > 1
+    assert torch.equal(plain.tile, turned.tile)
+    assert torch.equal(plain.offset_m, turned.offset_m)
+
+
+def test_kept_views_are_not_taken_again(textures, tmp_path, monkeypatch):
+    kept = {"cache": tmp_path, "views": 2}
+    once = [simulator(textures, **kept).load([0, 1, 2], torch.Generator().manual_seed(s), clean=True) for s in range(6)]
+    assert len(list(tmp_path.rglob("*.npz"))) == 6
+    monkeypatch.setattr(PairSimulator, "take", lambda *_: 1 / 0)
+    again = [
+        simulator(textures, **kept).load([0, 1, 2], torch.Generator().manual_seed(s), clean=True) for s in range(6)
+    ]
+    for a, b in zip(once, again, strict=True):
+        assert torch.equal(a.photo, b.photo)
+        assert torch.equal(a.offset_m, b.offset_m)
+    assert len({float(batch.photo[0].mean()) for batch in once}) == 2
+    with pytest.raises(ZeroDivisionError):  # another flight is another view
+        simulator(textures, **kept, scale=(2.0, 2.0)).load([0], torch.Generator().manual_seed(0))

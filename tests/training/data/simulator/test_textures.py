@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Generator
 
 from training.data.simulator.simulated import Simulated, SimulatedConfig
-from training.data.simulator.textures import MAP_GSD_M, load_textures, map_windows
+from training.data.simulator.textures import MAP_GSD_M, load_dates, load_textures, map_windows
 from training.errors import TrainingError
 
 
@@ -131,3 +131,58 @@ def test_maps_without_room_or_held_out_places_name_the_fix(area):
         map_windows(SimulatedConfig())
     with pytest.raises(TrainingError, match=r"use data\.textures"):
         load_textures(SimulatedConfig(map=area))
+
+
+@pytest.fixture
+def two_dates(tmp_path):
+    """Three places; the second is brighter on the second date, the third has become another place."""
+    for date in ("before", "after"):
+        (tmp_path / date).mkdir()
+    rng = np.random.default_rng(4)
+    for i in range(3):
+        coarse = [Image.fromarray(rng.integers(40, 160, (12, 12, 3), dtype=np.uint8)) for _ in range(2)]
+        before, after = (np.asarray(c.resize((192, 160), Image.Resampling.BICUBIC), np.int16) for c in coarse)
+        Image.fromarray(before.astype(np.uint8)).save(tmp_path / f"before/{i}.png")
+        later = [before, before // 2 + 90, after][i]
+        Image.fromarray(later.astype(np.uint8)).save(tmp_path / f"after/{i}.png")
+    return tmp_path
+
+
+DATES = (("before/*.png", "after/*.png"),)
+
+
+def test_places_of_two_dates_say_what_is_still_the_same(two_dates):
+    places = load_dates(data(two_dates, dates=DATES))
+    assert [place.name for place in places] == ["before/0.png", "before/1.png", "before/2.png"]
+    same = [float(place.other[3].float().mean()) / 255 for place in places]
+    assert same[0] == 1
+    assert same[1] > 0.95
+    assert same[2] < 0.4
+    with Image.open(two_dates / "after/1.png") as image:
+        np.testing.assert_array_equal(places[1].other[:3].permute(1, 2, 0), np.array(image))
+
+
+def test_held_out_places_of_two_dates_are_not_trained_on(two_dates):
+    settings = {"dates": DATES, "dates_held_out": ("before/1.png",), "held_out_share": 0.0}
+    train, held_out = load_textures(data(two_dates, "before/0.png", **settings))
+    assert [t.name for t in train] == ["before/0.png", "before/0.png", "before/2.png"]
+    assert held_out == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dates": (("before/*.png", "after/0.png"),)}, "matches 3 files"),
+        ({"dates": (("none/*.png", "none/*.png"),)}, "matches 0 files"),
+        ({"dates": DATES, "dates_held_out": ("before/9.png",)}, "before/9.png"),
+    ],
+)
+def test_dates_that_do_not_pair_are_refused(two_dates, settings, says):
+    with pytest.raises(TrainingError, match=says):
+        load_dates(data(two_dates, **settings))
+
+
+def test_dates_of_different_size_are_refused(two_dates):
+    Image.new("RGB", (50, 50)).save(two_dates / "after/1.png")
+    with pytest.raises(TrainingError, match="not aligned"):
+        load_dates(data(two_dates, dates=DATES))
