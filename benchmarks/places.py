@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from PIL import Image
+from survey import survey_task
 from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -200,6 +201,20 @@ def ariel(folder: Path) -> Split:
     return _real("Ariel", folder, edges, photos, truth, sides, LEVELS)
 
 
+def survey_split(folder: Path) -> Split:
+    """Real photos straight down against half-overlapping tiles of 86 m (``survey.py``)."""
+    task = survey_task(folder, SIZE)
+    photos, windows = (
+        images.load(range(len(images))).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        for images in (task.queries, task.gallery)
+    )
+    right = np.zeros((len(photos), len(windows)), bool)
+    for row, positives in zip(right, task.positives, strict=True):
+        row[positives] = True
+    fits = np.array([positives[0] for positives in task.positives])
+    return Split(folder.name, photos, windows, right, fits, [folder.name] * len(photos))
+
+
 def _rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "meta.csv").open() as file:
         return [row for row in csv.DictReader(file) if row["reg_ok"] == "1"]
@@ -229,9 +244,9 @@ def _real(
     return Split(name, np.stack(photos), windows.picture, right, fits, [name] * len(photos))
 
 
-def distractors(root: Path, globs: Sequence[str], count: int) -> NDArray[np.uint8]:
+def distractors(root: Path | None, globs: Sequence[str], count: int) -> NDArray[np.uint8]:
     """Windows of other places, uint8 ``[count, S, S, 3]``: random squares of random pictures."""
-    paths = sorted(path for glob in globs for path in root.glob(glob))
+    paths = [] if root is None else sorted(path for glob in globs for path in root.glob(glob))
     rng = np.random.default_rng(SEED)
     windows = []
     while len(windows) < count:
@@ -242,4 +257,4 @@ def distractors(root: Path, globs: Sequence[str], count: int) -> NDArray[np.uint
             left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
             box = (left, top, left + side, top + side)
             windows.append(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)))
-    return np.stack(windows[:count])
+    return np.array(windows[:count], np.uint8).reshape(count, SIZE, SIZE, 3)

@@ -1,10 +1,12 @@
 """Finding the place before anything is matched, and whether matching would tell: a model file alone, without service.
 
     python benchmarks/retrieval.py --all --root DATA [--models BEFORE.onnx AFTER.onnx …] [--galleries 1000 10000]
+    python benchmarks/retrieval.py --data FOLDER [--models …]
 
 DATA is the folder that the globs of configs/lite2_dates.yaml count from; ``fengyuan`` and ``ariel`` in it are the real
 photos. Splits: simulated photos of places that training never saw, on the map's own date and on another one; real
-photos. Every gallery is filled with windows of other places to the size asked for.
+photos. Every gallery is filled with windows of other places to the size asked for. FOLDER as for ``real.py``: its
+photos against tiles of 86 m of its own map, alone.
 
 Found: the right window is among the k best by embedding, the photo asked as it is (one turn), or in four quarter turns
 of which the best counts. Matched (``agreement.py``): the window that fits the photo best against 24 wrong ones; AUROC
@@ -22,7 +24,7 @@ import numpy as np
 import onnxruntime as ort
 from agreement import auroc, most_agreeing
 from numpy.typing import NDArray
-from places import SEED, Split, ariel, distractors, fengyuan, other_dates
+from places import SEED, Split, ariel, distractors, fengyuan, other_dates, survey_split
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +33,7 @@ from training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 SHIPPED, CONFIG = ROOT / "models" / "aerofix-lite2.onnx", ROOT / "configs" / "lite2_dates.yaml"
-RANKS = (1, 5, 20, 128)
+RANKS = (1, 5, 10, 20, 128)
 WRONG = 24
 OTHERS = ("aerial_texture/rsscn7/*/*.jpg", "aerial_texture/epfl_roads/*.jpg", "aerial_texture/fields_and_uk/*/*.jpg")
 
@@ -70,9 +72,7 @@ def four_turns(pictures: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 def ranks(model: Model, split: Split, others: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many wrong windows come before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four."""
-    gallery = (
-        np.concatenate((model.embed(split.windows), model.embed(others))) if len(others) else model.embed(split.windows)
-    )
+    gallery = np.concatenate([model.embed(pictures) for pictures in (split.windows, others) if len(pictures)])
     right = np.pad(split.right, ((0, 0), (0, len(others))))
     scores = np.stack([model.embed(photos) @ gallery.T for photos in four_turns(split.photos)])
     single = np.concatenate([_before(each, right) for each in scores])
@@ -116,10 +116,17 @@ def _add_matched(table: Table, model: Model, split: Split) -> None:
         )
 
 
+def _splits(root: Path, *, every: bool) -> list[Split]:
+    same, other = other_dates(load_config(CONFIG, [f"data.root={root}"]).data)
+    return [same, other, fengyuan(root / "fengyuan"), ariel(root / "ariel")] if every else [other]
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--root", type=Path, help="folder of all data")
+    given.add_argument("--data", type=Path, help="folder of one map and its photos")
     parser.add_argument("--all", action="store_true", help="all splits; else those on another date alone")
     parser.add_argument("--models", type=Path, nargs="+", default=[SHIPPED])
     parser.add_argument("--galleries", type=int, nargs="*", default=[1000], help="windows; none: no search")
@@ -127,18 +134,16 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=ROOT / "runs" / "embedded", help="folder for embeddings")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    data = load_config(CONFIG, [f"data.root={options.root}"]).data
-    splits = list(other_dates(data)) if options.all else list(other_dates(data)[1:])
-    if options.all:
-        splits += [fengyuan(options.root / "fengyuan"), ariel(options.root / "ariel")]
-    others = distractors(options.root, OTHERS, max(options.galleries, default=0))
+    splits = _splits(options.root, every=options.all) if options.data is None else [survey_split(options.data)]
+    sizes = options.galleries if options.data is None else [0]
+    others = distractors(options.root, OTHERS, max(sizes, default=0))
     found = Table("model", "split", "windows", "turns", *(f"R@{k}" for k in RANKS), title="found by embedding")
     table = Table(
         "model", "split", "places", "photos", "AUROC", "right first", "right, median", "wrong, 99 %", title="matched"
     )
     for model in (Model(path, options.kept, options.threads) for path in options.models):
         for split in splits:
-            for size in options.galleries:
+            for size in sizes:
                 _add_found(found, model, split, others, size)
             if not options.no_matching:
                 _add_matched(table, model, split)
