@@ -23,11 +23,12 @@ from service.http.openapi import describe
 from service.http.problems import add_problem_handlers
 from service.http.security import Keys
 from service.imaging.decoders import Decoders
+from service.importing.builder import Builder
 from service.importing.jobs import Importer
 from service.importing.tiles import TileMaker
 from service.localization.pipeline import Localizer
 from service.routes import gallery as gallery_routes
-from service.routes import imports, localize, snapshots, system, tiles, tracks
+from service.routes import imports, localize, maps, snapshots, system, tiles, tracks
 from service.routes.fields import only_known
 from service.settings import Settings
 from service.threads import Threads
@@ -57,7 +58,14 @@ def create_app(settings: Settings) -> FastAPI:
     # the parts, each made from the ones before
     encoder = Encoder.of(settings)
     contract = encoder.contract
-    gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, settings.search_device)
+    gallery = Gallery.open(
+        settings.gallery,
+        contract.identity,
+        contract.embedding_dim,
+        settings.search_device,
+        contract.image_size,
+        contract.local_shape,
+    )
     door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)
     metrics = Metrics(
         lambda: {
@@ -80,7 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
     health = Health(encoder, batcher, gallery)
     decoders, matchers = Decoders(), Threads("match")
     tile_maker = TileMaker(contract, batcher, settings, decoders)
-    importer = Importer(gallery, tile_maker, settings.imports or settings.beside_gallery("imports"))
+    importer = Importer(
+        gallery, Builder(contract, batcher, gallery), settings.imports or settings.beside_gallery("imports")
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,7 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 
     # HTTP: routes, errors, and what every request passes
-    routers = [room.router for room in (localize, tracks, gallery_routes, tiles, imports, snapshots, system)]
+    routers = [room.router for room in (localize, tracks, maps, gallery_routes, tiles, imports, snapshots, system)]
     for router in routers:
         app.include_router(router, dependencies=[Depends(only_known)])
     docs.add_pages(app)

@@ -109,6 +109,14 @@ class TileNotFound(AerofixError):
     """There is no tile with this id."""
 
 
+class MapNotFound(AerofixError):
+    """There is no map of this name."""
+
+
+class MapExists(AerofixError):
+    """The gallery has a map of this name already."""
+
+
 class ImportNotFound(AerofixError):
     """There is no import with this id."""
 

@@ -98,8 +98,8 @@ def haversine_m(lat1: Values, lon1: Values, lat2: Values, lon2: Values) -> Float
     return np.asarray(2 * MEAN_RADIUS_M * np.arcsin(np.sqrt(np.minimum(square, 1.0))))[()]
 
 
-def _metres_per_degree(lat: Values) -> tuple[FloatArray, FloatArray]:
-    """Length of one degree of longitude and of latitude at ``lat``, from the ellipsoid's two radii of curvature."""
+def metres_per_degree(lat: Values) -> tuple[FloatArray, FloatArray]:
+    """Metres of one degree of longitude and of latitude at ``lat``, from the ellipsoid's two radii of curvature."""
     phi = np.radians(lat)
     w = 1.0 - ECCENTRICITY_SQUARED * np.sin(phi) ** 2
     prime_vertical_m = SEMI_MAJOR_AXIS_M / np.sqrt(w)
@@ -116,13 +116,13 @@ def offset(lat: Values, lon: Values, east_m: Values, north_m: Values) -> tuple[F
     Returns:
         ``(lat, lon)``; the longitude is wrapped.
     """
-    lon_m, lat_m = _metres_per_degree(lat)
+    lon_m, lat_m = metres_per_degree(lat)
     return np.asarray(lat + north_m / lat_m)[()], wrap_lon(lon + east_m / lon_m)
 
 
 def offset_m(lat0: Values, lon0: Values, lat: Values, lon: Values) -> tuple[FloatArray, FloatArray]:
     """Metres ``(east, north)`` from the first place to the second; the inverse of :func:`offset`."""
-    lon_m, lat_m = _metres_per_degree(lat0)
+    lon_m, lat_m = metres_per_degree(lat0)
     return wrap_lon(np.subtract(lon, lon0)) * lon_m, np.subtract(lat, lat0) * lat_m
 
 

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
@@ -148,6 +149,31 @@ def encode_image():
         return out.getvalue()
 
     return encode
+
+
+ZOOM, LEFT, TOP = 16, 16 * 875_000, 16 * 448_000  # a place in Taiwan, on the lattice of the tiny model's windows
+
+
+@pytest.fixture(scope="session")
+def write_map():
+    """``write_map(path, image, **profile)``: a GeoTIFF whose pixels are those of Web Mercator's zoom 16.
+
+    Each window of the tiny model at that zoom is a square of 32 of its pixels, at multiples of 16.
+    """
+
+    def write(path, image, left=LEFT, top=TOP, **profile):
+        side_m = 40_075_016.685578488
+        pixel_m = side_m / (256 * 2**ZOOM)
+        west, north = left * pixel_m - side_m / 2, side_m / 2 - top * pixel_m
+        bands = np.asarray(image).transpose(2, 0, 1)
+        usual = {"driver": "GTiff", "count": len(bands), "dtype": "uint8", "crs": "EPSG:3857"}
+        usual |= {"width": bands.shape[2], "height": bands.shape[1]}
+        usual["transform"] = rasterio.Affine(pixel_m, 0, west, 0, -pixel_m, north)
+        with rasterio.open(path, "w", **usual | profile) as out:
+            out.write(bands)
+        return path
+
+    return write
 
 
 def _damage(rng, data, other):

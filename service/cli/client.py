@@ -1,8 +1,7 @@
 """Calls of the HTTP interface, for the command line."""
 
 import asyncio
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,10 +49,27 @@ class Client:
         files = [("image", (photo.name, _read(photo)))]
         return await self._call("POST", "/localize", files=files, data=form, headers={"Accept": accept})
 
-    async def add_tiles(self, images: Sequence[bytes], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Add tiles in one request; the answer is that of ``POST /gallery``."""
-        files = [("image", (f"{i}.jpg", image, "image/jpeg")) for i, image in enumerate(images)]
-        return await self._call("POST", "/gallery", files=files, data={"tiles": json.dumps(entries)})
+    async def start_import(self, file: Path, name: str, form: dict[str, Any]) -> dict[str, Any]:
+        """Send a map; the answer is that of ``POST /gallery/imports``.
+
+        When an import of the same file under the same name is under way, as after a crash, it is that one's.
+        """
+        try:
+            with file.open("rb") as data:
+                return await self._call("POST", "/gallery/imports", files={"file": (name, data)}, data=form)
+        except OSError as error:
+            raise ServiceError(f"{file} cannot be read: {error.strerror}.") from error
+        except ServiceError as error:
+            if (import_id := error.problem.get("import_id")) is None:
+                raise
+            under_way = await self.get_import(str(import_id))
+            if under_way["name"] != name:
+                raise
+            return under_way
+
+    async def get_import(self, import_id: str) -> dict[str, Any]:
+        """How far an import is."""
+        return await self._call("GET", f"/gallery/imports/{import_id}")
 
     async def gallery(self) -> dict[str, Any]:
         """Describe the gallery."""

@@ -1,10 +1,6 @@
 """``aerofix gallery``: fill the map that photos are looked up in, look into it, copy it, embed it again."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +8,6 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from service.cli.client import Client
 from service.cli.common import (
     DEFAULT_URL,
     DeviceName,
@@ -26,13 +21,10 @@ from service.cli.common import (
     out,
     reach,
 )
-from service.errors import AerofixError, SourceUnreadable
-from service.maps.map_tiles import OVERLAP, TILE_SIZE_M, Cut
-from service.maps.sources import open_tiles
-from service.maps.tile_source import SourceTile, TileSource
-from service.threads import Shared
+from service.cli.imports import follow
+from service.cli.packing import upload_of
+from service.errors import AerofixError
 
-TILES_PER_REQUEST = 16  # one batch of the encoder
 TILES_PER_PAGE = 1000
 
 gallery_app = typer.Typer(help="The map that photos are looked up in.", no_args_is_help=True)
@@ -47,69 +39,49 @@ async def add(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE…", help="GeoTIFF, image with --corners, folder or zip of z/x/y tiles, CSV of corners."
+            metavar="SOURCE…",
+            help="GeoTIFF or another map, a folder or zip of z/x/y tiles, a CSV of corners, an image with --corners.",
         ),
     ],
+    name: Annotated[
+        str | None, typer.Option("--map", help="Name of the map; default: the file's name without its suffix.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the map of this name.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add to the map of this name.")] = False,
+    scheme: Annotated[
+        str | None, typer.Option(help="How the rows of z/x/y tiles are counted: xyz (from the north) or tms.")
+    ] = None,
     tile_size_m: Annotated[
         list[float] | None,
         typer.Option(
-            help=f"Side of a tile on the ground in metres, default {TILE_SIZE_M:g}; repeated for several layers."
+            help="For experts: side of the windows in metres, repeated for several; without it the map is searched at "
+            "every scale from which a drone looks."
         ),
     ] = None,
     overlap: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of a tile that its neighbour repeats.")
-    ] = OVERLAP,
+        float | None, typer.Option(help="For experts: share of a window that its neighbour repeats, 0.5 or 0.")
+    ] = None,
     corners: Annotated[Path | None, typer.Option(help="JSON with the four corners of an image.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Start of the tile ids; default: the file's name.")] = None,
     url: Url = DEFAULT_URL,
     gallery: GalleryFile = None,
     model: ModelFile = None,
     device: DeviceName = None,
 ) -> int:
-    """Cut maps into tiles, or take tiles as they are, and add them to the gallery."""
-    totals: Counter[str] = Counter()
-    cut = Cut(tile_size_m or [TILE_SIZE_M], overlap, prefix)
+    """Add maps to the gallery: photos are found in them at every scale."""
+    if name is not None and len(sources) > 1 and not extend:
+        raise typer.BadParameter("--map is the name of one map; give one SOURCE, or --extend to make one of all.")
+    given = {"map": name, "scheme": scheme, "overlap": overlap, "tile_size_m": tile_size_m or None}
+    form = {key: value for key, value in given.items() if value is not None}
+    form |= {key: "true" for key, value in (("replace", replace), ("extend", extend)) if value}
+    failed = 0
     async with reach(url, gallery, model, device, must_exist=False) as client:
-        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
-            for path in sources:
-                with closing(Shared(open_tiles(path, cut, corners))) as source:
-                    places_in_all = len(source.thing)
-                    task = progress.add_task(path.name or str(path), total=places_in_all)
-                    for places in _batches(places_in_all):
-                        totals.update(await _add(client, source, places))
-                        progress.advance(task, len(places))
+        for source in sources:
+            with upload_of(source, corners) as (path, sent_as):
+                started = await client.start_import(path, sent_as, form)
+            failed += not await follow(client, started)
         count = (await client.gallery())["count"]
-    counts = ", ".join(f"{name} {totals[name]}" for name in ("added", "updated", "failed"))
-    skipped = f", skipped {totals['skipped']} (mostly empty)" if totals["skipped"] else ""
-    out.print(f"{counts}{skipped}; the gallery holds {count} tiles", highlight=False)
-    return 1 if totals["failed"] else 0
-
-
-async def _add(client: Client, source: Shared[TileSource], places: Sequence[int]) -> Counter[str]:
-    """Send one request's worth of tiles; says what is wrong with those that fail."""
-    totals: Counter[str] = Counter()
-    tiles: list[SourceTile] = []
-    for i in places:
-        try:
-            tile = await source.use(partial(_read, place=i))
-        except SourceUnreadable:
-            raise
-        except AerofixError as error:
-            totals["failed"] += 1
-            err.print(f"{source.thing.label(i)}: {error.detail}", markup=False)
-            continue
-        if tile is None:
-            totals["skipped"] += 1
-        else:
-            tiles.append(tile)
-    if not tiles:
-        return totals
-    answer = await client.add_tiles([tile.image for tile in tiles], [tile.entry for tile in tiles])
-    for result in answer["tiles"]:
-        totals[result["status"]] += 1
-        if result["status"] == "failed":
-            err.print(f"{result['id']}: {result['problem']['detail']}", markup=False)
-    return totals
+    out.print(f"the gallery holds {count} windows", highlight=False)
+    return 1 if failed else 0
 
 
 @command(gallery_app, "info")
@@ -222,7 +194,8 @@ def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: Device
             result = embed_again(settings, lambda done, total: progress.update(task, completed=done, total=total))
     except AerofixError as error:
         fail(error.detail)
-    out.print(f"embedded {result.tiles} tiles with {result.model_id}", highlight=False, soft_wrap=True)
+    what = f"{result.windows} windows and {result.tiles} single pictures"
+    out.print(f"embedded {what} with {result.model_id}", highlight=False, soft_wrap=True)
     if result.small:
         err.print(
             f"{result.small} images are smaller than the {result.image_size} pixels that this model looks at; for its "
@@ -230,15 +203,6 @@ def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: Device
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _read(source: TileSource, place: int) -> SourceTile | None:
-    return source.read(place)
-
-
-def _batches(count: int) -> Iterator[range]:
-    for start in range(0, count, TILES_PER_REQUEST):
-        yield range(start, min(start + TILES_PER_REQUEST, count))
 
 
 def _cells(tile: dict[str, Any]) -> list[str]:

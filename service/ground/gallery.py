@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,32 +13,40 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from service.errors import GalleryEmpty, GalleryUnusable
 from service.geo import Bounds, Circle
-from service.ground.extents import Extents, bounds_of, median_side_m
+from service.ground.atlas import Atlas
+from service.ground.blocks import Blocks, even
 from service.ground.index.gpu import make_index
-from service.ground.index.protocol import NO_ID, VectorIndex
-from service.ground.local_maps import LocalMap
+from service.ground.index.protocol import VectorIndex
+from service.ground.inventory import FIRST_WINDOW, Inventory
+from service.ground.local_maps import LocalCache, LocalMap
+from service.ground.search import Found, search
 from service.ground.store.copies import snapshot
-from service.ground.store.imports import Imports, Step
+from service.ground.store.imports import Imports
 from service.ground.store.store import NewRow, Store
 from service.ground.tile import Tile
+from service.ground.vectors import Half, half, unit
+from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
 
 PAGE_BYTES = 2**20
 """Properties on a page of tiles, as JSON: a page is made and sent in one go, and a thousand tiles could have 16 MB."""
 
-CACHED_BYTES = 2**26
-"""Local descriptors that are kept at hand, those asked for last: 1,300 tiles of the default model. The photos of a
-flight look at the same tiles again and again."""
-
 LOAD_ROWS = 4096
 """Rows that are brought back to unit length at a time: 40 MB at 1,280 dimensions."""
+
+WINDOW_PX = 224
+"""Side of the windows where no model says otherwise: that of the one we ship."""
+
+SHOWN_QUALITY = 90
+"""WebP, of a window that somebody looks at."""
 
 
 @dataclass(frozen=True, eq=False)
 class NewTile:
-    """A tile to store: what it is, and what is kept of its image.
+    """A loose picture to store: what it is, and what is kept of its image.
 
     Attributes:
         embedding: float32 ``[D]``, unit L2 norm.
@@ -55,16 +62,20 @@ class NewTile:
 
 @dataclass(frozen=True)
 class Hit:
-    """A tile that a search found.
+    """A tile that a search found: a window of a map, or a loose picture.
 
     Attributes:
         score: inner product of its embedding with the query's, -1 to 1.
         inliers: matches of local descriptors that agree on one position; None when it was not matched.
+        map: name of the map; None for a loose picture.
+        number: its id in the gallery; see ``windows.pack``.
     """
 
     tile: Tile
     score: float
     inliers: int | None = None
+    map: str | None = None
+    number: int = -1
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class GalleryInfo:
     identity: str
     index: dict[str, Any]
     tile_side_m: float | None
+    maps: int
 
 
 @dataclass(frozen=True)
@@ -88,29 +100,41 @@ class Page:
 
 
 class Gallery:
-    """Tiles that can be searched by embedding. Safe to use from several threads.
+    """Windows of maps and loose pictures that can be searched by embedding. Safe to use from several threads.
 
     Made by :meth:`open`. Embeddings are stored, and searched, as float16 brought back to unit length: a search gives
-    the same scores before and after a restart.
+    the same scores before and after a restart. Nothing but searches waits for a search.
     """
 
-    def __init__(self, store: Store, index: VectorIndex, identity: str, embedding_dim: int) -> None:
-        self._store = store
-        self._index = index
-        self._identity = identity
-        self._dim = embedding_dim
-        self._tiles: dict[int, Tile] = {}  # by number in the store, which is the id in the index
-        self._numbers: dict[str, int] = {}
-        self._extents = Extents()
-        self._maps: OrderedDict[int, LocalMap] = OrderedDict()  # by number, those asked for last at the end
-        self._write_lock = threading.Lock()  # one writer; searches go on while it waits for the disk
-        self._lock = threading.Lock()  # the index and the dictionaries change together
+    def __init__(
+        self,
+        store: Store,
+        index: VectorIndex,
+        identity: str,
+        embedding_dim: int,
+        lattice: Lattice,
+        local_shape: tuple[int, int, int] | None,
+    ) -> None:
+        self._store, self._index = store, index
+        self._identity, self._dim = identity, embedding_dim
+        self._local_shape = None if local_shape is None else even(local_shape)
+        self._inventory = Inventory(lattice, store.generation)
+        self._blocks = Blocks(store.maps.blocks)
+        self.maps = Atlas(store, index, self._inventory, self._blocks, embedding_dim)
+        """Its maps: made, filled, looked at and deleted."""
+        self._locals = LocalCache(store.local_maps)
         self._summary: tuple[int, Bounds | None, float | None] = (-1, None, None)
-        self._generation = store.generation
 
     @classmethod
     def open(
-        cls, path: Path | str, identity: str, embedding_dim: int, device: str = "cpu", read_only: bool = False
+        cls,
+        path: Path | str,
+        identity: str,
+        embedding_dim: int,
+        device: str = "cpu",
+        window_px: int = WINDOW_PX,
+        local_shape: tuple[int, int, int] | None = None,
+        read_only: bool = False,
     ) -> Gallery:
         """Open a gallery file, or create it, and build its index.
 
@@ -119,6 +143,8 @@ class Gallery:
             identity: identity stamp of the loaded model; an empty gallery adopts it.
             embedding_dim: D of the loaded model.
             device: where to search: ``auto``, ``cpu`` or ``cuda``, with the number of a GPU as in ``cuda:1``.
+            window_px: side S of the model's input.
+            local_shape: ``[C, h, w]`` of the model's local descriptors, if it gives some.
             read_only: only look; see ``GalleryFile``.
 
         Raises:
@@ -130,99 +156,97 @@ class Gallery:
         index = make_index(embedding_dim, device)
         store = Store(path, read_only)
         try:
-            store.claim(identity)
-            gallery = cls(store, index, identity, embedding_dim)
+            store.claim(identity, window_px)
+            gallery = cls(store, index, identity, embedding_dim, Lattice(window_px), local_shape)
             gallery._load(path)
         except BaseException:
             store.close()
             raise
         return gallery
 
-    def upsert(self, tiles: Sequence[NewTile], step: Step | None = None) -> list[Literal["added", "updated"]]:
-        """Store tiles in one transaction; on return they are on the disk and can be found.
+    # searching and looking
 
-        Args:
-            tiles: of several with one id the last stays.
-            step: the import that they are of; its progress is written in the same transaction.
+    def find(
+        self,
+        embedding: NDArray[np.float32],
+        k: int,
+        area: Circle | None = None,
+        maps: Sequence[str] = (),
+    ) -> Found:
+        """Find the ``k`` most similar windows and pictures for one query ``[D]``, best first; see :meth:`search`."""
+        if not len(self._inventory):
+            raise GalleryEmpty("The gallery holds no tiles; add a map first: aerofix gallery add SOURCE")
+        chosen = [self.maps.get(name) for name in dict.fromkeys(maps)]
+        return search(self._index, embedding, min(k, len(self._inventory)), area, chosen)
 
-        Raises:
-            StorageFull: the disk is full; none of them was kept.
-            ImportStopped: the import was cancelled; none of them was kept.
-            ValueError: an embedding is not finite, zero, or of the wrong length.
-        """
-        half = _half([new.embedding for new in tiles], self._dim)
-        with self._write_lock:
-            rows = [NewRow(new.tile, vector, new.image, new.local) for new, vector in zip(tiles, half, strict=True)]
-            written = self._store.upsert(rows, step) if rows or step else []
-            last = {number: position for position, (number, _) in enumerate(written)}
-            self._put(list(last), [tiles[i].tile for i in last.values()], half[list(last.values())])
-        return ["added" if is_new else "updated" for _, is_new in written]
-
-    def search(self, embeddings: NDArray[np.float32], k: int, area: Circle | None = None) -> list[list[Hit]]:
-        """Find the ``k`` most similar tiles for each query, best first.
+    def search(
+        self, embeddings: NDArray[np.float32], k: int, area: Circle | None = None, maps: Sequence[str] = ()
+    ) -> list[list[Hit]]:
+        """Find the ``k`` most similar windows and pictures for each query, best first.
 
         Args:
             embeddings: queries, unit L2 norm, shape ``[N, D]``.
-            k: at least 1; fewer hits come back where there are fewer tiles.
-            area: only tiles whose centre lies in this circle; a list is empty if none does.
+            k: at least 1; fewer hits come back where there is less.
+            area: only those whose centre lies in this circle; a list is empty if none does.
+            maps: names; only windows of these maps. None given: all of the gallery.
 
         Raises:
-            GalleryEmpty: there is no tile at all.
+            GalleryEmpty: there is nothing at all.
+            MapNotFound: there is no such map.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self._dim or k < 1:
             raise ValueError(f"expected queries of shape [N, {self._dim}] and k >= 1, got {embeddings.shape} and {k}")
-        with self._lock:
-            if not self._tiles:
-                raise GalleryEmpty("The gallery holds no tiles; add a map first: aerofix gallery add SOURCE")
-            scores, numbers = self._index.search(embeddings, min(k, len(self._tiles)), area)
-            return [
-                [Hit(self._tiles[n], score) for n, score in zip(row, row_scores, strict=True) if n != NO_ID]
-                for row, row_scores in zip(numbers.tolist(), scores.tolist(), strict=True)
-            ]
+        return [self.hits(self.find(embedding, k, area, maps)) for embedding in embeddings]
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Delete tiles; unknown ids are ignored. Returns how many there were; no search finds them from then on."""
-        with self._write_lock:
-            return self._forget(self._store.delete(ids))
+    def hits(self, found: Found) -> list[Hit]:
+        """What was found, as tiles; those that were deleted meanwhile are left out."""
+        tiles, names = self._inventory.tiles(found.ids.tolist()), self._inventory.map_names(found.ids)
+        rows = zip(tiles, found.scores.tolist(), names, found.ids.tolist(), strict=True)
+        return [Hit(tile, score, None, name, number) for tile, score, name, number in rows if tile is not None]
 
-    def delete_in(self, bounds: Bounds) -> int:
-        """Delete the tiles whose centre lies in ``(w, s, e, n)``; see :meth:`page`. Returns how many there were."""
-        with self._write_lock:
-            return self._forget(self._store.delete_in(bounds))
+    def geometry(self, found: Found) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]`` of what was found."""
+        return self._inventory.geometry(found.ids)
 
-    def count(self, area: Circle | None = None) -> int:
-        """Number of tiles, or of those whose centre lies in ``area``."""
-        return self._index.count(area)
+    def count(self, area: Circle | None = None, maps: Sequence[str] = ()) -> int:
+        """Number of windows and pictures, of those whose centre lies in ``area``, or of those in some maps."""
+        if maps:
+            return self._inventory.count_in({self.maps.get(name).number for name in maps}, area)
+        return len(self._inventory) if area is None else self._index.count(area)
 
     def info(self) -> GalleryInfo:
         """Describe the gallery; bounds and tile side are computed once a generation."""
-        with self._lock:
-            generation, count = self._generation, len(self._tiles)
-            known, bounds, side_m = self._summary
-            rows = None if known == generation else self._extents.rows()
-        if rows is not None:
-            bounds, side_m = bounds_of(rows), median_side_m(rows)
+        generation = self._inventory.generation
+        known, bounds, side_m = self._summary
+        if known != generation:
+            bounds, side_m = self._inventory.bounds(), _weighted_median(*self._inventory.sides_m())
             self._summary = (generation, bounds, side_m)
-        return GalleryInfo(count, bounds, generation, self._identity, self._index.describe(), side_m)
+        count, maps = len(self._inventory), len(self._inventory.maps)
+        return GalleryInfo(count, bounds, generation, self._identity, self._index.describe(), side_m, maps)
 
     @property
     def generation(self) -> int:
         """Number of acknowledged writes that searches know of."""
-        return self._generation
+        return self._inventory.generation
+
+    @property
+    def lattice(self) -> Lattice:
+        """Of its windows."""
+        return self._inventory.lattice
 
     def sides_m(self) -> NDArray[np.float64]:
-        """Sides of all tiles in metres, ``[N]``."""
-        with self._lock:
-            return self._extents.rows()[:, 4]
+        """The sides in metres that tiles and windows have: each loose picture's, and one for each level of a map."""
+        return self._inventory.sides_m()[0]
 
     def tile(self, tile_id: str) -> Tile | None:
-        """The tile with this id, or None."""
-        with self._lock:
-            number = self._numbers.get(tile_id)
-            return None if number is None else self._tiles[number]
+        """The tile with this id, or None; of a window that is ``MAP/zoom/row/column``."""
+        number = self._inventory.id_of(tile_id)
+        return None if number is None else self._inventory.tiles([number])[0]
 
     def page(self, bounds: Bounds | None, limit: int, cursor: int = 0) -> Page:
-        """List tiles in the order of their first upsert; one that is there throughout is in exactly one page.
+        """List loose pictures, in the order of their first upsert, then windows, map by map.
+
+        One that is there throughout is in exactly one page.
 
         Args:
             bounds: tiles whose centre lies in ``(west, south, east, north)``; west above east crosses the
@@ -230,43 +254,109 @@ class Gallery:
             limit: tiles a page, at least 1; fewer where their properties have more than ``PAGE_BYTES``.
             cursor: that of the page before, 0 for the first.
         """
-        numbers = self._store.numbers_in(bounds, after=cursor, limit=limit + 1)
-        with self._lock:
-            tiles = {number: self._tiles[number] for number in numbers[:limit] if number in self._tiles}
-        size = 0
-        for number, tile in tiles.items():
-            size += len(json.dumps(dict(tile.properties)))
-            if size > PAGE_BYTES and number != numbers[-1]:
-                return Page([each for other, each in tiles.items() if other <= number], number)
-        return Page(list(tiles.values()), numbers[limit - 1] if len(numbers) > limit else None)
+        numbers: list[int] = []
+        if cursor < FIRST_WINDOW:
+            numbers = self._store.numbers_in(bounds, after=cursor, limit=limit + 1)
+        if len(numbers) <= limit:
+            after = max(cursor, FIRST_WINDOW - 1)
+            numbers += self._inventory.windows_in(bounds, after, limit + 1 - len(numbers)).tolist()
+        tiles, size = list[Tile](), 0
+        for number, tile in zip(numbers[:limit], self._inventory.tiles(numbers[:limit]), strict=True):
+            if tile is not None:
+                tiles.append(tile)
+                size += len(json.dumps(dict(tile.properties)))
+                if size > PAGE_BYTES and number != numbers[-1]:
+                    return Page(tiles, number)
+        return Page(tiles, numbers[limit - 1] if len(numbers) > limit else None)
 
     def image(self, tile_id: str) -> bytes | None:
         """The image file of a tile, JPEG or WebP, or None if there is no such tile."""
-        return self._store.image(tile_id)
+        number = self._inventory.id_of(tile_id)
+        if number is None or number < FIRST_WINDOW:
+            return self._store.image(tile_id)
+        ids = np.array([number])
+        (row,), (column,) = (part.tolist() for part in cells_of(ids))
+        side, step = self.lattice.side_px, self.lattice.step_px
+        cutter = self.maps.cutter(int(maps_of(ids)[0]))
+        pixels, _ = cutter.cut(int(zooms_of(ids)[0]), column * step, row * step, side, side)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "WEBP", quality=SHOWN_QUALITY)
+        return out.getvalue()
 
-    def local_maps(self, ids: Sequence[str]) -> list[LocalMap | None]:
-        """The local descriptors of tiles, None for those that have none or that there are none of."""
-        with self._lock:
-            generation = self._generation
-            numbers = [self._numbers.get(tile_id, NO_ID) for tile_id in ids]
-            maps = {number: self._maps[number] for number in numbers if number in self._maps}
-        maps |= self._store.local_maps([number for number in numbers if number not in maps])
-        with self._lock:
-            if self._generation == generation:  # else they may be those of a tile that was replaced meanwhile
-                for number, local in maps.items():
-                    self._maps[number] = local
-                    self._maps.move_to_end(number)
-                    while len(self._maps) * local.nbytes > CACHED_BYTES:  # those of one model are all of one size
-                        self._maps.popitem(last=False)
-        return [maps.get(number) for number in numbers]
+    def local_maps(self, hits: Sequence[Hit]) -> list[LocalMap | None]:
+        """The local descriptors of what a search found, None for those that have none or are gone."""
+        numbers = np.array([hit.number for hit in hits], np.int64)
+        is_window = numbers >= FIRST_WINDOW
+        windows: list[LocalMap | None] = [None] * int(is_window.sum())
+        if self._local_shape is not None and len(windows):
+            windows = self._blocks.windows(numbers[is_window], self._local_shape)
+        loose, each = self._locals.get(numbers[~is_window].tolist()), iter(windows)
+        return [
+            next(each) if window else loose.get(int(number)) for number, window in zip(numbers, is_window, strict=True)
+        ]
+
+    def cells(self, number: int, zoom: int, top: int, left: int, height: int, width: int) -> LocalMap | None:
+        """Local descriptors ``[C, height, width]`` of any rectangle of a map's cells; None where there are none.
+
+        Cell ``(i, j)`` of window ``(row, column)`` is cell ``(row · h/2 + i, column · w/2 + j)`` of its level, with
+        h and w those of a window's map.
+
+        Args:
+            number: of the map, as ``windows.maps_of`` gives it.
+            zoom: level.
+            top: first row of cells.
+            left: first column.
+            height: number of rows.
+            width: number of columns.
+        """
+        if self._local_shape is None:
+            return None
+        channels, *window = self._local_shape
+        wanted = [(number, zoom, top, left)]
+        return self._blocks.rectangles(wanted, (channels, height, width), (window[0], window[1]))[0]
+
+    # loose pictures
+
+    def upsert(self, tiles: Sequence[NewTile]) -> list[Literal["added", "updated"]]:
+        """Store loose pictures in one transaction; on return they are on the disk and can be found.
+
+        Args:
+            tiles: of several with one id the last stays.
+
+        Raises:
+            StorageFull: the disk is full; none of them was kept.
+            ValueError: an embedding is not finite, zero, or of the wrong length.
+        """
+        vectors = half([new.embedding for new in tiles], self._dim)
+        with self._inventory.writing:
+            rows = [NewRow(new.tile, vector, new.image, new.local) for new, vector in zip(tiles, vectors, strict=True)]
+            written = self._store.upsert(rows) if rows else []
+            last = {number: position for position, (number, _) in enumerate(written)}
+            self._put(list(last), [tiles[i].tile for i in last.values()], vectors[list(last.values())])
+            self._inventory.generation = self._store.generation
+        return ["added" if is_new else "updated" for _, is_new in written]
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete pictures and windows; unknown ids are ignored. Returns how many there were; no search finds them."""
+        with self._inventory.writing:
+            numbers = [self._inventory.id_of(tile_id) or 0 for tile_id in dict.fromkeys(ids)]
+            windows = np.array([number for number in numbers if number >= FIRST_WINDOW], np.int64)
+            return self._forget(self._store.delete(ids)) + self._forget_windows(windows)
+
+    def delete_in(self, bounds: Bounds) -> int:
+        """Delete pictures and windows whose centre lies in ``(w, s, e, n)``. Returns how many there were."""
+        with self._inventory.writing:
+            return self._forget(self._store.delete_in(bounds)) + self._forget_windows(
+                self._inventory.windows_in(bounds)
+            )
 
     @property
     def imports(self) -> Imports:
-        """The imports that are kept with the tiles."""
+        """The imports that are kept with the maps."""
         return self._store.imports
 
     def snapshot(self, target: Path) -> None:
-        """Write a consistent, checked copy of the gallery's file, while it is in use; see ``store_copies.snapshot``."""
+        """Write a consistent, checked copy of the gallery's file, while it is in use; see ``copies.snapshot``."""
         snapshot(self._store, target)
 
     def check_place(self) -> None:
@@ -275,7 +365,7 @@ class Gallery:
 
     def close(self) -> None:
         """Close the file and let other processes in."""
-        with self._write_lock:
+        with self._inventory.writing:
             self._store.close()
 
     def __enter__(self) -> Gallery:
@@ -285,60 +375,49 @@ class Gallery:
         self.close()
 
     def _load(self, path: Path | str) -> None:
-        rows = self._store.load()
-        while batch := list(islice(rows, LOAD_ROWS)):
-            try:
-                half = _half([row.embedding for row in batch], self._dim)
-            except ValueError as error:
-                raise GalleryUnusable(
-                    f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery "
-                    "restore FILE), or move the file away and import the maps again."
-                ) from error
-            self._put([row.number for row in batch], [row.tile for row in batch], half)
+        try:
+            self.maps.load()
+            rows = self._store.load()
+            while batch := list(islice(rows, LOAD_ROWS)):
+                vectors = half([row.embedding for row in batch], self._dim)
+                self._put([row.number for row in batch], [row.tile for row in batch], vectors)
+        except ValueError as error:
+            raise GalleryUnusable(
+                f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery restore "
+                "FILE), or move the file away and import the maps again."
+            ) from error
 
     def _forget(self, numbers: list[int]) -> int:
-        """Take tiles that the file no longer has from the search."""
-        with self._lock:
-            self._index.delete(np.array(numbers, np.int64))
-            for number in numbers:
-                del self._numbers[self._tiles.pop(number).id]
-                self._maps.pop(number, None)
-            self._extents.drop(numbers)
-            self._generation = self._store.generation
+        """Take loose pictures that the file no longer has from the search."""
+        self._index.delete(np.array(numbers, np.int64))
+        self._inventory.drop_loose(numbers)
+        self._inventory.generation = self._store.generation
+        self._locals.forget(numbers)
         return len(numbers)
 
-    def _put(self, numbers: list[int], tiles: list[Tile], half: NDArray[np.float16]) -> None:
-        """Make stored tiles searchable; searches see all of them or none."""
+    def _forget_windows(self, ids: Ids) -> int:
+        """Delete windows, which leaves their pixels and descriptors where they are."""
+        if len(ids):
+            self._store.maps.delete_windows(ids)
+            self._index.delete(ids)
+            self._inventory.drop_windows(ids)
+            self._inventory.generation = self._store.generation
+        return len(ids)
+
+    def _put(self, numbers: list[int], tiles: list[Tile], vectors: Half) -> None:
+        """Make stored pictures searchable."""
         if not numbers:
             return
-        ids = np.array(numbers, np.int64)
-        vectors = _unit(half)
+        self._inventory.put_loose(numbers, tiles)
         centres = np.array([tile.footprint.centre for tile in tiles])
-        generation = self._store.generation
-        with self._lock:
-            self._index.upsert(ids, vectors, centres)
-            self._tiles.update(zip(numbers, tiles, strict=True))
-            self._numbers.update((tile.id, number) for number, tile in zip(numbers, tiles, strict=True))
-            self._extents.put(numbers, tiles)
-            for number in numbers:
-                self._maps.pop(number, None)
-            self._generation = generation
+        self._index.upsert(np.array(numbers, np.int64), unit(vectors), centres)
+        self._locals.forget(numbers)
 
 
-def _half(embeddings: Sequence[NDArray[Any]], dim: int) -> NDArray[np.float16]:
-    """Stack embeddings as they are stored, float16 of shape ``[N, D]``, refusing what has no direction."""
-    if not embeddings:
-        return np.empty((0, dim), np.float16)
-    if any(embedding.shape != (dim,) for embedding in embeddings):
-        raise ValueError(f"an embedding does not have {dim} dimensions")
-    half = np.stack(embeddings).astype(np.float16)
-    if not (np.isfinite(half).all() and half.any(axis=1).all()):
-        raise ValueError("an embedding is zero or not finite")
-    return half
-
-
-def _unit(half: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Bring rows back to unit length after rounding to float16."""
-    wide = half.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return unit.astype(np.float32)
+def _weighted_median(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:
+    """The median of values that are there so often, None if there are none."""
+    if not len(values):
+        return None
+    order = np.argsort(values)
+    reached = np.cumsum(counts[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

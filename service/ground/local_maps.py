@@ -1,6 +1,9 @@
 """Local descriptors as a gallery keeps them: whole numbers of eight bits, a quarter of what the model gives."""
 
 import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,9 @@ LocalMap = NDArray[np.int8]
 """Descriptors of a tile's positions, ``[C, h, w]``: unit vectors over C times ``SCALE``."""
 
 SCALE = 127.0
+
+CACHED_BYTES = 2**26
+"""Descriptors of loose pictures that are kept at hand, those asked for last: 1,300 of the default model."""
 
 _SHAPE = struct.Struct("<3H")
 
@@ -33,3 +39,40 @@ def unpack(data: bytes) -> LocalMap:
     if len(data) < _SHAPE.size:
         raise ValueError("its descriptors are cut off")
     return np.frombuffer(data, np.int8, offset=_SHAPE.size).reshape(_SHAPE.unpack_from(data))
+
+
+class LocalCache:
+    """Descriptors of loose pictures, from memory where they were asked for before. Safe to use from several threads.
+
+    Args:
+        read: the stored ones among those of these numbers.
+    """
+
+    def __init__(self, read: Callable[[Sequence[int]], dict[int, LocalMap]]) -> None:
+        self._read = read
+        self._kept: OrderedDict[int, LocalMap] = OrderedDict()
+        self._changes = 0  # what was read before one is not kept after it
+        self._lock = threading.Lock()
+
+    def get(self, numbers: Sequence[int]) -> dict[int, LocalMap]:
+        """Those that there are, by number."""
+        with self._lock:
+            changes = self._changes
+            maps = {number: self._kept[number] for number in numbers if number in self._kept}
+        if missing := [number for number in numbers if number not in maps]:
+            maps |= self._read(missing)
+        with self._lock:
+            if self._changes == changes:
+                for number, local in maps.items():
+                    self._kept[number] = local
+                    self._kept.move_to_end(number)
+                    while len(self._kept) * local.nbytes > CACHED_BYTES:  # those of one model are all of one size
+                        self._kept.popitem(last=False)
+        return maps
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Drop what was written or deleted."""
+        with self._lock:
+            self._changes += 1
+            for number in numbers:
+                self._kept.pop(number, None)

@@ -70,6 +70,20 @@ class Footprint:
             )
 
     @classmethod
+    def known(
+        cls,
+        corners: tuple[LatLon, LatLon, LatLon, LatLon],
+        gsd_m: float,
+        centre: LatLon,
+        bounds: Bounds,
+        side_m: float,
+    ) -> Footprint:
+        """Footprint whose values are known to be right, as a window's are: nothing is checked or computed again."""
+        footprint = object.__new__(cls)
+        footprint.__dict__.update(corners=corners, gsd_m=gsd_m, centre=centre, bounds=bounds, side_m=side_m)
+        return footprint
+
+    @classmethod
     def from_corners(cls, corners: Sequence[Sequence[float]], width_px: int, height_px: int) -> Footprint:
         """Footprint of an image from its four ``(lat, lon)`` corners, clockwise from top-left."""
         if len(corners) != 4 or any(len(corner) != 2 for corner in corners):
@@ -203,6 +217,13 @@ class Tile:
     def __post_init__(self) -> None:
         check_id(self.id)
         _check_properties(f"properties of tile {self.id!r}", self.properties)
+
+    @classmethod
+    def known(cls, tile_id: str, footprint: Footprint) -> Tile:
+        """A tile without properties whose id is known to be right."""
+        tile = object.__new__(cls)
+        tile.__dict__.update(id=tile_id, footprint=footprint, properties={})
+        return tile
 
 
 def check_id(tile_id: str) -> None:

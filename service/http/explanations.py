@@ -31,6 +31,8 @@ FIXES = {
     "image-too-slow": "Open the image in another program and save it again, as a JPEG that is not progressive.",
     "image-truncated": "Send the whole file; it was cut off on its way or when it was written.",
     "image-undecodable": "Open the image in another program and save it as JPEG or PNG.",
+    "map-exists": "Give the map another name (form field map, --map), or say replace or extend.",
+    "map-not-found": "List the maps with GET /maps.",
     "import-not-found": "List the imports with GET /gallery/imports.",
     "internal-error": "This is a defect of the service: report it with the request's id.",
     "invalid-footprint": "Give corners in degrees, lat before lon, clockwise from top-left, or another form in "

@@ -41,6 +41,8 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.SourceUnreadable: ("source-unreadable", "The map cannot be read", 422),
     errors.ArchiveRefused: ("archive-refused", "The zip file is refused", 422),
     errors.TileNotFound: ("tile-not-found", "There is no such tile", 404),
+    errors.MapNotFound: ("map-not-found", "There is no such map", 404),
+    errors.MapExists: ("map-exists", "There is a map of this name already", 409),
     errors.ImportNotFound: ("import-not-found", "There is no such import", 404),
     errors.SnapshotNotFound: ("snapshot-not-found", "There is no such snapshot", 404),
     errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),

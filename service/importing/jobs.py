@@ -1,50 +1,42 @@
-"""Imports: whole maps that become tiles in the background, and go on after a restart where they were.
+"""Imports: whole maps that become part of the ground in the background, and go on after a restart where they were.
 
 The upload lies in a folder beside the gallery, the progress in the gallery itself: it is written in one transaction
-with the tiles that it counts, so a crash at any moment neither loses tiles nor adds one twice.
+with what it counts, so a crash at any moment neither loses anything nor adds it twice.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from service.errors import (
     AerofixError,
     GalleryUnusable,
     ImportNotFound,
+    MapExists,
     NotReady,
-    Overloaded,
     SourceUnreadable,
     StorageFull,
 )
-from service.ground.gallery import Gallery, NewTile
-from service.ground.store.imports import IMPORT_ID, Import, ImportStopped, Step, Trouble
-from service.importing.tiles import TileMaker
-from service.maps.map_tiles import Cut
-from service.maps.sources import open_upload
-from service.maps.tile_source import SourceTile, TileSource
+from service.ground.gallery import Gallery
+from service.ground.maps import check_map_name
+from service.ground.store.imports import IMPORT_ID, Import, ImportStopped, Trouble
+from service.importing.builder import Builder, Task
+from service.importing.options import MapOptions
+from service.importing.plan import Plan
+from service.maps.mosaic import Mosaic, open_mosaic
 from service.threads import Shared
 
 log = logging.getLogger(__name__)
 
-PLACES_PER_STEP = 16
-"""One batch of the encoder at its default; what a crash may make the import do again."""
-
-STEPS_AT_ONCE = 3
-"""One is read, one embedded, one stored; more would only fill the queue."""
-
-PATIENCE_S = 0.5
-"""Before a tile is tried again that found no place in the encoder's queue."""
-
 RETRY_S = 5.0
 """Before an import that cannot go on is tried again."""
+
+FINISH_S = 5.0
+"""For the pieces at hand when the service closes; a piece takes one or two, unless the encoder is stuck."""
 
 _PASSES = (StorageFull, GalleryUnusable, NotReady)
 """What has nothing to do with the source: the import waits until somebody frees space or restarts the encoder."""
@@ -59,37 +51,50 @@ class Progress:
     waits_for: Trouble | None
 
 
+@dataclass(frozen=True)
+class _Pace:
+    """When a run of an import began, and at how much work of its plan."""
+
+    import_id: str
+    since: float
+    cost: float
+    plan: Plan
+
+
 class Importer:
     """Runs the gallery's imports, one after the other.
 
     Args:
-        gallery: gets the tiles.
-        maker: makes them.
+        gallery: gets the maps.
+        builder: makes them.
         folder: where uploads lie until they are imported; made if missing.
     """
 
-    def __init__(self, gallery: Gallery, maker: TileMaker, folder: Path) -> None:
-        self._gallery, self._maker, self._folder = gallery, maker, folder
+    def __init__(self, gallery: Gallery, builder: Builder, folder: Path) -> None:
+        self._gallery, self._builder, self._folder = gallery, builder, folder
         self._wake = asyncio.Event()
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
-        self._pace: tuple[str, float, int] = ("", 0.0, 0)  # import, time and place at which this run of it began
+        self._pace: _Pace | None = None
         self._waits_for: dict[str, Trouble] = {}
 
     def start(self) -> None:
         """Remove what no import needs any more, and go on with those that were interrupted."""
-        live = {job.id for job in self._gallery.imports.live()}
+        live = self._gallery.imports.live()
         if self._folder.is_dir():
             for leftover in self._folder.iterdir():
-                if IMPORT_ID.fullmatch(leftover.name) and leftover.name not in live:
+                if IMPORT_ID.fullmatch(leftover.name) and leftover.name not in {job.id for job in live}:
                     self._remove_upload(leftover.name)
+        self._gallery.maps.drop_unfinished({job.map for job in live if job.map is not None})
         self._worker = asyncio.create_task(self._work(), name="importer")
 
     async def close(self) -> None:
-        """Finish the tiles at hand and stop; the next start goes on."""
+        """Finish the pieces at hand, unless that takes long, and stop; the next start goes on."""
         self._closing = True
         self._wake.set()
         if self._worker is not None:
+            await asyncio.wait([self._worker], timeout=FINISH_S)
+            self._worker.cancel()
             await asyncio.wait([self._worker])
 
     def upload_path(self, import_id: str) -> Path:
@@ -101,25 +106,32 @@ class Importer:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / import_id
 
-    async def submit(self, import_id: str, name: str, cut: Cut) -> Progress:
+    async def submit(self, import_id: str, name: str, options: MapOptions) -> Progress:
         """Queue an upload that lies at its path.
 
         Args:
             import_id: that the path was asked for with.
             name: of the file, as its sender calls it.
-            cut: see ``Cut``.
+            options: see ``MapOptions``.
 
         Raises:
-            AerofixError: the file is not what can be imported; see ``open_upload``.
+            MapExists: the gallery has a map of this name, or an import is about to make one.
+            AerofixError: the file is not what can be imported; see ``open_mosaic``.
         """
 
         def create() -> Import:
-            with closing(self._open(import_id, name, cut)) as source:
-                return self._gallery.imports.create(name, asdict(cut), len(source), import_id)
+            with closing(self._open(import_id, name, options)) as mosaic:
+                wanted = {**asdict(options), "map": options.map or _plain(mosaic.name)}
+                check_map_name(wanted["map"])
+                self._check_free(MapOptions(**wanted))
+                plan = self._builder.outline(mosaic, MapOptions(**wanted))
+                job = self._gallery.imports.create(name, wanted, len(plan), import_id)
+                self._gallery.imports.warn(import_id, mosaic.notes)
+            return job
 
-        job = await asyncio.to_thread(create)
+        await asyncio.to_thread(create)
         self._wake.set()
-        return self._progress(job)
+        return await self.get(import_id)
 
     async def get(self, import_id: str) -> Progress:
         """An import.
@@ -137,22 +149,42 @@ class Importer:
         return [self._progress(job) for job in await asyncio.to_thread(self._gallery.imports.newest, limit)]
 
     async def cancel(self, import_id: str) -> Progress:
-        """End an import; no tile is added after this returns, and those that were stay.
+        """End an import; nothing is added after this returns, and what was stays, unless it was to replace a map.
 
         Raises:
             ImportNotFound: there is none with this id.
         """
         await self.get(import_id)
-        if await asyncio.to_thread(self._gallery.imports.finish, import_id, "cancelled"):
-            self._remove_upload(import_id)
-            self._wake.set()
+        await asyncio.to_thread(self._end, import_id, "cancelled")
+        self._wake.set()
         return await self.get(import_id)
 
+    async def delete_map(self, name: str) -> int:
+        """Delete a map, and end the imports that add to it. Returns how many windows it had.
+
+        Raises:
+            MapNotFound: there is none of this name.
+        """
+
+        def delete() -> int:
+            known = self._gallery.maps.get(name)
+            for job in self._gallery.imports.live():
+                if job.map == known.number:
+                    self._end(job.id, "cancelled")
+            windows = self._gallery.maps.windows(known)
+            self._gallery.maps.delete(known.number)
+            return windows
+
+        deleted = await asyncio.to_thread(delete)
+        self._wake.set()
+        return deleted
+
     def _progress(self, job: Import) -> Progress:
-        eta_s = None
-        import_id, started, first = self._pace
-        if job.state == "running" and import_id == job.id and job.done > first:
-            eta_s = (time.monotonic() - started) / (job.done - first) * (job.total - job.done)
+        eta_s, pace = None, self._pace
+        if job.state == "running" and pace is not None and pace.import_id == job.id:
+            done = pace.plan.cost(job.done) - pace.cost
+            left = pace.plan.cost(len(pace.plan)) - pace.plan.cost(job.done)
+            eta_s = (time.monotonic() - pace.since) / done * left if done > 0 else None
         return Progress(job, eta_s, self._waits_for.get(job.id) if job.is_live else None)
 
     async def _work(self) -> None:
@@ -162,7 +194,9 @@ class Importer:
             try:
                 live = await asyncio.to_thread(self._gallery.imports.live)
                 if live:
-                    await self._finish(live[0], await self._run(live[0]))
+                    why = await self._run(live[0])
+                    if not (self._closing and why is None and await self._is_unfinished(live[0])):
+                        await asyncio.to_thread(self._end, live[0].id, "failed" if why else "done", why)
                 else:
                     await self._wake.wait()
             except ImportStopped:
@@ -174,14 +208,18 @@ class Importer:
 
     async def _run(self, job: Import) -> Trouble | None:
         """Import what is left of a source. Returns why it ended early, None at its end or when the service stops."""
+        imports, options = self._gallery.imports, MapOptions(**job.options)
         try:
-            await asyncio.to_thread(self._gallery.imports.start, job.id)
-            opened = await asyncio.to_thread(self._open, job.id, job.name, Cut(**job.options))
-            with closing(Shared(opened)) as source:
-                await asyncio.to_thread(self._gallery.imports.begin, job.id, len(opened))
-                first = job.done if len(opened) == job.total else 0
-                self._pace = (job.id, time.monotonic(), first)
-                await self._steps(job.id, source, first)
+            await asyncio.to_thread(imports.start, job.id)
+            with closing(Shared(await asyncio.to_thread(self._open, job.id, job.name, options))) as source:
+                task = await source.use(partial(self._builder.begin, job, options))
+                self._pace = _Pace(job.id, time.monotonic(), task.plan.cost(task.done), task.plan)
+                await self._builder.build(
+                    task, source, lambda: self._closing, partial(self._waits_for.pop, job.id, None)
+                )
+                await asyncio.to_thread(imports.warn, job.id, source.thing.notes)
+            if not self._closing or not await self._is_unfinished(job):
+                await asyncio.to_thread(self._finish, task)
         except (ImportStopped, *_PASSES):
             raise
         except AerofixError as error:
@@ -190,60 +228,60 @@ class Importer:
             log.exception("import %s failed", job.id)
             return Trouble(None, "", "this is a defect of the service; report it with what its log says.")
         finally:
-            await asyncio.to_thread(self._gallery.imports.outlived, job.id)
+            await asyncio.to_thread(imports.outlived, job.id)
         return None
 
-    async def _steps(self, import_id: str, source: Shared[TileSource], first: int) -> None:
-        """Read, embed and store the places from ``first`` on: a step is read while others are embedded and stored."""
-        reading = asyncio.Lock()  # in order
+    async def _is_unfinished(self, job: Import) -> bool:
+        current = await asyncio.to_thread(self._gallery.imports.get, job.id)
+        return current is not None and current.done < current.total
 
-        async def prepare(start: int) -> list[NewTile | AerofixError | None]:
-            async with reading:
-                read = await source.use(partial(_read, start=start, is_closing=lambda: self._closing))
-            return await asyncio.gather(*map(self._make, read))
+    def _finish(self, task: Task) -> None:
+        """Say what was left out, and let the map be searched.
 
-        starts = iter(range(first, len(source.thing), PLACES_PER_STEP))
-        ahead = deque(asyncio.create_task(prepare(start)) for start in islice(starts, STEPS_AT_ONCE))
-        done = first
-        try:
-            while ahead and not self._closing:
-                made = await ahead.popleft()
-                if (start := next(starts, None)) is not None:
-                    ahead.append(asyncio.create_task(prepare(start)))
-                labels = (source.thing.label(done + i) for i in range(len(made)))
-                troubles = [
-                    Trouble.of(each, label)
-                    for each, label in zip(made, labels, strict=True)
-                    if isinstance(each, AerofixError)
-                ]
-                tiles = [each for each in made if isinstance(each, NewTile)]
-                done += len(made)
-                await asyncio.to_thread(self._gallery.upsert, tiles, Step(import_id, done, made.count(None), troubles))
-                self._waits_for.pop(import_id, None)
-        finally:
-            await asyncio.gather(*ahead, return_exceptions=True)
+        Raises:
+            SourceUnreadable: there is nothing in it to be found.
+        """
+        job = self._gallery.imports.get(task.import_id)
+        if job is None:
+            return
+        left_out = f"{job.skipped} of {task.plan.windows} windows were left out"
+        why = f"{job.skipped - job.flat} are mostly empty and {job.flat} of a single colour"
+        if job.added + job.updated == 0 and not job.failed:
+            raise SourceUnreadable(
+                f"{job.name} shows nothing that a photo could be told by: {left_out} ({why}). Check that it is the "
+                "right file, and that its values are stretched to what can be seen."
+            )
+        if job.flat:
+            self._gallery.imports.warn(job.id, [f"{left_out} ({why}); no photo is found there."])
+        self._gallery.maps.finish(task.number)
 
-    async def _make(self, read: SourceTile | AerofixError | None) -> NewTile | AerofixError | None:
-        """A tile, or what is wrong with it; waits for as long as photos need the encoder: they go first."""
-        while isinstance(read, SourceTile):
-            try:
-                return await self._maker.make(read.image, read.entry, in_background=True)
-            except Overloaded:
-                await asyncio.sleep(PATIENCE_S)
-            except _PASSES:
-                raise
-            except AerofixError as error:
-                return error
-        return read
+    def _end(self, import_id: str, state: str, why: Trouble | None = None) -> None:
+        """Note the end of an import, and remove what it leaves that is of no use."""
+        ended = "failed" if state == "failed" else "done" if state == "done" else "cancelled"
+        job = self._gallery.imports.get(import_id)
+        if job is None or not self._gallery.imports.finish(import_id, ended, why):  # type: ignore[arg-type]
+            return
+        known = None if job.map is None else self._gallery.maps.by_number(job.map)
+        if known is not None and (not known.live or self._gallery.maps.windows(known) == 0):
+            self._gallery.maps.delete(known.number)
+        self._remove_upload(import_id)
 
-    async def _finish(self, job: Import, why: Trouble | None) -> None:
-        """Note the end of an import, unless the service stops before it."""
-        if self._closing and why is None:
-            current = await asyncio.to_thread(self._gallery.imports.get, job.id)
-            if current is None or current.done < current.total:
-                return
-        await asyncio.to_thread(self._gallery.imports.finish, job.id, "failed" if why else "done", why)
-        self._remove_upload(job.id)
+    def _check_free(self, options: MapOptions) -> None:
+        """Refuse a name that is taken.
+
+        Raises:
+            MapExists: as said.
+        """
+        if options.replace or options.extend:
+            return
+        how = "Give another name with --map (form field: map), or say replace or extend."
+        for job in self._gallery.imports.live():
+            if job.options["map"] == options.map:
+                raise MapExists(
+                    f"an import that makes the map {options.map!r} is under way: {job.id}. {how}", import_id=job.id
+                )
+        if self._gallery.maps.find(options.map or "") is not None:
+            raise MapExists(f"the gallery has a map {options.map!r} already. {how}")
 
     def _remove_upload(self, import_id: str) -> None:
         """Remove what an import no longer needs; if that fails, the next start tries again."""
@@ -259,28 +297,13 @@ class Importer:
         except TimeoutError:
             pass
 
-    def _open(self, import_id: str, name: str, cut: Cut) -> TileSource:
+    def _open(self, import_id: str, name: str, options: MapOptions) -> Mosaic:
         path = self._folder / import_id
-        try:
-            return open_upload(path, cut, name)
-        except FileNotFoundError as error:
-            raise SourceUnreadable(f"the upload of {name} is gone from the imports folder; send it again.") from error
+        if not path.exists():
+            raise SourceUnreadable(f"the upload of {name} is gone from the imports folder; send it again.")
+        return open_mosaic(path, name=name, scheme=options.scheme)
 
 
-def _read(source: TileSource, start: int, is_closing: Callable[[], bool]) -> Sequence[SourceTile | AerofixError | None]:
-    """Places of one step, fewer when the service stops meanwhile; what is wrong with one of them takes its place.
-
-    Raises:
-        SourceUnreadable: the source as a whole cannot be read on.
-    """
-    read: list[SourceTile | AerofixError | None] = []
-    for i in range(start, min(start + PLACES_PER_STEP, len(source))):
-        if is_closing():  # a large tile of a map without overviews takes many seconds
-            break
-        try:
-            read.append(source.read(i))
-        except SourceUnreadable:
-            raise
-        except AerofixError as error:
-            read.append(error)
-    return read
+def _plain(name: str) -> str:
+    """A suggested name as one that a map may have."""
+    return name.replace("/", "_").replace("\\", "_").strip()[:100].strip()

@@ -1,4 +1,4 @@
-"""Embed a gallery again with another model, from the images that it keeps."""
+"""Embed a gallery again with another model, from the pixels that it keeps."""
 
 import io
 from collections.abc import Callable
@@ -10,77 +10,161 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.encoder.session import Encoder, Features
 from service.errors import AerofixError, EmbeddingError, GalleryUnusable
-from service.ground.local_maps import to_int8
+from service.ground.blocks import middle
+from service.ground.local_maps import LocalMap, to_int8
+from service.ground.maps import GroundMap
+from service.ground.pyramid import Cutter
 from service.ground.store.reembed import Reembedding
 from service.ground.store.store import Store
+from service.ground.windows import Lattice, key_of
+from service.importing.build import Cut, cut_windows
+from service.importing.plan import Plan
 from service.importing.tiles import model_input
 from service.settings import Settings
 
 TILES_PER_STEP = 64
-"""Tiles between two writes: at most these are embedded twice when the run is killed."""
+"""Single pictures between two writes: at most these, or a piece of a map, are embedded twice when the run is killed."""
 
 UNIT_TOLERANCE = 1e-2
 """As for photos: reduced precision leaves a unit vector within 1e-3; a failed image gives 0 or NaN."""
 
+OnProgress = Callable[[int], None]
+
 
 @dataclass(frozen=True)
 class Reembedded:
-    """What was done: number of tiles, how many of their images are smaller than the model's input, and the model."""
+    """How many pictures and windows there were, how many pictures are smaller than the model's input, and the model."""
 
     tiles: int
+    windows: int
     small: int
     model_id: str
     image_size: int
 
 
 def reembed(settings: Settings, on_progress: Callable[[int, int], None]) -> Reembedded:
-    """Give all tiles of ``settings.gallery`` the features of ``settings.model``, all in one step at the end.
+    """Give everything in ``settings.gallery`` the features of ``settings.model``, all in one step at the end.
 
     Until then the gallery is as it was; a run that was killed goes on where it was.
 
     Args:
         settings: which gallery, model and device.
-        on_progress: told the number of tiles that are done, and of all.
+        on_progress: told the number of pictures and places for windows that are done, and of all.
 
     Raises:
         ContractBroken, DeviceUnavailable: the model cannot run.
         GalleryUnusable: the gallery is damaged, or a process has it open.
         StorageFull: no space for the embeddings.
-        EmbeddingError: the model fails on a tile, which is named.
+        EmbeddingError: the model fails on a picture, which is named.
     """
-    from service.encoder.session import Encoder  # loads onnxruntime, which the other commands do without
-
     encoder = Encoder.of(settings)
-    contract, at_once = encoder.contract, encoder.useful_batch(settings.max_batch)
-    small = 0
+    contract, lattice = encoder.contract, Lattice(encoder.contract.image_size)
     with closing(Store(settings.gallery)) as store, ThreadPoolExecutor() as threads:
-        work = Reembedding(store, contract.identity)
-        done, total = work.counts()
+        work = Reembedding(store, contract.identity, contract.image_size)
+        maps = {each: _levels(each, store.window_px or contract.image_size, lattice) for each in store.maps.all()}
+        plans = {each: _windows_of(each, levels, lattice) for each, levels in maps.items()}
+        tiles_done, tiles = work.counts()
+        total, done = tiles + sum(plan.windows for plan in plans.values()), tiles_done
         on_progress(done, total)
+        small = windows = 0
 
-        def read(tile: tuple[int, str, bytes]) -> NDArray[np.uint8]:
-            try:
-                return model_input(tile[2], contract, settings.max_image_pixels)
-            except AerofixError as error:
-                raise GalleryUnusable(f"the image of tile {tile[1]} cannot be read: {error.detail}") from error
-
-        for tiles in work.pending(TILES_PER_STEP):
-            inputs = list(threads.map(read, tiles))
-            small += sum(_shorter_side(image) < contract.image_size for _, _, image in tiles)
-            batches = range(0, len(tiles), at_once)
-            features = [encoder.encode(np.stack(inputs[start : start + at_once])) for start in batches]
-            embeddings = np.concatenate([batch.embedding for batch in features])
-            maps = [to_int8(local) for batch in features if batch.local is not None for local in batch.local]
-            good = np.abs(np.linalg.norm(embeddings, axis=1) - 1) < UNIT_TOLERANCE  # false for NaN
-            if not good.all():
-                name = tiles[int(np.argmin(good))][1]
-                raise EmbeddingError(f"the model gives no finite embedding for tile {name}; delete it, then try again.")
-            work.put([number for number, _, _ in tiles], embeddings.astype(np.float16), maps or None)
-            done += len(tiles)
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
             on_progress(done, total)
-        work.finish()
-    return Reembedded(total, small, contract.model_id, contract.image_size)
+
+        for number, plan in plans.items():
+            windows += _embed_map(store, work, encoder, settings.max_batch, number, plan, step)
+        small = _embed_tiles(work, encoder, settings, threads, step)
+        work.finish({each.number: levels for each, levels in maps.items()})
+    return Reembedded(tiles, windows, small, contract.model_id, contract.image_size)
+
+
+def _levels(known: GroundMap, window_px: int, lattice: Lattice) -> tuple[int, ...]:
+    """The levels of a map for a model with another input: windows of as much ground, of pixels that are kept."""
+    before = Lattice(window_px)
+    wanted = {lattice.level_of(before.side_m(zoom, known.lat), known.lat) for zoom in known.levels}
+    kept = {zoom for zoom in wanted if known.min_zoom <= zoom <= known.max_zoom}
+    return tuple(sorted(kept or {known.max_zoom}, reverse=True))
+
+
+def _windows_of(known: GroundMap, levels: tuple[int, ...], lattice: Lattice) -> Plan:
+    return Plan(lattice, known.bounds, levels, known.min_zoom, known.max_zoom)
+
+
+def _embed_map(
+    store: Store, work: Reembedding, encoder: Encoder, max_batch: int, known: GroundMap, plan: Plan, step: OnProgress
+) -> int:
+    """Embed the windows of a map that have no new embedding yet. Returns how many there are."""
+    lattice, has_local = Lattice(encoder.contract.image_size), encoder.contract.local_shape is not None
+    stored = Cutter(lambda zoom, x, y: store.maps.tile(key_of(known.number, zoom, y, x)))
+    before = [ids for ids, _ in store.maps.windows(known.number)]
+    same = store.window_px == lattice.side_px  # else its windows are others
+    searched = set(np.concatenate(before).tolist()) if before and same else None
+    done, count = work.pieces(known.number), 0
+    for piece in (piece for piece in plan.pieces if piece.kind == "embed"):
+        if piece.first not in done:
+            cuts = cut_windows(piece, known.number, stored, lattice, known.overlap, has_local).cuts
+            features = _encode(encoder, [cut.pixels for cut in cuts], max_batch)
+            kept = [i for i, cut in enumerate(cuts) if cut.searched and (searched is None or cut.key in searched)]
+            bad = next(
+                (cut for cut, vector in zip(cuts, features.embedding, strict=True) if not _is_unit(vector)), None
+            )
+            if bad is not None:
+                raise EmbeddingError(f"the model gives no finite embedding for a window of the map {known.name}.")
+            ids = np.array([cuts[i].key for i in kept], np.int64)
+            embeddings = features.embedding[kept].astype(np.float16)
+            work.put_piece(known.number, piece.first, ids, embeddings, _blocks(cuts, features))
+            count += len(kept)
+        step(len(piece))
+    return count
+
+
+def _blocks(cuts: list[Cut], features: Features) -> dict[int, LocalMap]:
+    if features.local is None:
+        return {}
+    return {cut.key: middle(to_int8(local)) for cut, local in zip(cuts, features.local, strict=True) if cut.described}
+
+
+def _embed_tiles(
+    work: Reembedding, encoder: Encoder, settings: Settings, threads: ThreadPoolExecutor, step: OnProgress
+) -> int:
+    """Embed the single pictures that have no new embedding yet. Returns how many are smaller than the model's input."""
+    contract, small = encoder.contract, 0
+
+    def read(tile: tuple[int, str, bytes]) -> NDArray[np.uint8]:
+        try:
+            return model_input(tile[2], contract, settings.max_image_pixels)
+        except AerofixError as error:
+            raise GalleryUnusable(f"the image of tile {tile[1]} cannot be read: {error.detail}") from error
+
+    for tiles in work.pending(TILES_PER_STEP):
+        small += sum(_shorter_side(image) < contract.image_size for _, _, image in tiles)
+        features = _encode(encoder, list(threads.map(read, tiles)), settings.max_batch)
+        good = [_is_unit(vector) for vector in features.embedding]
+        if not all(good):
+            name = tiles[good.index(False)][1]
+            raise EmbeddingError(f"the model gives no finite embedding for tile {name}; delete it, then try again.")
+        maps = None if features.local is None else [to_int8(local) for local in features.local]
+        work.put([number for number, _, _ in tiles], features.embedding.astype(np.float16), maps)
+        step(len(tiles))
+    return small
+
+
+def _encode(encoder: Encoder, inputs: list[NDArray[np.uint8]], max_batch: int) -> Features:
+    """Features of inputs ``[S, S, 3]``, in batches that the encoder likes."""
+    at_once = encoder.useful_batch(max_batch)
+    parts = [encoder.encode(np.stack(inputs[start : start + at_once])) for start in range(0, len(inputs), at_once)]
+    if not parts:
+        return Features(np.empty((0, encoder.contract.embedding_dim), np.float32))
+    local = [part.local for part in parts if part.local is not None]
+    return Features(np.concatenate([part.embedding for part in parts]), np.concatenate(local) if local else None)
+
+
+def _is_unit(vector: NDArray[np.float32]) -> bool:
+    return bool(abs(np.linalg.norm(vector) - 1) < UNIT_TOLERANCE)  # false for NaN
 
 
 def _shorter_side(image: bytes) -> int:

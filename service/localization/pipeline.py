@@ -1,6 +1,7 @@
 """The main job: a photo in, a position out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,7 +22,7 @@ from service.localization.hints import Hints, Known, resolve
 from service.localization.places import matched_error
 from service.localization.refine import Fix, matched_position, weighted_position
 from service.localization.rerank import Ranking, rerank, unmatched, with_others
-from service.localization.scale import TileSizes, closest_side_m, prefer_size
+from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
 from service.settings import Settings
 from service.telemetry import Stopwatch
 from service.threads import Threads
@@ -57,7 +58,7 @@ class View:
         photo_width_m: ground that the photo's width covers.
         side_m: side of the square of ground that was compared.
         tile_side_m: size of the tiles that were preferred.
-        tile_sizes: sizes among which it was chosen; 1 where there is no choice.
+        tile_sizes: levels among which they were chosen; 1 where there is no choice.
     """
 
     photo_width_m: float | None = None
@@ -121,6 +122,7 @@ class Localizer:
         refine: bool = True,
         near: Circle | None = None,
         in_line: bool = False,
+        maps: Sequence[str] = (),
     ) -> Answer:
         """Localize one photo.
 
@@ -131,6 +133,7 @@ class Localizer:
             refine: lay the photo on the ground, or weigh neighbouring tiles; else the best tile's centre.
             near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
             in_line: see ``Decoders.decode``.
+            maps: names of the maps to search; none given: all of the gallery.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
@@ -143,13 +146,15 @@ class Localizer:
         encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3, turned=turned)
         watch.skip()  # the batcher notes queue and encode
 
-        searched, hits, others = await self.matchers.run(self._search, encoded.embedding, top_k, known, view, near)
+        searched, hits, others = await self.matchers.run(
+            self._search, encoded.embedding, top_k, known, view, near, maps
+        )
         watch.lap("search")
 
         ranking = unmatched(hits, self.contract.calibration)
         if encoded.local is not None and hits:
-            maps = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
-            ranking = await self.matchers.run(self._rerank, maps, hits)
+            turns = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
+            ranking = await self.matchers.run(self._rerank, turns, hits)
         watch.lap("rerank")
 
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
@@ -204,10 +209,16 @@ class Localizer:
         sides_m = self.sizes.sides_m(generation)
         tile_side_m = closest_side_m(sides_m, short_side_m)
         share = kept_share(short_side_m, tile_side_m)
-        return View(width_m, share * short_side_m, tile_side_m, max(1, len(sides_m))), share
+        return View(width_m, share * short_side_m, tile_side_m, levels(sides_m)), share
 
     def _search(
-        self, embedding: NDArray[np.float32], top_k: int, known: Known, view: View, near: Circle | None
+        self,
+        embedding: NDArray[np.float32],
+        top_k: int,
+        known: Known,
+        view: View,
+        near: Circle | None,
+        maps: Sequence[str],
     ) -> tuple[int, list[Hit], list[Hit]]:
         """The number of tiles that were looked at, the best of them, and the others of the best ``near`` a place.
 
@@ -216,18 +227,20 @@ class Localizer:
         count = max(top_k, MIN_CANDIDATES)
 
         def best(area: Circle | None) -> list[Hit]:
-            hits = self.gallery.search(embedding[None], count * view.tile_sizes, area)[0]
-            return hits if view.tile_side_m is None else prefer_size(hits, view.tile_side_m)
+            found = self.gallery.find(embedding, count * view.tile_sizes, area, maps)
+            if view.side_m is not None:
+                found = found.take(prefer_size(*self.gallery.geometry(found), view.side_m))
+            return self.gallery.hits(found)
 
         hits, others = best(known.prior), list[Hit]()
         if near is not None and known.prior is None:  # what the caller knows comes before what the track guesses
             known_ids = {hit.tile.id for hit in hits}
             others = [hit for hit in best(near) if hit.tile.id not in known_ids]
-        return self.gallery.count(known.prior), hits, others
+        return self.gallery.count(known.prior, maps), hits, others
 
     def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
         """The candidates in their final order."""
-        maps = self.gallery.local_maps([hit.tile.id for hit in hits[:GLANCED]])
+        maps = self.gallery.local_maps(hits[:GLANCED])
         return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
 
     def _position(

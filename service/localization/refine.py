@@ -19,6 +19,10 @@ from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Ranking, scale_range_m
 from service.localization.tilt import fit_tilted
 
+SIZES = 2.5
+"""Neighbours up to so many times larger or smaller add their matches: those of the next levels. Those of others are
+few, or so coarse that they agree with anything."""
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -75,7 +79,8 @@ def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0
     side_m = best.tile.footprint.side_m
     photo, ground_m, tolerance_m = [], [], []
     for hit, matches, is_near in zip(ranking.hits, ranking.matches, same_place(ranking.hits)[0], strict=True):
-        if matches is not None and is_near:
+        alike = side_m / SIZES <= hit.tile.footprint.side_m <= side_m * SIZES
+        if matches is not None and is_near and alike:
             east_m, north_m = offset_m(lat0, lon0, *hit.tile.footprint.centre)
             photo.append(matches.photo)
             ground_m.append(matches.ground_m + complex(east_m, north_m))

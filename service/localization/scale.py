@@ -1,4 +1,4 @@
-"""Which of the gallery's tile sizes a photo is compared with."""
+"""At which scale a photo of known ground size is compared."""
 
 import math
 import threading
@@ -6,16 +6,20 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from service.geo import haversine_m
-from service.ground.gallery import Gallery, Hit
+from service.ground.gallery import Gallery
 
-SAME_SIZE = 1.25
-"""Sides whose ratio stays below this are of one size: Web Mercator tiles shrink by the cosine of the latitude, and a
-rounded window by less than a percent, while sizes that are chosen on purpose usually double."""
+WORSE = 0.5
+"""Octaves that a window may be further from the photo's size than one of the same ground, before it is dropped for it:
+half of what lies between two levels."""
+
+M_PER_DEGREE = 111_320.0
+"""Metres of a degree of latitude, roughly: good enough to tell what overlaps."""
+
+Floats = NDArray[np.float64]
 
 
 class TileSizes:
-    """The tile sizes of a gallery; read again when the gallery has changed. Safe to use from several threads."""
+    """The sides of a gallery's tiles and windows; read again when it has changed. Safe to use from several threads."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -23,49 +27,47 @@ class TileSizes:
         self._known: tuple[int, list[float]] = (-1, [])
 
     def sides_m(self, generation: int) -> list[float]:
-        """Median side of each size in metres, smallest first; empty for an empty gallery.
+        """Sides in metres, ascending, each once; empty for an empty gallery.
 
         Args:
-            generation: of the gallery; the tiles are looked at once for each.
+            generation: of the gallery; it is looked at once for each.
         """
         with self._lock:
             if self._known[0] != generation:
-                self._known = (generation, group_sides(self._gallery.sides_m()))
+                self._known = (generation, np.unique(self._gallery.sides_m().round(1)).tolist())
             return self._known[1]
 
 
-def group_sides(sides_m: NDArray[np.float64]) -> list[float]:
-    """Medians of the groups into which sides fall where the next larger one is ``SAME_SIZE`` times as long or more."""
-    ordered = np.sort(sides_m)
-    if not len(ordered):
-        return []
-    breaks = np.flatnonzero(ordered[1:] >= SAME_SIZE * ordered[:-1]) + 1
-    return [float(np.median(group)) for group in np.split(ordered, breaks)]
+def levels(sides_m: list[float]) -> int:
+    """How many levels, a factor of 2 apart, there are between the smallest and the largest side; at least 1."""
+    return 1 if not sides_m else 1 + round(math.log2(sides_m[-1] / sides_m[0]))
 
 
 def closest_side_m(sides_m: list[float], ground_side_m: float) -> float | None:
-    """The size whose ratio to a photo's ground size is nearest to 1; None for an empty gallery."""
+    """The side whose ratio to a photo's ground size is nearest to 1; None for an empty gallery."""
     return min(sides_m, key=lambda side_m: abs(math.log(side_m / ground_side_m)), default=None)
 
 
-def prefer_size(hits: list[Hit], side_m: float) -> list[Hit]:
-    """Drop hits of other sizes where one of the preferred size shows the same ground.
+def prefer_size(centres: Floats, sides_m: Floats, ground_side_m: float) -> NDArray[np.intp]:
+    """Leave out what shows the same ground as another that is clearly nearer to the photo's size.
 
-    A place that only tiles of another size cover keeps them: a preference must not hide a part of the map.
+    A place that only windows of another size show keeps them: a preference must not hide a part of the map.
 
     Args:
-        hits: best first.
-        side_m: the preferred size.
+        centres: ``lat, lon`` of N windows or tiles, ``[N, 2]``.
+        sides_m: their sides, ``[N]``.
+        ground_side_m: of the photo.
 
     Returns:
-        The hits that are left, in the same order.
+        Rows of those that are left, ascending.
     """
-    sides_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    preferred = (sides_m < SAME_SIZE * side_m) & (side_m < SAME_SIZE * sides_m)
-    if preferred.all() or not preferred.any():
-        return hits
-    lat, lon = np.array([hit.tile.footprint.centre for hit in hits]).T
-    gaps_m = haversine_m(lat[:, None], lon[:, None], lat[preferred], lon[preferred])
-    # two square tiles overlap by half or more of the smaller when the one's centre lies within the other
-    covered = (gaps_m <= np.maximum(sides_m[:, None], sides_m[preferred]) / 2).any(axis=1)
-    return [hit for hit, keep in zip(hits, preferred | ~covered, strict=True) if keep]
+    off = np.abs(np.log2(sides_m / ground_side_m))
+    if len(off) == 0 or off.max() <= off.min() + WORSE:
+        return np.arange(len(off))
+    lat, lon = centres.T
+    north_m = (lat[:, None] - lat) * M_PER_DEGREE
+    east_m = ((lon[:, None] - lon + 180) % 360 - 180) * (M_PER_DEGREE * np.cos(np.radians(lat)))
+    # two squares overlap by half or more of the smaller when the one's centre lies within the other
+    reach_m = np.maximum(sides_m[:, None], sides_m) / 2
+    same = (north_m**2 + east_m**2 <= reach_m**2) & (off[:, None] > off + WORSE)
+    return np.flatnonzero(~same.any(axis=1))

@@ -12,14 +12,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from service import errors
 from service.errors import AerofixError, StorageFull, disk_error
+from service.ground.maps import MAX_NAME_LENGTH
 from service.ground.store.imports import Trouble, new_import_id
 from service.ground.tile import MAX_SIDE_M, MIN_SIDE_M
 from service.http.multipart import save_form
 from service.http.problems import Problem, documented, problem_of
 from service.importing.jobs import Importer, Progress
-from service.importing.tiles import TileMaker
-from service.maps.map_tiles import MAX_PX, MAX_TILE_SIZES, OVERLAP, TILE_SIZE_M, Cut
-from service.maps.tiling import MAX_OVERLAP
+from service.importing.options import MAX_TILE_SIZES, MapOptions, Scheme
 from service.routes import schemas
 
 PATH = "/gallery/imports"
@@ -32,18 +31,21 @@ SideM = Annotated[float, Field(ge=MIN_SIDE_M, le=MAX_SIDE_M, allow_inf_nan=False
 class ImportForm(BaseModel):
     """The fields of an import beside its file."""
 
+    map: str | None = Field(
+        None, max_length=MAX_NAME_LENGTH, description="Name of the map; default: the file's name without its suffix."
+    )
+    replace: bool = Field(False, description="Take the place of the map of this name, once all is imported.")
+    extend: bool = Field(False, description="Add to the map of this name.")
+    scheme: Scheme | None = Field(
+        None, description="How the rows of z/x/y tiles are counted, where the file does not say: xyz from the north."
+    )
     tile_size_m: list[SideM] = Field(
-        [TILE_SIZE_M],
-        min_length=1,
+        [],
         max_length=MAX_TILE_SIZES,
-        description="Side of the tiles that a GeoTIFF is cut into, metres; several for several layers of tiles.",
+        description="For experts: sides of the windows, metres; the levels nearest to them are made. Without it the "
+        "map is searched at every scale from which a drone looks.",
     )
-    overlap: float = Field(
-        OVERLAP, ge=0, le=MAX_OVERLAP, description="Share of a tile that its neighbour repeats, for a GeoTIFF."
-    )
-    prefix: str | None = Field(
-        None, max_length=150, description="Start of the tile ids; default: the file's name without its suffix."
-    )
+    overlap: float = Field(0.5, description="For experts: share of a window that its neighbour repeats, 0.5 or 0.")
 
     @field_validator("tile_size_m", mode="before")
     @classmethod
@@ -64,9 +66,8 @@ _BODY = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "a GeoTIFF or COG in any projection, a zip of z/x/y tiles, or a zip of "
-                            "images with a CSV of their corners (Filename, Top_left_lat, Top_left_lon, "
-                            "Bottom_right_lat, Bottom_right_lon)",
+                            "description": "a map, whatever it comes as: GeoTIFF, COG, MBTiles, GeoPackage, KMZ, or a "
+                            "zip of z/x/y tiles, of rasters with their side files, or of images with a CSV of corners",
                         },
                         **ImportForm.model_json_schema()["properties"],
                     },
@@ -87,6 +88,7 @@ _BODY = {
         errors.InvalidParameter,
         errors.SourceUnreadable,
         errors.ArchiveRefused,
+        errors.MapExists,
         errors.UnsupportedMediaType,
         errors.BodyTooLarge,
         errors.StorageFull,
@@ -96,15 +98,12 @@ _BODY = {
 async def start_import(request: Request, response: Response) -> schemas.ImportState:
     """Add a whole map in the background; it goes on after a restart, and adds nothing twice."""
     importer: Importer = request.app.state.importer
-    maker: TileMaker = request.app.state.tile_maker
     import_id = new_import_id()
     path = await asyncio.to_thread(_room_for, importer, import_id, request.headers.get("content-length", ""))
     try:
         form = await save_form(request, "file", list(ImportForm.model_fields), path)
         options = _options(form.fields)
-        max_px = max(MAX_PX, maker.contract.image_size)
-        cut = Cut(tuple(options.tile_size_m), options.overlap, options.prefix, max_px)
-        progress = await importer.submit(import_id, _base_name(form.file_name), cut)
+        progress = await importer.submit(import_id, _base_name(form.file_name), options)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -157,14 +156,17 @@ def _room_for(importer: Importer, import_id: str, announced: str) -> Path:
     return path
 
 
-def _options(fields: Mapping[str, list[str]]) -> ImportForm:
+def _options(fields: Mapping[str, list[str]]) -> MapOptions:
     """Check the fields; one that is given twice, but for ``tile_size_m``, counts as its last."""
     given: dict[str, Any] = {name: values if name == "tile_size_m" else values[-1] for name, values in fields.items()}
+    given = {name: value for name, value in given.items() if value not in ("", [""])}  # as an empty field of a form
     try:
-        return ImportForm.model_validate(given)
+        form = ImportForm.model_validate(given)
     except ValidationError as error:
         found = [item | {"loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         raise RequestValidationError(found) from error
+    sides_m = tuple(form.tile_size_m)
+    return MapOptions(form.map, form.replace, form.extend, form.scheme, sides_m, form.overlap)
 
 
 def _base_name(given: str | None) -> str:
@@ -181,6 +183,7 @@ def _state(progress: Progress) -> schemas.ImportState:
         id=job.id,
         state=job.state,
         name=job.name,
+        map=job.options["map"],
         created_at=job.created_at,
         done=job.done,
         total=job.total,
@@ -188,6 +191,7 @@ def _state(progress: Progress) -> schemas.ImportState:
         updated=job.updated,
         failed=job.failed,
         skipped=job.skipped,
+        warnings=job.warnings,
         eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
         problem=_problem(whole[0]) if whole else None,
         problems=[

@@ -75,6 +75,9 @@ class LocalizeForm:
         bool, Form(description="fill heading, altitude and field of view from EXIF/XMP where the form leaves them out")
     ] = True
     use_exif_position: Annotated[bool, Form(description="use the EXIF position as the prior, if none is given")] = False
+    maps: Annotated[
+        list[str] | None, Form(description="search only these maps; repeated for several", examples=[["town"]])
+    ] = None
     refine: Annotated[bool, Form(description="a position between tile centres; else the best tile's centre")] = True
 
     def hints(self) -> Hints:
@@ -114,6 +117,7 @@ class LocalizeForm:
             errors.InvalidParameter,
             errors.BodyTooLarge,
             errors.GalleryEmpty,
+            errors.MapNotFound,
             errors.NotReady,
             errors.StorageFull,
         ),
@@ -137,7 +141,7 @@ async def localize(
 
     async def answer(upload: UploadFile) -> Answer:
         data = await upload.read()
-        work = localizer.localize(data, hints, form.top_k, form.refine, in_line=several)
+        work = localizer.localize(data, hints, form.top_k, form.refine, in_line=several, maps=form.maps or ())
         return await in_time(work, deadline_s, ends_at)
 
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
@@ -200,6 +204,7 @@ def _candidate(answer: Answer, i: int) -> schemas.Candidate:
     return schemas.Candidate(
         rank=i + 1,
         tile_id=hit.tile.id,
+        map=hit.map,
         score=hit.score,
         inliers=hit.inliers,
         confidence=answer.verdict.candidate_confidences[i],

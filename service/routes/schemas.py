@@ -39,7 +39,10 @@ class Candidate(BaseModel):
     """A tile that may show the photo's place."""
 
     rank: int = Field(description="1 is the best")
-    tile_id: str = Field(examples=["fengyuan/r03c07"])
+    tile_id: str = Field(description="of a window MAP/zoom/row/column", examples=["fengyuan/18/3214/7715"])
+    map: str | None = Field(
+        default=None, description="the map that it is of; null for a single picture", examples=["fengyuan"]
+    )
     score: float = Field(description="cosine similarity", examples=[0.81])
     inliers: int | None = Field(
         default=None,
@@ -245,36 +248,76 @@ class TilesDeleted(BaseModel):
 
 
 class ImportTrouble(BaseModel):
-    """A tile of an import that failed."""
+    """A window of an import that failed."""
 
-    item: str = Field(description="the tile's id, its file, or its line of the table")
+    item: str = Field(description="the window, or what of the source")
     problem: Problem
 
 
 class ImportState(BaseModel):
-    """How far an import is; the numbers count places for tiles."""
+    """How far an import is."""
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     name: str = Field(description="of the file that was sent")
+    map: str = Field(description="name of the map that it makes or extends")
     created_at: str = Field(description="UTC, ISO 8601")
-    done: int = Field(description="added, updated, failed and skipped")
-    total: int
-    added: int
-    updated: int
-    failed: int
-    skipped: int = Field(description="mostly empty, and left out")
+    done: int = Field(description="pieces of work that are finished")
+    total: int = Field(description="pieces of work: tiles of pixels to store, and windows to embed")
+    added: int = Field(description="windows that photos can be found in")
+    updated: int = Field(description="windows that were there before")
+    failed: int = Field(description="windows that could not be embedded")
+    skipped: int = Field(description="windows that were left out: mostly empty, or of a single colour")
+    warnings: list[str] = Field(description="what is worth knowing of this map, in sentences")
     eta_s: float | None = Field(description="seconds until its end; null when they cannot be told")
     problem: Problem | None = Field(
         default=None, description="why it failed or, while it is running, what it waits for"
     )
-    problems: list[ImportTrouble] = Field(description="the first tiles that failed")
+    problems: list[ImportTrouble] = Field(description="the first windows that failed")
 
 
 class ImportList(BaseModel):
     """The last imports, newest first."""
 
     imports: list[ImportState]
+
+
+class MapLevel(BaseModel):
+    """A scale at which a map is searched."""
+
+    zoom: int = Field(description="of the XYZ scheme")
+    window_m: float = Field(description="side of the squares that are compared, metres", examples=[122.1])
+
+
+class MapState(BaseModel):
+    """A map of the gallery."""
+
+    name: str = Field(examples=["town"])
+    origin: str = Field(description="name of the file that it came from")
+    bounds: Bounds = Field(description="west, south, east, north", examples=[(2.995, 54.694, 3.005, 54.7)])
+    gsd_m: float = Field(description="ground metres a pixel of the file", examples=[0.3])
+    date: str | None = Field(description="when the pictures were taken, ISO 8601; null when the file does not say")
+    windows: int = Field(description="windows that photos are compared with")
+    levels: list[MapLevel] = Field(description="scales of them, finest first")
+    minzoom: int = Field(description="coarsest zoom of its tiles")
+    maxzoom: int = Field(description="finest zoom of its tiles")
+    bytes: int = Field(description="bytes that it takes in the gallery")
+    created_at: str = Field(description="UTC, ISO 8601")
+
+
+class MapList(BaseModel):
+    """All maps, in the order in which they were added."""
+
+    maps: list[MapState]
+
+
+class MapDeleted(BaseModel):
+    """What the deletion of a map left."""
+
+    map: str
+    deleted: int = Field(description="windows that it had")
+    count: int = Field(description="windows and tiles in the gallery now")
+    generation: int
 
 
 class SnapshotState(BaseModel):
@@ -294,8 +337,9 @@ class SnapshotList(BaseModel):
 class GalleryState(BaseModel):
     """The gallery as a whole."""
 
-    count: int
-    bounds: Bounds | None = Field(description="west, south, east, north of all tiles; null when empty")
+    count: int = Field(description="windows of maps, and single pictures")
+    maps: int = Field(description="number of maps")
+    bounds: Bounds | None = Field(description="west, south, east, north of all of it; null when empty")
     generation: int
     identity: str = Field(description="identity stamp of the model that made its embeddings")
     tile_side_m: float | None = Field(description="median side of the tiles in metres; null when empty")

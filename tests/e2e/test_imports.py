@@ -8,36 +8,44 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import Affine
+from PIL import Image
 
 from service.errors import Overloaded
 from service.importing import jobs as runner
 
-MAP_PX = 256
+WINDOW = 32
 
 
 @pytest.fixture
-def geotiff(tmp_path, ground):
-    """256 m of made-up ground; the north-east quarter is empty."""
-    bands = np.asarray(ground(4, MAP_PX, MAP_PX)).transpose(2, 0, 1).clip(1).copy()
-    bands[:, :128, 128:] = 0
-    path = tmp_path / "area.tif"
-    profile = {"count": 3, "dtype": "uint8", "crs": "EPSG:32651", "nodata": 0, "width": MAP_PX, "height": MAP_PX}
-    with rasterio.open(path, "w", driver="GTiff", transform=Affine(1, 0, 500_000, 0, -1, 2_700_000), **profile) as out:
-        out.write(bands)
-    return path.read_bytes()
+def geotiff(tmp_path, ground, write_map):
+    """``geotiff(seed, width, height)``: a map on the lattice of windows, as bytes."""
+
+    def make(seed=4, width=128, height=128, **options):
+        return write_map(tmp_path / "area.tif", ground(seed, width, height), **options).read_bytes()
+
+    return make
+
+
+@pytest.fixture
+def window(ground, encode_image):
+    """``window(row, column, seed)``: a photo that shows just what one window of the map does."""
+
+    def make(row, column, seed=4, width=128, height=128):
+        left, top = 16 * column, 16 * row
+        return encode_image(ground(seed, width, height).crop((left, top, left + WINDOW, top + WINDOW)))
+
+    return make
 
 
 @pytest.fixture
 def pyramid(ground, encode_image):
-    """``pyramid(count)``: a zip of that many z/x/y tiles."""
+    """``pyramid(count)``: a zip of that many z/x/y tiles in a row."""
 
     def make(count, **extra):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as file:
             for n in range(count):
-                file.writestr(f"17/{109_000 + n % 50}/{56_000 + n // 50}.png", encode_image(ground(n, 32, 32)))
+                file.writestr(f"17/{109_000 + n}/56000.png", encode_image(ground(n, 256, 256)))
             for name, data in extra.items():
                 file.writestr(name, data)
         return out.getvalue()
@@ -63,55 +71,125 @@ async def finished(http, response):
     return await until(http, response.headers["location"], "done", "failed", "cancelled")
 
 
-async def test_a_geotiff_in_layers(http, geotiff, tmp_path):
-    response = await send(http, geotiff, tile_size_m=["64", "128"], overlap="0", prefix="town")
+async def best_of(http, photo, **form):
+    answer = (await http.post("/localize", files={"image": ("p.png", photo)}, data=form)).json()
+    return answer["candidates"][0]
+
+
+async def test_a_geotiff_becomes_a_map_that_is_searched_at_every_scale(http, geotiff, window, tmp_path):
+    response = await send(http, geotiff(), "town.tif")
     assert response.json()["state"] == "queued"
     state = await finished(http, response)
-    assert (state["state"], state["total"], state["done"]) == ("done", 16 + 4, 20)
-    assert (state["added"], state["skipped"], state["failed"]) == (12 + 3, 4 + 1, 0)
-    tiles = (await http.get("/gallery/tiles", params={"limit": 1000})).json()["tiles"]
-    assert len(tiles) == 15
-    assert tiles[0]["id"] == "town/64m-0/r00c00"
+    assert (state["state"], state["map"], state["done"]) == ("done", "town", state["total"])
+    assert state["added"] == (await http.get("/gallery")).json()["count"]
+    (town,) = (await http.get("/maps")).json()["maps"]
+    assert (town["name"], town["windows"], town["origin"]) == ("town", state["added"], "town")
+    assert [level["zoom"] for level in town["levels"]][:2] == [16, 15]
+    found = await best_of(http, window(3, 2))
+    assert (found["map"], found["tile_id"]) == ("town", "town/16/448003/875002")
+    assert found["score"] > 0.99  # but for the compression of the stored pixels
+    image = await http.get("/gallery/tiles/town/16/448003/875002/image")
+    shown = np.asarray(Image.open(io.BytesIO(image.content)).convert("RGB")).astype(int)
+    assert np.abs(shown - np.asarray(Image.open(io.BytesIO(window(3, 2))).convert("RGB"))).mean() < 4
     assert list((tmp_path / "g.gallery-imports").iterdir()) == []
     assert (await http.get("/gallery/imports")).json()["imports"] == [state]
 
 
-async def test_the_same_file_again_updates(http, geotiff):
-    await finished(http, await send(http, geotiff, tile_size_m="64,128"))
-    state = await finished(http, await send(http, geotiff, tile_size_m="64,128"))
-    assert (state["added"], state["updated"]) == (0, (await http.get("/gallery")).json()["count"])
+async def test_a_coarser_photo_is_found_on_a_coarser_level(http, geotiff, ground, encode_image):
+    await finished(http, await send(http, geotiff(width=256, height=256), "town.tif"))
+    photo = encode_image(ground(4, 256, 256).crop((64, 96, 128, 160)).resize((32, 32)))
+    found = await best_of(http, photo)
+    assert found["tile_id"] == "town/15/224003/437502"
 
 
-async def test_a_pyramid(http, pyramid, photo, encode_image, ground):
-    state = await finished(http, await send(http, pyramid(40), "osm.zip"))
-    assert (state["added"], state["total"]) == (40, 40)
-    found = await http.post("/localize", files={"image": ("p", encode_image(ground(7, 32, 32)))})
-    assert found.json()["candidates"][0]["tile_id"] == "osm/17/109007/56000"
+async def test_a_name_that_is_taken_is_refused_with_the_ways_out(http, geotiff, window, problem_of):
+    await finished(http, await send(http, geotiff(), "town.tif"))
+    before = (await http.get("/gallery")).json()
+    problem = problem_of(await send(http, geotiff(7), "town.tif"), "map-exists", 409)
+    assert "replace or extend" in problem["detail"]
+    problem_of(await send(http, geotiff(7), "other.tif", map="town"), "map-exists", 409)
+    problem_of(await send(http, geotiff(7), "town.tif", replace="true", extend="true"), "invalid-parameter", 422)
+    assert (await http.get("/gallery")).json() == before
+    second = await finished(http, await send(http, geotiff(7), "town.tif", map="second"))
+    assert second["map"] == "second"
+    assert (await best_of(http, window(3, 2, seed=7)))["map"] == "second"
+    assert (await best_of(http, window(3, 2, seed=7), maps="town"))["map"] == "town"
+    problem_of(await http.post("/localize", files={"image": window(1, 1)}, data={"maps": "x"}), "map-not-found", 404)
 
 
-async def test_a_table_of_corners(http, ground, encode_image, place):
-    out, rows = io.BytesIO(), ["Filename, Top_left_lat, Top_left_lon, Bottom_right_lat, Bottom_right_long, Season"]
-    with zipfile.ZipFile(out, "w") as file:
-        for n in range(3):
-            lat, lon = place(n)
-            rows.append(f"{n}.png,{lat + 4e-4},{lon - 4e-4},{lat - 4e-4},{lon + 4e-4},autumn")
-            file.writestr(f"images/{n}.png", encode_image(ground(n)))
-        rows.append("lost.png,1,1,0.999,1.001,winter")
-        file.writestr("tiles.csv", "\n".join(rows))
-    state = await finished(http, await send(http, out.getvalue(), "set.zip"))
-    assert (state["state"], state["added"], state["failed"]) == ("done", 3, 1)
-    (trouble,) = state["problems"]
-    assert trouble["item"] == "tiles.csv line 5 (lost.png)"
-    assert trouble["problem"]["type"] == "/problems/invalid-parameter"
-    tile = (await http.get("/gallery/tiles/set/images/1")).json()
-    assert (tile["lat"], tile["lon"]) == pytest.approx(place(1), abs=1e-6)
-    assert tile["properties"] == {"Season": "autumn"}
+async def test_a_map_takes_the_place_of_another_when_it_is_whole(http, geotiff, window, monkeypatch):
+    await finished(http, await send(http, geotiff(), "town.tif"))
+    held = Held(http, monkeypatch)
+    response = await send(http, geotiff(7), "newer.tif", map="town", replace="true")
+    await held.reached()
+    assert (await best_of(http, window(3, 2)))["score"] > 0.99
+    assert (await best_of(http, window(3, 2, seed=7)))["score"] < 0.9
+    held.released.set()
+    state = await finished(http, response)
+    assert state["state"] == "done"
+    assert (await best_of(http, window(3, 2, seed=7)))["score"] > 0.99
+    assert (await best_of(http, window(3, 2)))["score"] < 0.9
+    assert [each["name"] for each in (await http.get("/maps")).json()["maps"]] == ["town"]
 
 
-async def test_a_bad_tile_stops_no_other(http, pyramid):
-    state = await finished(http, await send(http, pyramid(5, **{"17/1/1.png": b"no image"}), "p.zip"))
-    assert (state["state"], state["added"], state["failed"], state["done"]) == ("done", 5, 1, 6)
-    assert state["problems"][0]["problem"]["type"] == "/problems/unsupported-media-type"
+async def test_a_cancelled_replacement_leaves_the_old_map(http, geotiff, window, monkeypatch):
+    await finished(http, await send(http, geotiff(), "town.tif"))
+    before = (await http.get("/gallery")).json()["count"]
+    held = Held(http, monkeypatch)
+    response = await send(http, geotiff(7), "town.tif", replace="true")
+    await held.reached()
+    await http.delete(response.headers["location"])
+    held.released.set()
+    await finished(http, await send(http, geotiff(9), "other.tif"))
+    await http.delete("/maps/other")
+    assert (await http.get("/gallery")).json()["count"] == before
+    assert (await best_of(http, window(3, 2)))["score"] > 0.99
+
+
+async def test_a_map_is_extended(http, geotiff, ground, encode_image, write_map, tmp_path):
+    """The west half and then the east half give nearly what the whole gives: also windows across the seam."""
+    whole = ground(4, 256, 128)
+    for name, box in (("west", (0, 0, 128, 128)), ("east", (128, 0, 256, 128))):
+        data = write_map(tmp_path / "half.tif", whole.crop(box), left=16 * 875_000 + box[0]).read_bytes()
+        state = await finished(http, await send(http, data, f"{name}.tif", map="town", extend="true"))
+        assert state["state"] == "done", state
+    (town,) = (await http.get("/maps")).json()["maps"]
+    found = await best_of(http, encode_image(whole.crop((112, 48, 144, 80))))
+    assert (found["tile_id"], found["score"] > 0.98) == ("town/16/448003/875007", True)
+    await finished(http, await send(http, write_map(tmp_path / "w.tif", whole).read_bytes(), "whole.tif"))
+    (_, other) = (await http.get("/maps")).json()["maps"]
+    assert town["bounds"] == pytest.approx(other["bounds"], abs=1e-6)
+    assert town["windows"] == other["windows"]
+
+
+async def test_experts_choose_sizes_and_overlap(http, geotiff, problem_of):
+    state = await finished(http, await send(http, geotiff(), tile_size_m=["70", "140"], overlap="0", map="few"))
+    (few,) = (await http.get("/maps")).json()["maps"]
+    assert [level["zoom"] for level in few["levels"]] == [16, 15]
+    assert state["added"] < 4 * 4 + 5 * 5
+    problem = problem_of(await send(http, geotiff(), overlap="0.3", map="x"), "invalid-parameter", 422)
+    assert "by half" in problem["detail"]
+    problem = problem_of(await send(http, geotiff(), tile_size_m="1", map="x"), "invalid-parameter", 422)
+    assert "windows here are" in problem["detail"]
+
+
+async def test_a_map_of_one_colour_is_refused_and_leaves_nothing(http, write_map, tmp_path):
+    image = Image.new("RGB", (128, 128), (90, 120, 60))
+    response = await send(http, write_map(tmp_path / "flat.tif", image).read_bytes(), "flat.tif")
+    if response.status_code == 202:
+        state = await finished(http, response)
+        assert state["state"] == "failed"
+        response = (await http.get("/maps")).json()
+        assert response == {"maps": []}
+    else:
+        assert response.status_code == 422
+    assert (await http.get("/gallery")).json()["count"] == 0
+
+
+async def test_a_pyramid(http, pyramid, encode_image, ground):
+    state = await finished(http, await send(http, pyramid(4), "osm.zip"))
+    assert (state["state"], state["map"], state["failed"]) == ("done", "osm", 0)
+    assert (await best_of(http, encode_image(ground(2, 256, 256).crop((64, 96, 96, 128)))))["map"] == "osm"
 
 
 def zip_of(name, data=b"x"):
@@ -150,30 +228,32 @@ async def test_an_unreadable_map_is_called_what_its_sender_calls_it(http, proble
 @pytest.mark.parametrize(
     ("form", "named"),
     [
-        ({"overlap": "1"}, "overlap"),
+        ({"overlap": "0.7"}, "overlap"),
         ({"tile_size_m": "small"}, "tile_size_m"),
         ({"tile_size_m": "0.1"}, "tile_size_m"),
         ({"tile_size_m": "1,2,3,4,5,6,7,8,9"}, "tile_size_m"),
         ({"tile_size_m": "nan"}, "tile_size_m"),
-        ({"tile_size_m": "2"}, "tile_size_m"),  # fewer than 16 pixels
-        ({"prefix": "a\nb"}, "id"),
+        ({"tile_size_m": "2"}, "tile_size_m"),
+        ({"map": "a/b"}, "map"),
+        ({"scheme": "wms"}, "scheme"),
         ({"colour": "red"}, "colour"),
     ],
 )
 async def test_bad_options(http, geotiff, problem_of, form, named):
-    assert named in problem_of(await send(http, geotiff, **form), "invalid-parameter", 422)["detail"]
+    assert named in problem_of(await send(http, geotiff(), **form), "invalid-parameter", 422)["detail"]
 
 
 async def test_uploads_have_a_limit_of_their_own(start, geotiff, problem_of, tmp_path):
-    async with start(max_body_bytes=2000, max_import_bytes=len(geotiff) + 2000) as http:
-        assert (await send(http, geotiff)).status_code == 202
-        problem = problem_of(await send(http, geotiff + bytes(5000)), "body-too-large", 413)
+    data = geotiff()
+    async with start(max_body_bytes=2000, max_import_bytes=len(data) + 2000) as http:
+        assert (await send(http, data)).status_code == 202
+        problem = problem_of(await send(http, data + bytes(5000)), "body-too-large", 413)
         assert "AEROFIX_MAX_IMPORT_BYTES" in problem["detail"]
 
         async def unannounced():
             yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="m.tif"\r\n\r\n'
             for _ in range(5):
-                yield geotiff[:100_000] + bytes(60_000)
+                yield data + bytes(60_000)
 
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         problem_of(await http.post("/gallery/imports", content=unannounced(), headers=headers), "body-too-large", 413)
@@ -186,79 +266,92 @@ async def test_an_unknown_import(http, problem_of):
         problem_of(await http.request(method, "/gallery/imports/0123456789abcdef"), "import-not-found", 404)
 
 
-class Brake:
-    """Lets the encoder through only while it is released."""
+class Held:
+    """Lets windows into the encoder only when it is released."""
 
-    def __init__(self, http):
-        self.released = asyncio.Event()
-        self.steps = 0
-        gallery = http.app.state.gallery
-        maker = http.app.state.tile_maker
-        make = type(maker).make
+    def __init__(self, http, monkeypatch):
+        self.released, self.waiting = asyncio.Event(), asyncio.Event()
+        encode = http.app.state.batcher.encode
 
-        async def held(self_, data, entry, **options):
-            self.steps += 1
-            await self.released.wait()
-            return await make(self_, data, entry, **options)
+        async def held(image, deadline_s, **options):
+            if deadline_s is None:
+                self.waiting.set()
+                await self.released.wait()
+            return await encode(image, deadline_s, **options)
 
-        self.patch = (type(maker), "make", held)
-        self.gallery = gallery
+        monkeypatch.setattr(http.app.state.batcher, "encode", held)
 
-    async def reached(self, steps):
+    async def reached(self):
         async with asyncio.timeout(30):
-            while self.steps < steps:  # noqa: ASYNC110 - nothing to wait for
-                await asyncio.sleep(0.01)
+            await self.waiting.wait()
 
 
-async def test_a_cancelled_import_adds_nothing_more(http, pyramid, monkeypatch, tmp_path):
-    brake = Brake(http)
-    monkeypatch.setattr(*brake.patch)
-    response = await send(http, pyramid(80), "p.zip")
-    await brake.reached(10)
+async def test_a_cancelled_import_adds_nothing_more(http, geotiff, monkeypatch, tmp_path):
+    held = Held(http, monkeypatch)
+    response = await send(http, geotiff(), "p.tif")
+    await held.reached()
     cancelled = await http.delete(response.headers["location"])
     assert cancelled.json()["state"] == "cancelled"
-    brake.released.set()
-    await finished(http, await send(http, pyramid(3), "second.zip"))  # the worker goes on with the next one
-    assert (await http.get("/gallery")).json()["count"] == 3
+    held.released.set()
+    state = await finished(http, await send(http, geotiff(5), "second.tif"))  # the worker goes on with the next one
+    assert (await http.get("/gallery")).json()["count"] == state["added"]
+    assert [each["name"] for each in (await http.get("/maps")).json()["maps"]] == ["second"]
     assert (await http.delete(response.headers["location"])).json()["state"] == "cancelled"
     assert list((tmp_path / "g.gallery-imports").iterdir()) == []
 
 
-async def test_a_restart_goes_on_and_adds_nothing_twice(start, pyramid, monkeypatch):
+async def test_deleting_a_map_ends_its_import(http, geotiff, monkeypatch, problem_of):
+    held = Held(http, monkeypatch)
+    response = await send(http, geotiff(), "p.tif")
+    await held.reached()
+    assert (await http.delete("/maps/p")).json()["count"] == 0
+    held.released.set()
+    assert (await finished(http, response))["state"] == "cancelled"
+    assert (await http.get("/gallery")).json()["count"] == 0
+    problem_of(await http.get("/maps/p"), "map-not-found", 404)
+
+
+async def test_a_name_of_an_import_under_way_is_taken_too(http, geotiff, monkeypatch, problem_of):
+    held = Held(http, monkeypatch)
+    response = await send(http, geotiff(), "p.tif")
+    await held.reached()
+    problem = problem_of(await send(http, geotiff(), "p.tif"), "map-exists", 409)
+    assert problem["import_id"] == response.json()["id"]
+    held.released.set()
+    await finished(http, response)
+
+
+async def test_a_restart_goes_on_and_adds_nothing_twice(start, geotiff, monkeypatch):
+    data = geotiff(width=512, height=512)
     async with start() as http:
-        step, stepped = runner.Importer._steps, asyncio.Event()
+        put, stopped = http.app.state.gallery.maps.put_windows, asyncio.Event()
+        loop = asyncio.get_running_loop()
 
-        async def stop_after_one(self, *arguments):
-            upsert = self._gallery.upsert
+        def once(*given):
+            http.app.state.importer._closing = True
+            loop.call_soon_threadsafe(stopped.set)
+            return put(*given)
 
-            def once(*given):
-                self._closing = True
-                stepped.set()
-                return upsert(*given)
-
-            monkeypatch.setattr(self._gallery, "upsert", once)
-            await step(self, *arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(runner.Importer, "_steps", stop_after_one)
-            location = (await send(http, pyramid(100), "p.zip")).headers["location"]
-            async with asyncio.timeout(30):
-                await stepped.wait()
+        monkeypatch.setattr(http.app.state.gallery.maps, "put_windows", once)
+        location = (await send(http, data, "p.tif")).headers["location"]
+        async with asyncio.timeout(30):
+            await stopped.wait()
     async with start() as http:
         state = await until(http, location, "done", "failed")
-        assert (state["state"], state["added"], state["updated"]) == ("done", 100, 0)
-        assert (await http.get("/gallery")).json()["count"] == 100
+        assert (state["state"], state["updated"], state["done"]) == ("done", 0, state["total"])
+        assert state["added"] == (await http.get("/gallery")).json()["count"]
+        whole = await finished(http, await send(http, data, "whole.tif"))
+        assert (whole["added"], whole["skipped"]) == (state["added"], state["skipped"])
 
 
-async def test_an_upload_that_is_gone_fails_its_import(start, pyramid, monkeypatch, tmp_path):
+async def test_an_upload_that_is_gone_fails_its_import(start, geotiff, monkeypatch, tmp_path):
     async with start() as http:
-        brake = Brake(http)
         with monkeypatch.context() as patch:
-            patch.setattr(*brake.patch)
-            location = (await send(http, pyramid(100), "p.zip")).headers["location"]
-            await brake.reached(1)
+            held = Held(http, patch)
+            location = (await send(http, geotiff(), "p.tif")).headers["location"]
+            await held.reached()
             http.app.state.importer._closing = True
-            brake.released.set()
+            held.released.set()
     for upload in (tmp_path / "g.gallery-imports").iterdir():
         upload.unlink()
     async with start() as http:
@@ -276,7 +369,7 @@ async def test_leftovers_are_removed_at_the_start_and_other_files_are_not(start,
         assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
-async def test_an_upload_that_cannot_be_removed_stops_no_other_import(start, pyramid, monkeypatch, tmp_path):
+async def test_an_upload_that_cannot_be_removed_stops_no_other_import(start, geotiff, monkeypatch, tmp_path):
     unlink = Path.unlink
 
     def refused(path, **options):
@@ -287,33 +380,34 @@ async def test_an_upload_that_cannot_be_removed_stops_no_other_import(start, pyr
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refused)
         async with start() as http:
-            for name in ("first.zip", "second.zip"):
-                assert (await finished(http, await send(http, pyramid(3), name)))["state"] == "done"
+            for name in ("first.tif", "second.tif"):
+                assert (await finished(http, await send(http, geotiff(), name)))["state"] == "done"
         assert len(list((tmp_path / "g.gallery-imports").iterdir())) == 2
         async with start() as http:
-            assert (await http.get("/gallery")).json()["count"] == 6
+            assert len((await http.get("/maps")).json()["maps"]) == 2
     async with start():
         assert list((tmp_path / "g.gallery-imports").iterdir()) == []
 
 
-async def test_an_import_waits_for_the_disk_and_goes_on(http, pyramid, monkeypatch):
+async def test_an_import_waits_for_the_disk_and_goes_on(http, geotiff, monkeypatch):
     monkeypatch.setattr(runner, "RETRY_S", 0.02)
     db = http.app.state.gallery._store.file.db
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     db.execute(f"PRAGMA max_page_count = {pages + 3}")
-    location = (await send(http, pyramid(60), "p.zip")).headers["location"]
+    location = (await send(http, geotiff(width=512, height=512), "p.tif")).headers["location"]
     async with asyncio.timeout(30):
         while (state := (await http.get(location)).json())["problem"] is None:  # noqa: ASYNC110 - HTTP has no events
             await asyncio.sleep(0.02)
-    assert state["state"] == "running"
+    assert state["state"] in ("queued", "running")
     assert state["problem"]["type"] == "/problems/storage-full"
     db.execute("PRAGMA max_page_count = 100000")
     state = await until(http, location, "done", "failed")
-    assert (state["state"], state["added"], state["problem"]) == ("done", 60, None)
+    assert (state["state"], state["updated"], state["problem"]) == ("done", 0, None)
+    assert state["added"] == (await http.get("/gallery")).json()["count"]
 
 
-async def test_an_import_waits_while_the_queue_is_full(http, pyramid, monkeypatch):
-    monkeypatch.setattr(runner, "PATIENCE_S", 0.001)
+async def test_an_import_waits_while_the_queue_is_full(http, geotiff, monkeypatch):
+    monkeypatch.setattr("service.importing.builder.PATIENCE_S", 0.001)
     encode, refused = http.app.state.batcher.encode, 0
 
     async def busy(*arguments):
@@ -324,22 +418,28 @@ async def test_an_import_waits_while_the_queue_is_full(http, pyramid, monkeypatc
         return await encode(*arguments)
 
     monkeypatch.setattr(http.app.state.batcher, "encode", busy)
-    state = await finished(http, await send(http, pyramid(20), "p.zip"))
-    assert (state["added"], state["failed"], refused) == (20, 0, 50)
+    state = await finished(http, await send(http, geotiff(), "p.tif"))
+    assert (state["state"], state["failed"], refused) == ("done", 0, 50)
 
 
-async def test_a_defect_fails_the_import_without_its_internals(http, pyramid, monkeypatch):
+async def test_a_defect_fails_the_import_without_its_internals(http, geotiff, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(runner, "_read", broken)
-    state = await finished(http, await send(http, pyramid(3), "p.zip"))
+    monkeypatch.setattr("service.importing.builder.shrink_tiles", broken)
+    state = await finished(http, await send(http, geotiff(width=512), "p.tif"))
     assert state["problem"]["type"] == "/problems/internal-error"
     assert "secret" not in str(state)
 
 
 async def test_a_map_that_breaks_in_the_middle_fails_by_name(http, geotiff):
-    state = await finished(http, await send(http, geotiff[: len(geotiff) // 2], "area.tif", tile_size_m="64"))
-    assert state["state"] == "failed"
-    assert state["problem"]["type"] == "/problems/source-unreadable"
-    assert "area.tif cannot be read" in state["problem"]["detail"]
+    data = geotiff(width=2048, height=2048)
+    response = await send(http, data[: len(data) // 2], "area.tif")
+    if response.status_code == 202:
+        state = await finished(http, response)
+        assert state["state"] == "failed"
+        problem = state["problem"]
+    else:
+        problem = response.json()
+    assert problem["type"] == "/problems/source-unreadable"
+    assert "area.tif" in problem["detail"]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -119,7 +120,8 @@ async def test_descriptors_survive_a_restart_and_models_without_answer_as_before
         before = await send(http, 3, 1)
         identity = http.app.state.encoder.contract.identity
     with Gallery.open(settings().gallery, identity, 32) as gallery:
-        assert gallery.local_maps(["map/3"])[0].shape == (3, 8, 8)
+        hits = gallery.search(np.eye(32, dtype=np.float32)[:1], 100)[0]
+        assert [local.shape for local in gallery.local_maps(hits)] == [(3, 8, 8)] * len(COLUMNS)
     async with start(model=model) as http:
         after = await send(http, 3, 1)
     async with start() as http:  # the same weights without descriptors: the gallery fits, and none are asked for

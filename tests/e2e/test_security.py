@@ -116,6 +116,7 @@ async def test_no_answer_names_a_folder_of_the_server(http, tile_request, photo,
 async def test_every_address_takes_head_and_no_parameter_that_it_does_not_name(http, tile_request, problem_of):
     await http.post("/gallery", **tile_request(1))
     paths = {"tile_id": "map/1", "import_id": "none", "name": "none", "track_id": "none"}
+    paths |= {"map": "none", "z": 1, "x": 0, "y": 0}
     described = (await http.get("/openapi.json")).json()["paths"]
     for path, item in described.items():
         for verb in item:

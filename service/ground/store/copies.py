@@ -51,7 +51,7 @@ def snapshot(store: Store, target: Path) -> None:
 
 
 def verify(store: Store) -> int:
-    """Read everything in a gallery and check it; returns the number of tiles.
+    """Read everything in a gallery and check it; returns the number of windows of its maps and of single pictures.
 
     Raises:
         GalleryUnusable: something is damaged, which it names.
@@ -81,7 +81,7 @@ def verify(store: Store) -> int:
         store.local_maps(numbers[start : start + MAPS_PER_STEP])
     if file.one("SELECT EXISTS (SELECT 1 FROM descriptors WHERE number NOT IN (SELECT number FROM tiles))"):
         file.corrupt("it has descriptors of tiles that it does not list")
-    return count
+    return count + store.maps.check()
 
 
 def restore(source: Path, target: Path) -> tuple[int, Path | None]:

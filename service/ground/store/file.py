@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from service.errors import AerofixError, GalleryInUse, GalleryUnusable, StorageFull, disk_error
 from service.ground.store import journal
-from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION, migrate
+from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION
 
 NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
 
@@ -26,14 +26,14 @@ class GalleryFile:
     """A connection to a gallery file that threads may share; one transaction at a time.
 
     Args:
-        path: the file; created if missing, migrated if of an older schema. ``":memory:"`` keeps it off the disk.
+        path: the file; created if missing. ``":memory:"`` keeps it off the disk.
 
         read_only: only look, and change nothing, neither in the file nor beside it.
 
     Raises:
         GalleryInUse: another process, or another object here, has it open.
-        GalleryUnusable: the file is no gallery, corrupt, of a newer schema, or cannot be written.
-        StorageFull: no space for a new file, or to migrate.
+        GalleryUnusable: the file is no gallery, corrupt, of another schema, or cannot be written.
+        StorageFull: no space for a new file.
     """
 
     def __init__(self, path: Path | str, read_only: bool = False) -> None:
@@ -197,10 +197,11 @@ class GalleryFile:
         is_new = application_id == 0 and version == 0 and not self.one("SELECT count(*) FROM sqlite_master")
         if not is_new and application_id != APPLICATION_ID:
             raise GalleryUnusable(f"{self.name} is a database, but not an aerofix gallery; name another file.")
-        if not is_new and not 1 <= version <= SCHEMA_VERSION:
+        if not is_new and version != SCHEMA_VERSION:
             raise GalleryUnusable(
-                f"The gallery {self.name} has schema version {version}, this aerofix reads up to {SCHEMA_VERSION}; "
-                "use the aerofix that made it, or import the maps into a new gallery."
+                f"The gallery {self.name} was made by another version of aerofix (its schema is {version}, not "
+                f"{SCHEMA_VERSION}). Move the file away and import the maps again: aerofix gallery add SOURCE "
+                f"--gallery {self.name}"
             )
         if self.read_only:
             if is_new:
@@ -211,8 +212,5 @@ class GalleryFile:
         self._seen = self._look()
         if is_new:
             self.db.executescript(NEW_FILE)
-        elif version < SCHEMA_VERSION:
-            with self.transaction() as db:
-                migrate(db, version)
         self.db.execute(f"PRAGMA user_version = {journal.with_stamp(SCHEMA_VERSION, journal.new_stamp())}")
         self._seen = self._look()

@@ -20,7 +20,9 @@ MAX_TROUBLES = 20
 MAX_STARTS = 2
 """Runs without any progress that the process dies of: one may be chance, and each takes the whole service with it."""
 
-_COLUMNS = "id, state, name, options, created_at, total, done, added, updated, failed, skipped, troubles"
+_COLUMNS = (
+    "id, state, name, options, created_at, total, done, added, updated, failed, skipped, map, flat, warnings, troubles"
+)
 
 
 class ImportStopped(AerofixError):
@@ -48,19 +50,28 @@ class Step:
     Attributes:
         import_id: of the import.
         done: places of the source that are finished after this step.
-        skipped: of this step's, how many were mostly empty.
+        skipped: of this step's windows, how many were left out.
+        flat: of those, how many have no contrast; the others are mostly empty.
         troubles: one for each of this step's that failed.
     """
 
     import_id: str
     done: int
     skipped: int = 0
+    flat: int = 0
     troubles: Sequence[Trouble] = ()
 
 
 @dataclass(frozen=True)
 class Import:
-    """An import as it is stored; counts are of places for tiles, ``done`` of ``total`` are finished."""
+    """An import as it is stored.
+
+    Attributes:
+        total, done: pieces of work: tiles of pixels to store, and windows to embed.
+        added, updated, failed, skipped: windows; those left out are mostly empty or, ``flat`` of them, of one colour.
+        map: number of the map that it makes, None before it runs.
+        warnings: what the user should know, in sentences.
+    """
 
     id: str
     state: State
@@ -73,6 +84,9 @@ class Import:
     updated: int
     failed: int
     skipped: int
+    map: int | None = None
+    flat: int = 0
+    warnings: list[str] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
 
     @property
@@ -92,7 +106,7 @@ class Imports:
         self._file = file
 
     def create(self, name: str, options: Mapping[str, Any], total: int, import_id: str) -> Import:
-        """Queue an import of ``total`` places."""
+        """Queue an import of ``total`` pieces of work."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         values = (import_id, "queued", name, json.dumps(dict(options)), now, total)
         with self._file.transaction() as db:
@@ -123,7 +137,7 @@ class Imports:
         if job is not None and self._file.one(starts, import_id) >= MAX_STARTS:
             raise SourceUnreadable(
                 f"the import ended the service {MAX_STARTS} times at the same place, after {job.done} of {job.total} "
-                "tiles; the log of the system says whether it lacked memory or crashed. Send smaller pieces, or the "
+                "pieces; the log of the system says whether it lacked memory or crashed. Send smaller pieces, or the "
                 "map as gdal_translate -co TILED=YES writes it."
             )
         with self._file.transaction() as db:
@@ -142,12 +156,27 @@ class Imports:
         """
         with self._file.transaction() as db:
             # SQLite evaluates all right-hand sides before it assigns
-            query = """
-                UPDATE imports SET state = 'running', done = iif(total = :total, done, 0), total = :total
+            again = "iif(total = :total, {0}, 0)"
+            columns = ("done", "added", "updated", "failed", "skipped", "flat")
+            counts = ", ".join(f"{column} = {again.format(column)}" for column in columns)
+            query = f"""
+                UPDATE imports SET state = 'running', {counts}, total = :total
                 WHERE id = :id AND state IN ('queued', 'running')
-            """
+            """  # noqa: S608 - built from the constants above
             if not db.execute(query, {"id": import_id, "total": total}).rowcount:
                 raise ImportStopped(f"import {import_id} has been cancelled.")
+
+    def set_map(self, import_id: str, number: int) -> None:
+        """Note which map an import makes, inside the caller's transaction."""
+        self._file.db.execute("UPDATE imports SET map = ? WHERE id = ?", (number, import_id))
+
+    def warn(self, import_id: str, warnings: Sequence[str]) -> None:
+        """Add warnings that an import does not have yet."""
+        with self._file.transaction() as db:
+            job = self.get(import_id)
+            if job is not None:
+                told = list(dict.fromkeys([*job.warnings, *warnings]))
+                db.execute("UPDATE imports SET warnings = ? WHERE id = ?", (json.dumps(told), import_id))
 
     def advance(self, step: Step, added: int, updated: int) -> None:
         """Note progress inside the caller's transaction.
@@ -161,9 +190,9 @@ class Imports:
         troubles = [*json.loads(stored), *map(vars, step.troubles)][:MAX_TROUBLES]
         query = """
             UPDATE imports SET done = ?, added = added + ?, updated = updated + ?, failed = failed + ?,
-            skipped = skipped + ?, troubles = ?, starts = 0 WHERE id = ?
+            skipped = skipped + ?, flat = flat + ?, troubles = ?, starts = 0 WHERE id = ?
         """
-        counts = (step.done, added, updated, len(step.troubles), step.skipped)
+        counts = (step.done, added, updated, len(step.troubles), step.skipped, step.flat)
         self._file.db.execute(query, (*counts, json.dumps(troubles), step.import_id))
 
     def finish(self, import_id: str, state: Literal["done", "failed", "cancelled"], why: Trouble | None = None) -> bool:
@@ -183,6 +212,7 @@ class Imports:
         found = [dict(zip(names, row, strict=True)) for row in rows]
         for each in found:
             each["options"] = json.loads(each["options"])
+            each["warnings"] = json.loads(each["warnings"])
             each["troubles"] = [Trouble(**trouble) for trouble in json.loads(each["troubles"])]
         return [Import(**each) for each in found]
 

@@ -1,11 +1,9 @@
-"""The tables of a gallery file, and how older files become newer ones."""
+"""The tables of a gallery file."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +13,53 @@ from service.ground.tile import Tile
 APPLICATION_ID = 0x41464958
 """ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+"""Files of other versions are not read: maps are imported again."""
+
 SCHEMA = """
-BEGIN IMMEDIATE;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-INSERT INTO meta VALUES ('identity', NULL), ('generation', 0);
+-- window_px: side of the windows that maps are embedded in; model that is embedding the gallery again, if one is
+INSERT INTO meta VALUES ('identity', NULL), ('generation', 0), ('window_px', NULL), ('reembedding', NULL);
+
+-- Maps. What belongs to one is numbered by map, zoom, row and column in one integer, see windows.pack.
+CREATE TABLE maps (
+    number INTEGER PRIMARY KEY, -- 1 to 2047
+    name TEXT NOT NULL,
+    live INTEGER NOT NULL,      -- 0: is being imported to replace the one of the same name, and not searched yet
+    origin TEXT NOT NULL,       -- name of the file that it came from
+    west REAL NOT NULL, south REAL NOT NULL, east REAL NOT NULL, north REAL NOT NULL,
+    gsd_m REAL NOT NULL,        -- of the source, metres a pixel
+    date TEXT,                  -- ISO 8601, if known
+    levels TEXT NOT NULL,       -- JSON, zooms of its windows, finest first
+    overlap INTEGER NOT NULL,   -- whether its windows overlap by half, or not at all
+    min_zoom INTEGER NOT NULL,  -- of its pixels
+    max_zoom INTEGER NOT NULL,
+    created_at TEXT NOT NULL    -- UTC, ISO 8601
+);
+CREATE UNIQUE INDEX map_names ON maps (name) WHERE live;
+-- Its pixels: XYZ tiles of WebP.
+CREATE TABLE pixels (
+    id INTEGER PRIMARY KEY,     -- map, zoom, y, x
+    image BLOB NOT NULL,
+    checksum INTEGER NOT NULL   -- CRC-32
+);
+-- Its windows, many in a row.
+CREATE TABLE windows (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    map INTEGER NOT NULL REFERENCES maps,
+    ids BLOB NOT NULL,          -- little-endian int64 [N]
+    embeddings BLOB NOT NULL,   -- little-endian float16 [N, D]
+    checksum INTEGER NOT NULL   -- CRC-32 of both
+);
+CREATE INDEX windows_of_map ON windows (map);
+-- Its local descriptors, each piece of ground once a level; none of models without an output `local`.
+CREATE TABLE blocks (
+    id INTEGER PRIMARY KEY,     -- of the window that it is the middle of
+    local BLOB NOT NULL,        -- see local_maps.pack
+    checksum INTEGER NOT NULL   -- CRC-32
+);
+
+-- Loose pictures, each with its own footprint.
 -- AUTOINCREMENT: the number of a deleted tile never comes back, so it can be a page cursor and an index id.
 CREATE TABLE tiles (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,18 +71,22 @@ CREATE TABLE tiles (
     properties TEXT NOT NULL,   -- JSON object
     generation INTEGER NOT NULL,
     embedding BLOB NOT NULL,    -- little-endian float16
-    checksum INTEGER NOT NULL DEFAULT 0  -- CRC-32 of id, corners, gsd_m, properties and embedding
+    checksum INTEGER NOT NULL   -- CRC-32 of id, corners, gsd_m, properties and embedding
 );
 -- What only one tile at a time is asked for lies apart, so that a start does not read through it.
 CREATE TABLE details (
     number INTEGER PRIMARY KEY REFERENCES tiles,
     image BLOB NOT NULL,        -- JPEG or WebP; another model can embed it
-    checksum INTEGER NOT NULL DEFAULT 0  -- CRC-32 of the image
+    checksum INTEGER NOT NULL   -- CRC-32 of the image
 );
 CREATE VIRTUAL TABLE centres USING rtree (number, south, north, west, east);
-""".strip()
+-- What the best few tiles of a search are asked for lies apart from the images, which SQLite would read through.
+CREATE TABLE descriptors (
+    number INTEGER PRIMARY KEY REFERENCES tiles,
+    local BLOB NOT NULL,        -- see local_maps.pack; tiles of models without an output `local` have no row
+    checksum INTEGER NOT NULL   -- CRC-32 of it
+);
 
-IMPORTS = """
 CREATE TABLE imports (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -50,35 +94,33 @@ CREATE TABLE imports (
     name TEXT NOT NULL,         -- of the file, as the user called it
     options TEXT NOT NULL,      -- JSON
     created_at TEXT NOT NULL,   -- UTC, ISO 8601
-    total INTEGER NOT NULL,     -- places for tiles in the source
-    done INTEGER NOT NULL DEFAULT 0,  -- places finished; a resumed import goes on here
+    map INTEGER,                -- number of the map that it makes, once it runs
+    total INTEGER NOT NULL,     -- pieces of work: tiles to store and windows to embed
+    done INTEGER NOT NULL DEFAULT 0,  -- pieces finished; a resumed import goes on here
     added INTEGER NOT NULL DEFAULT 0,
     updated INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0,
-    troubles TEXT NOT NULL DEFAULT '[]'  -- JSON, the first things that went wrong
-)"""
-STARTS = """
--- Starts of a run that have made no progress yet: several, and the source ends the process.
-ALTER TABLE imports ADD COLUMN starts INTEGER NOT NULL DEFAULT 0"""
-DESCRIPTORS = """
--- What the best few tiles of a search are asked for lies apart from the images, which SQLite would read through.
-CREATE TABLE descriptors (
-    number INTEGER PRIMARY KEY REFERENCES tiles,
-    local BLOB NOT NULL,        -- see local_maps.pack; tiles of models without an output `local` have no row
-    checksum INTEGER NOT NULL   -- CRC-32 of it
-)"""
-REEMBEDDED = """
--- Embeddings and descriptors of another model, until there are some for every tile.
-CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL, local BLOB)"""
-REEMBEDDING = "INSERT INTO meta VALUES ('reembedding', NULL)"
+    flat INTEGER NOT NULL DEFAULT 0,  -- of the skipped, those without contrast
+    warnings TEXT NOT NULL DEFAULT '[]',  -- JSON, sentences
+    troubles TEXT NOT NULL DEFAULT '[]',  -- JSON, the first things that went wrong
+    -- Starts of a run that have made no progress yet: several, and the source ends the process.
+    starts INTEGER NOT NULL DEFAULT 0
+);
 
-NEW_FILE = f"""{SCHEMA}
-{IMPORTS};
-{STARTS};
-{DESCRIPTORS};
-{REEMBEDDED};
-{REEMBEDDING};
+-- Features of another model, until there are some for everything; then they take the others' place.
+CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL, local BLOB);
+CREATE TABLE reembedded_windows (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, map INTEGER NOT NULL, ids BLOB NOT NULL, embeddings BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE TABLE reembedded_blocks (id INTEGER PRIMARY KEY, local BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE reembedded_pieces (map INTEGER NOT NULL, piece INTEGER NOT NULL, PRIMARY KEY (map, piece)) WITHOUT ROWID;
+""".strip()
+
+NEW_FILE = f"""
+BEGIN IMMEDIATE;
+{SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -105,45 +147,3 @@ def columns_of(tile: Tile, embedding: NDArray[np.float16]) -> dict[str, object]:
         "embedding": vector,
         "checksum": checksum(tile.id, corners, gsd_m, properties, vector),
     }
-
-
-def _from_1_to_2(db: sqlite3.Connection) -> None:
-    """Checksums, imports, and images that are large enough to be embedded again (old ones stay 256 px thumbnails)."""
-    db.execute("ALTER TABLE tiles ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
-    db.execute("ALTER TABLE details RENAME COLUMN thumbnail TO image")
-    db.execute("ALTER TABLE details ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
-    db.execute("UPDATE tiles SET checksum = tile_checksum(id, corners, gsd_m, properties, embedding)")
-    db.execute("UPDATE details SET checksum = crc32(image)")
-    reembedded = "CREATE TABLE reembedded (number INTEGER PRIMARY KEY, embedding BLOB NOT NULL)"
-    for statement in (IMPORTS, reembedded, REEMBEDDING):
-        db.execute(statement)
-
-
-def _from_2_to_3(db: sqlite3.Connection) -> None:
-    """Descriptors, which no tile has before it is embedded again.
-
-    An interrupted embedding starts over, for it has none either. ``details`` keeps a column that was never used: to
-    drop it, SQLite would rewrite all images.
-    """
-    db.execute(DESCRIPTORS)
-    db.execute("DROP TABLE reembedded")
-    db.execute(REEMBEDDED)
-    db.execute("UPDATE meta SET value = NULL WHERE key = 'reembedding'")
-
-
-def _from_3_to_4(db: sqlite3.Connection) -> None:
-    """Starts of imports are counted."""
-    db.execute(STARTS)
-
-
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3, 3: _from_3_to_4}
-"""By the version that they start from; each leads to the next."""
-
-
-def migrate(db: sqlite3.Connection, version: int) -> None:
-    """Bring a file of an older schema up to date, inside the caller's transaction: whole or not at all."""
-    db.create_function("crc32", 1, zlib.crc32, deterministic=True)
-    db.create_function("tile_checksum", 5, checksum, deterministic=True)
-    for step in range(version, SCHEMA_VERSION):
-        MIGRATIONS[step](db)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,9 +1,10 @@
-"""The tiles in a gallery file, which is the only copy that counts. SQL is here and in the ``store_*`` files only."""
+"""The loose pictures in a gallery file, which is the only copy that counts. SQL is in this folder only."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from service.errors import AerofixError, InvalidParameter, ModelMismatch
 from service.geo import Bounds
 from service.ground.local_maps import LocalMap, pack, unpack
 from service.ground.store.file import GalleryFile
-from service.ground.store.imports import Imports, Step
+from service.ground.store.imports import Imports
+from service.ground.store.maps import MapStore
 from service.ground.store.schema import checksum, columns_of
 from service.ground.tile import Footprint, Tile
 
@@ -55,6 +57,7 @@ class Store:
     def __init__(self, path: Path | str, read_only: bool = False) -> None:
         self.file = GalleryFile(path, read_only)
         self.imports = Imports(self.file)
+        self.maps = MapStore(self)
         self.generation = self._read_generation()
         """Number of acknowledged writes."""
 
@@ -64,15 +67,26 @@ class Store:
         value = self.file.one("SELECT value FROM meta WHERE key = 'identity'")
         return None if value is None else str(value)
 
-    def claim(self, identity: str) -> None:
+    @property
+    def window_px(self) -> int | None:
+        """Side of the windows that its maps are embedded in; None before the first model."""
+        value = self.file.one("SELECT value FROM meta WHERE key = 'window_px'")
+        return None if value is None else int(value)
+
+    def claim(self, identity: str, window_px: int) -> None:
         """Make sure that the stored embeddings are of the model with this stamp; an empty gallery adopts it.
 
+        Args:
+            identity: of the model.
+            window_px: side of its input.
+
         Raises:
-            ModelMismatch: there are tiles of another model.
+            ModelMismatch: there are tiles or windows of another model.
         """
         with self.file.transaction() as db:
             stored = self.identity
-            if stored != identity and self.file.one("SELECT EXISTS (SELECT 1 FROM tiles)"):
+            filled = "SELECT EXISTS (SELECT 1 FROM tiles) OR EXISTS (SELECT 1 FROM maps)"
+            if stored != identity and self.file.one(filled):
                 raise ModelMismatch(
                     f"The gallery {self.file.name} was made with the model {stored}, but {identity} is loaded. Start "
                     "with that model, or embed the gallery again with this one: aerofix gallery reembed --gallery "
@@ -82,38 +96,34 @@ class Store:
                 )
             if not self.file.read_only:
                 db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
+                db.execute("UPDATE meta SET value = ? WHERE key = 'window_px'", (window_px,))
 
-    def upsert(self, tiles: Sequence[NewRow], step: Step | None = None) -> list[tuple[int, bool]]:
+    def upsert(self, tiles: Sequence[NewRow]) -> list[tuple[int, bool]]:
         """Write tiles in one transaction, replacing those with the same id.
 
         Args:
             tiles: of several with one id the last stays.
-            step: the import that these tiles are of; its progress is part of the transaction.
 
         Returns:
             For each tile its number, and whether it is new.
 
         Raises:
             StorageFull: the disk is full; none of the tiles was kept.
-            ImportStopped: the import has been cancelled; none of the tiles was kept.
         """
-        with self._changing():
-            generation = self._next_generation() if tiles else self.generation
+        with self.changing():
+            generation = self.next_generation() if tiles else self.generation
             written = [self._write(generation, *new) for new in tiles]
-            if step is not None:
-                added = sum(is_new for _, is_new in written)
-                self.imports.advance(step, added, len(written) - added)
         return written
 
     def delete(self, ids: Sequence[str]) -> list[int]:
         """Delete tiles in one transaction; unknown ids are ignored. Returns the numbers of those deleted."""
-        with self._changing():
+        with self.changing():
             found = (self.file.one("SELECT number FROM tiles WHERE id = ?", tile_id) for tile_id in dict.fromkeys(ids))
             return self._delete([number for number in found if number is not None])
 
     def delete_in(self, bounds: Bounds) -> list[int]:
         """Delete the tiles that :meth:`numbers_in` lists, in one transaction. Returns their numbers."""
-        with self._changing():
+        with self.changing():
             return self._delete(self.numbers_in(bounds))
 
     def load(self) -> Iterator[Row]:
@@ -229,19 +239,20 @@ class Store:
         for table in ("tiles", "details", "descriptors", "centres", "reembedded"):
             self.file.db.executemany(f"DELETE FROM {table} WHERE number = ?", [(n,) for n in numbers])  # noqa: S608
         if numbers:
-            self._next_generation()
+            self.next_generation()
         return numbers
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[sqlite3.Connection]:
         """A transaction after which ``generation`` is what the file says."""
         with self.file.lock:
-            with self.file.transaction():
-                yield
+            with self.file.transaction() as db:
+                yield db
                 generation = self._read_generation()
             self.generation = generation
 
-    def _next_generation(self) -> int:
+    def next_generation(self) -> int:
+        """Count a change of what is searched, inside a transaction."""
         self.file.db.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
         return self._read_generation()
 

@@ -1,6 +1,7 @@
 """The command line's calls: names of all kinds, services that are busy, downloads that fail."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -47,7 +48,9 @@ async def test_ids_of_all_kinds_are_deleted_and_nothing_else_is(settings, ground
     async with connect("", settings) as client:
         image = encode_image(ground(1, 32, 32))
         entries = [{"id": one, "lat": 1.0, "lon": 2.0 + n / 100, "gsd_m": 1.0} for n, one in enumerate(ODD)]
-        assert (await client.add_tiles([image] * len(ODD), entries))["added"] == len(ODD)
+        files = [("image", (f"{n}.png", image)) for n in range(len(ODD))]
+        added = await client._call("POST", "/gallery", files=files, data={"tiles": json.dumps(entries)})
+        assert added["added"] == len(ODD)
         for left, one in enumerate(reversed(ODD)):
             assert (await client.delete_tile(one))["deleted"] == 1
             kept = [tile["id"] for tile in (await client.tiles(100, "0"))["tiles"]]
@@ -87,7 +90,7 @@ def naps(monkeypatch):
 async def test_a_busy_service_is_asked_again_when_it_says(naps, status, headers, waits):
     busy = [httpx.Response(status, json={"detail": "later"}, headers=headers) for _ in waits]
     answers = iter([*busy, httpx.Response(200, json={"tiles": []})])
-    assert await client_of(lambda request: next(answers)).add_tiles([b"image"], [{}]) == {"tiles": []}
+    assert await client_of(lambda request: next(answers)).gallery() == {"tiles": []}
     assert naps == waits
 
 
@@ -97,7 +100,7 @@ async def test_patience_ends(naps, retry_after):
         return httpx.Response(429, json={"detail": "16 wait already."}, headers={"Retry-After": retry_after})
 
     with pytest.raises(ServiceError, match="16 wait already"):
-        await client_of(answer).add_tiles([b"image"], [{}])
+        await client_of(answer).gallery()
     assert sum(naps) <= 120
 
 

@@ -67,7 +67,7 @@ def test_a_gallery_that_is_in_use_is_told(settings):
         finding = gallery_of(settings)
         assert not finding.good
         assert "in use by another process" in finding.text
-        store.claim("still ours")
+        store.claim("still ours", 224)
 
 
 def test_a_write_that_was_cut_off_is_told_and_left_to_the_service(settings):

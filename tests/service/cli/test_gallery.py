@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import zipfile
 
 import pytest
 from typer.testing import CliRunner
@@ -30,69 +29,90 @@ def run(tmp_path, tiny_model):
 
 
 @pytest.fixture
-def pyramid(tmp_path, ground):
-    folder = tmp_path / "osm" / "17" / "109000"
-    folder.mkdir(parents=True)
-    for y in range(20):
-        ground(y, 32, 32).save(folder / f"{56_000 + y}.png")
-    return tmp_path / "osm"
+def town(tmp_path, ground, write_map):
+    return write_map(tmp_path / "town.tif", ground(4, 48, 64))
 
 
 @pytest.fixture
-def filled(run, pyramid):
-    result = run("add", pyramid, *run.local)
-    assert "added 20, updated 0, failed 0; the gallery holds 20 tiles" in result.stdout, result.output
+def filled(run, town):
+    """Two columns and three rows of windows inside the map, and those round them that show half of it."""
+    result = run("add", town, "--tile-size-m", 70, *run.local)
+    assert "added 16, updated 0, failed 0, skipped 4\nthe gallery holds 16 windows" in result.stdout, result.output
     return run
+
+
+ROW, COLUMN = 448_000, 875_000
+IDS = [
+    f"town/16/{ROW + row}/{COLUMN + column}"
+    for row in range(-1, 4)
+    for column in range(-1, 3)
+    if row in range(3) or column in range(2)
+]
 
 
 def ids(run, *options):
     return [json.loads(line)["id"] for line in run("list", "--json", *options, *run.local).stdout.splitlines()]
 
 
-def test_a_zip_and_a_table_are_added(run, pyramid, tmp_path):
-    with zipfile.ZipFile(tmp_path / "z.zip", "w") as out:
-        for path in pyramid.rglob("*.png"):
-            out.write(path, path.relative_to(pyramid))
-    assert "added 20" in run("add", tmp_path / "z.zip", "--prefix", "osm", *run.local).stdout
+def test_a_folder_and_a_table_are_added(run, tmp_path, ground):
+    folder = tmp_path / "osm" / "17" / "109000"
+    folder.mkdir(parents=True)
+    for y in range(4):
+        ground(y, 64, 64).save(folder / f"{56_000 + y}.png")
+    assert "osm.zip: map osm, done: added" in run("add", tmp_path / "osm", *run.local).stdout
     rows = ["Filename,Top_left_lat,Top_left_lon,Bottom_right_lat,Bottom_right_long"]
-    rows += ["56000.png,24.26,120.71,24.259,120.711", "lost.png,1,1,0.9,1.1"]
-    (tmp_path / "tiles.csv").write_text("\n".join(rows))
-    result = run("add", tmp_path / "tiles.csv", *run.local)
-    assert result.exit_code == 1
-    assert "added 1, updated 0, failed 1" in result.stdout
-    assert "tiles.csv line 3 (lost.png): there is no image" in result.stderr
+    rows += ["56000.png,24.26,120.71,24.259,120.711"]
+    (folder / "tiles.csv").write_text("\n".join(rows))
+    assert "tiles.zip: map tiles, done: added" in run("add", folder / "tiles.csv", *run.local).stdout
 
 
-def test_empty_places_are_counted(run, tmp_path, pyramid, ground):
-    clear = ground(1, 32, 32)
-    clear.putalpha(0)
-    clear.save(pyramid / "17" / "109000" / "56000.png")
-    assert "added 19, updated 0, failed 0, skipped 1 (mostly empty)" in run("add", pyramid, *run.local).stdout
+def test_an_image_with_its_corners(run, tmp_path, ground):
+    ground(1, 64, 64).save(tmp_path / "field.png")
+    (tmp_path / "where.json").write_text('{"bounds": [120.71, 24.26, 120.712, 24.262]}')
+    result = run("add", tmp_path / "field.png", "--corners", tmp_path / "where.json", *run.local)
+    assert "map field, done: added" in result.stdout, result.output
+
+
+def test_what_is_no_map_is_one_line(run, tmp_path):
+    (tmp_path / "town.tif").write_text("no map")
+    for name in ("town.tif", "lost.tif"):
+        result = run("add", tmp_path / name, *run.local)
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1, result.stderr
+
+
+def test_warnings_are_told(run, tmp_path, ground, write_map):
+    image = ground(4, 192, 96)
+    image.paste((200, 30, 0), (40, 10, 150, 86))
+    result = run("add", write_map(tmp_path / "half.tif", image), "--tile-size-m", 70, *run.local)
+    assert result.exit_code == 0
+    assert "windows were left out" in result.stderr, result.output
+    assert "of a single colour" in result.stderr
 
 
 def test_tiles_are_listed(filled):
-    assert ids(filled) == [f"osm/17/109000/{y}" for y in range(56_000, 56_020)]
-    assert len(ids(filled, "--limit", 7)) == 7
+    assert ids(filled) == IDS
+    assert len(ids(filled, "--limit", 4)) == 4
     table = filled("list", "--limit", 2, *filled.local).stdout
-    assert "osm/17/109000/56001" in table
-    assert "osm/17/109000/56002" not in table
+    assert IDS[1] in table
+    assert IDS[2] not in table
 
 
 def test_a_long_list_is_read_page_by_page(filled, monkeypatch):
-    monkeypatch.setattr("service.cli.gallery.TILES_PER_PAGE", 3)
-    assert len(ids(filled)) == 20
-    assert len(ids(filled, "--limit", 7)) == 7
+    monkeypatch.setattr("service.cli.gallery.TILES_PER_PAGE", 4)
+    assert len(ids(filled)) == 16
+    assert len(ids(filled, "--limit", 5)) == 5
 
 
 def test_tiles_are_deleted_by_id_and_by_area(filled):
-    result = filled("delete", "osm/17/109000/56003", "osm/17/109000/56004", *filled.local)
-    assert "deleted 2; the gallery holds 18 tiles" in result.stdout
+    result = filled("delete", IDS[3], IDS[4], *filled.local)
+    assert "deleted 2; the gallery holds 14 tiles" in result.stdout
     unknown = filled("delete", "nope", *filled.local)
     assert unknown.exit_code == 1
     assert "there is no tile 'nope'" in unknown.stderr
     tile = json.loads(filled("list", "--json", "--limit", 1, *filled.local).stdout)
     around = f"{tile['lon'] - 1e-5},{tile['lat'] - 1e-5},{tile['lon'] + 1e-5},{tile['lat'] + 1e-5}"
-    assert ids(filled, "--bbox", around) == ["osm/17/109000/56000"]
+    assert ids(filled, "--bbox", around) == IDS[:1]
     assert "deleted 1" in filled("delete", "--bbox", around, *filled.local).stdout
     for arguments in ([], ["x", "--bbox", around]):
         assert filled("delete", *arguments, *filled.local).exit_code == 2
@@ -108,9 +128,9 @@ def test_a_snapshot_is_restored(filled, tmp_path):
     assert ids(filled) == []
     result = filled("restore", copy, *filled.local[:2])
     assert result.exit_code == 0
-    assert "holds 20 tiles" in result.stdout
+    assert "holds 16 tiles" in result.stdout
     assert "g.gallery.replaced" in result.stdout
-    assert len(ids(filled)) == 20
+    assert len(ids(filled)) == 16
     assert list((tmp_path / "g.gallery-snapshots").iterdir()) == []  # what was downloaded does not pile up
 
 
@@ -121,7 +141,7 @@ def test_a_damaged_snapshot_is_one_line(filled, tmp_path):
     assert "bad is damaged" in result.stderr
     assert ".part" not in result.stderr
     assert result.stderr.count("\n") == 1
-    assert len(ids(filled)) == 20
+    assert len(ids(filled)) == 16
 
 
 def test_another_model_is_refused_until_the_gallery_is_embedded_again(filled, tmp_path, tiny_model):
@@ -132,7 +152,7 @@ def test_another_model_is_refused_until_the_gallery_is_embedded_again(filled, tm
     assert "aerofix gallery reembed --gallery g.gallery" in refused.stderr
     result = filled("reembed", *local)
     assert result.exit_code == 0, result.output
-    assert "embedded 20 tiles with tiny-1" in result.stdout
+    assert "embedded 16 windows and 0 single pictures with tiny-1" in result.stdout
     assert filled("info", *local).exit_code == 0
     assert filled("info", *filled.local).exit_code == 1
 

@@ -5,10 +5,8 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 import rasterio
-from affine import Affine
 from rasterio.warp import transform
 from typer.testing import CliRunner
 
@@ -16,8 +14,7 @@ from service.cli import doctor
 from service.cli.main import app
 from service.ground.index.gpu import FaissGpuIndex
 
-MAP_PX, GSD_M = 256, 1.0
-NORTH, WEST = 2_700_000.0, 500_000.0  # UTM 51N
+MAP_PX = 256
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +44,8 @@ def world(ground):
 
 
 @pytest.fixture
-def geotiff(tmp_path, world):
-    path = tmp_path / "town.tif"
-    profile = {"driver": "GTiff", "width": MAP_PX, "height": MAP_PX, "count": 3, "dtype": "uint8"}
-    with rasterio.open(
-        path, "w", **profile, crs="EPSG:32651", transform=Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH)
-    ) as out:
-        out.write(np.asarray(world).transpose(2, 0, 1))
-    return path
+def geotiff(tmp_path, world, write_map):
+    return write_map(tmp_path / "town.tif", world)
 
 
 @pytest.fixture
@@ -67,7 +58,7 @@ def filled(run, geotiff):
 @pytest.fixture
 def photo(tmp_path, world):
     path = tmp_path / "photo.png"
-    world.crop((64, 96, 128, 160)).save(path)
+    world.crop((64, 96, 96, 128)).save(path)
     return path
 
 
@@ -78,28 +69,36 @@ def strange(tmp_path, ground):
     return path
 
 
-def test_a_map_is_cut_and_added(run, geotiff):
-    result = run("gallery", "add", geotiff, "--tile-size-m", 64, *run.local)
-    assert result.exit_code == 0
-    (added, count) = map(
-        int, re.search(r"added (\d+), updated 0, failed 0; the gallery holds (\d+) tiles", result.stdout).groups()
-    )
-    assert added == count >= 49
-    again = run("gallery", "add", geotiff, "--tile-size-m", 64, *run.local)
-    assert f"added 0, updated {count}, failed 0; the gallery holds {count} tiles" in again.stdout
-    other = run("gallery", "add", geotiff, "--tile-size-m", 64, "--prefix", "second", *run.local)
-    assert f"the gallery holds {2 * count} tiles" in other.stdout
+def test_a_map_is_added(run, geotiff):
+    result = run("gallery", "add", geotiff, *run.local)
+    assert result.exit_code == 0, result.output
+    assert "town.tif: map town, done: added" in result.stdout
+    added = int(re.search(r"added (\d+), updated 0, failed 0, skipped", result.stdout)[1])
+    count = int(re.search(r"the gallery holds (\d+) windows", result.stdout)[1])
+    assert added == count > 15 * 15
+    again = run("gallery", "add", geotiff, *run.local)
+    assert again.exit_code == 1
+    assert "the gallery has a map 'town' already. Give another name with --map" in again.stderr
+    other = run("gallery", "add", geotiff, "--map", "second", *run.local)
+    assert f"the gallery holds {2 * count} windows" in other.stdout
+    replaced = run("gallery", "add", geotiff, "--replace", *run.local)
+    assert f"added {count}" in replaced.stdout
+    assert f"the gallery holds {2 * count} windows" in replaced.stdout
+    extended = run("gallery", "add", geotiff, "--extend", *run.local)
+    assert f"added 0, updated {count}" in extended.stdout
+    two = run("gallery", "add", geotiff, geotiff, "--map", "both", *run.local)
+    assert two.exit_code == 2
 
 
 def test_the_gallery_is_described(filled):
     result = filled("gallery", "info", *filled.local)
     lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert result.exit_code == 0
-    assert int(lines["count"]) >= 49
+    assert int(lines["count"]) >= 15 * 15
     assert json.loads(lines["identity"]).startswith("1:")
 
 
-def test_a_photo_is_located(filled, photo):
+def test_a_photo_is_located(filled, photo, geotiff):
     result = filled("localize", photo, *filled.local)
     assert result.exit_code == 0
     assert "located" in result.stdout
@@ -108,7 +107,8 @@ def test_a_photo_is_located(filled, photo):
     assert len(as_json["candidates"]) == 2
     assert f"{as_json['position']['lat']:.6f}" in result.stdout
     assert f"{as_json['position']['lon']:.6f}" in result.stdout
-    (lon,), (lat,) = transform("EPSG:32651", "EPSG:4326", [WEST + 96], [NORTH - 128])  # the centre of the cut-out
+    with rasterio.open(geotiff) as town:
+        (lon,), (lat,) = transform(town.crs, "EPSG:4326", *([each] for each in town.transform @ (80, 112)))
     assert as_json["position"]["lat"] == pytest.approx(lat, abs=1e-4)
     assert as_json["position"]["lon"] == pytest.approx(lon, abs=1e-4)
 

@@ -257,25 +257,30 @@ def test_a_write_that_the_disk_refuses_leaves_the_search_as_it_was(gallery, new_
 def test_local_descriptors_come_back_in_the_order_asked_for(gallery, new_tile):
     maps = [np.full((4, 2, 3), n, np.int8) for n in range(3)]
     gallery.upsert([replace(new_tile(f"t{n}", seed=n), local=local) for n, local in enumerate(maps)])
-    gallery.upsert([new_tile("without", seed=9)])
-    two, none, unknown, zero = gallery.local_maps(["t2", "without", "unknown", "t0"])
-    assert (none, unknown) == (None, None)
+    gallery.upsert([new_tile("without", seed=9), new_tile("gone", seed=8)])
+    (hits,) = gallery.search(new_tile("t0").embedding[None], 5)
+    gallery.delete(["gone"])
+    by_id = {hit.tile.id: hit for hit in hits}
+    two, none, gone, zero = gallery.local_maps([by_id[name] for name in ("t2", "without", "gone", "t0")])
+    assert (none, gone) == (None, None)
     np.testing.assert_array_equal(two, maps[2])
     np.testing.assert_array_equal(zero, maps[0])
 
 
 def test_local_descriptors_are_those_of_the_tile_as_it_is_now(gallery, new_tile, monkeypatch):
     """However often they were asked for before, and however few are kept at hand."""
-    monkeypatch.setattr("service.ground.gallery.CACHED_BYTES", 2 * 4 * 2 * 3)
+    monkeypatch.setattr("service.ground.local_maps.CACHED_BYTES", 2 * 4 * 2 * 3)
 
     def write(number, value):
         gallery.upsert([replace(new_tile(f"t{number}"), local=np.full((4, 2, 3), value, np.int8))])
 
     def values():
-        return [None if each is None else int(each[0, 0, 0]) for each in gallery.local_maps(["t0", "t1", "t2"])]
+        return [None if each is None else int(each[0, 0, 0]) for each in gallery.local_maps(hits)]
 
     for number in range(3):
         write(number, number)
+    (hits,) = gallery.search(new_tile("t0").embedding[None], 3)
+    hits.sort(key=lambda hit: hit.tile.id)
     assert values() == values() == [0, 1, 2]
     write(1, 7)
     assert values() == values() == [0, 7, 2]

@@ -28,6 +28,11 @@ def test_every_reference_is_defined(description):
 def test_every_route_is_described(description):
     assert {(path, verb) for path, verb, _ in operations(description)} == {
         ("/localize", "post"),
+        ("/maps", "get"),
+        ("/maps/{map}", "get"),
+        ("/maps/{map}", "delete"),
+        ("/maps/{map}/tilejson.json", "get"),
+        ("/maps/{map}/{z}/{x}/{y}.webp", "get"),
         ("/gallery", "post"),
         ("/gallery", "get"),
         ("/gallery/tiles", "get"),
@@ -88,6 +93,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "400",
         "401",
         "403",
+        "404",
         "408",
         "409",
         "413",
@@ -114,6 +120,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "ground_elevation_m",
         "use_exif",
         "use_exif_position",
+        "maps",
         "refine",
     }
     assert (form["top_k"]["minimum"], form["top_k"]["maximum"], form["top_k"]["default"]) == (1, 100, 5)

@@ -84,12 +84,13 @@ def test_a_model_with_local_descriptors_gives_them_to_all_tiles(settings, filled
     expected = encoder.encode(np.stack([model_input(image, encoder.contract, 10**6) for image in filled])).local
     identity, _, _ = stored(chosen)
     with Gallery.open(settings.gallery, identity, 32) as gallery:
-        maps = gallery.local_maps([f"t{n}" for n in range(100)])
+        hits = gallery.search(np.eye(32, dtype=np.float32)[:1], 100)[0]
+        maps = gallery.local_maps(sorted(hits, key=lambda hit: hit.tile.properties["n"]))
     assert np.abs(np.stack(maps) / 127 - expected).max() <= 0.5 / 127 + 1e-6
     reembed(settings, lambda done, total: None)  # and one without takes them away
     identity, _, _ = stored(settings)
     with Gallery.open(settings.gallery, identity, 32) as gallery:
-        assert gallery.local_maps(["t0", "t99"]) == [None, None]
+        assert gallery.local_maps(hits) == [None] * 100
 
 
 def test_with_its_own_model_nothing_changes(settings, models, filled):
@@ -124,22 +125,22 @@ reembed(Settings(gallery=Path(sys.argv[1]), model=Path(sys.argv[2]), device="cpu
 def test_a_tile_that_changed_since_is_embedded_again(settings, filled):
     """After an interrupted run, the service went on with the old model and replaced a tile."""
     with closing(Store(settings.gallery)) as store:
-        work = Reembedding(store, "new")
+        work = Reembedding(store, "new", 224)
         work.put([1, 2], np.ones((2, 4), np.float16))
         row = next(store.load())
         store.upsert([(row.tile, row.embedding, filled[1])])
         store.delete(["t1"])
         assert work.counts() == (0, 99)
-        with pytest.raises(ValueError, match="not every tile"):
-            work.finish()
+        with pytest.raises(ValueError, match="not every picture"):
+            work.finish({})
     assert stored(settings)[0] != "new"
 
 
 def test_another_model_starts_over(settings, filled):
     with closing(Store(settings.gallery)) as store:
-        Reembedding(store, "one").put([1], np.ones((1, 4), np.float16))
-        assert Reembedding(store, "one").counts() == (1, 100)
-        assert Reembedding(store, "two").counts() == (0, 100)
+        Reembedding(store, "one", 224).put([1], np.ones((1, 4), np.float16))
+        assert Reembedding(store, "one", 224).counts() == (1, 100)
+        assert Reembedding(store, "two", 224).counts() == (0, 100)
 
 
 def test_images_smaller_than_the_model_looks_at_are_counted(settings, models, filled):

@@ -26,7 +26,7 @@ def path(tmp_path):
 @pytest.fixture
 def store(path):
     store = Store(path)
-    store.claim("model")
+    store.claim("model", 224)
     store.upsert([row(f"t{n}", lat=n / 100, image=bytes([n]) * 3000) for n in range(50)])
     yield store
     store.close()

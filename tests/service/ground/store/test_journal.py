@@ -30,7 +30,7 @@ def rows(letter, image):
     return [(Tile(f"{letter}{n}", ground), np.ones(4, np.float16), image) for n in range(10)]
 
 store = Store(sys.argv[1])
-store.claim("model")
+store.claim("model", 224)
 store.upsert(rows("a", b"first"))
 shutil.copy(sys.argv[1], sys.argv[2])
 store.upsert(rows("b", b"second"))
@@ -178,7 +178,7 @@ def test_nothing_is_said_to_be_kept_in_a_file_that_lost_its_name(store, path, tm
     lose(path, tmp_path / "other")
     with pytest.raises(GalleryUnusable, match="removed, replaced or written to"):
         store.file.check_place()
-    for write in (lambda: store.upsert([row("d")]), lambda: store.delete(["a"]), lambda: store.claim("model")):
+    for write in (lambda: store.upsert([row("d")]), lambda: store.delete(["a"]), lambda: store.claim("model", 224)):
         with pytest.raises(GalleryUnusable, match="removed, replaced or written to"):
             write()
     assert store.image("a") == b"jpeg" or path.exists()  # what is open can still be read, unless it was overwritten

@@ -1,0 +1,184 @@
+"""The maps of a gallery: made, filled, looked at and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import MapNotFound
+from service.geo import Bounds
+from service.ground.blocks import Blocks
+from service.ground.index.protocol import VectorIndex
+from service.ground.inventory import Inventory
+from service.ground.local_maps import LocalMap
+from service.ground.maps import GroundMap, NewMap
+from service.ground.pyramid import Cutter
+from service.ground.store.imports import Step
+from service.ground.store.store import Store
+from service.ground.vectors import Half, gathered, half, unit
+from service.ground.windows import Ids, key_of, range_of
+
+LOAD_ROWS = 16_384
+"""Windows that are brought back to unit length at a time: 67 MB at 512 dimensions."""
+
+
+class Atlas:
+    """The maps of a gallery. Safe to use from several threads; made by ``Gallery``, with whom it shares its parts.
+
+    Args:
+        store: the file.
+        index: finds windows.
+        inventory: knows them.
+        blocks: keeps their descriptors at hand.
+        dim: of embeddings.
+    """
+
+    def __init__(self, store: Store, index: VectorIndex, inventory: Inventory, blocks: Blocks, dim: int) -> None:
+        self._store, self._index, self._inventory, self._blocks, self._dim = store, index, inventory, blocks, dim
+
+    # looking
+
+    def all(self) -> list[GroundMap]:
+        """Maps that are searched, in the order in which they were made."""
+        return self._inventory.maps
+
+    def get(self, name: str) -> GroundMap:
+        """The map of this name.
+
+        Raises:
+            MapNotFound: there is none.
+        """
+        found = self.find(name)
+        if found is None:
+            raise MapNotFound(f"there is no map {name!r:.120}; GET /maps (aerofix map list) lists them.")
+        return found
+
+    def find(self, name: str) -> GroundMap | None:
+        """The map of this name, or None."""
+        return self._inventory.map(name)
+
+    def by_number(self, number: int) -> GroundMap | None:
+        """A map, also one that is not searched yet."""
+        return self._inventory.map_of(number)
+
+    def windows(self, known: GroundMap) -> int:
+        """How many windows a map has."""
+        return len(self._inventory.windows_of(known.number))
+
+    def size_bytes(self, known: GroundMap) -> int:
+        """How many bytes a map takes in the file: pixels, embeddings and descriptors."""
+        return self._store.maps.bytes_of(known.number)
+
+    def tile(self, known: GroundMap, zoom: int, x: int, y: int) -> bytes | None:
+        """A tile of a map's pixels, a WebP file; None where the map shows nothing, and at zooms that it lacks."""
+        inside = known.min_zoom <= zoom <= known.max_zoom and 0 <= x < 2**zoom and 0 <= y < 2**zoom
+        return self._read(known.number, zoom, x, y) if inside else None
+
+    def cutter(self, number: int) -> Cutter:
+        """Reads the pixels of a map; for one thread at a time."""
+        return Cutter(lambda zoom, x, y: self._read(number, zoom, x, y))
+
+    # changing
+
+    def create(self, new: NewMap, live: bool, import_id: str) -> GroundMap:
+        """Make an empty map for an import; see ``MapStore.create``."""
+        with self._inventory.writing:
+            made = self._store.maps.create(new, live, import_id)
+            self._inventory.put_map(made)
+            self._inventory.generation = self._store.generation
+        return made
+
+    def grow(self, known: GroundMap, bounds: Bounds, import_id: str) -> GroundMap:
+        """Note that an import lets a map cover these bounds."""
+        with self._inventory.writing:
+            self._store.maps.grow(known.number, bounds, import_id)
+            grown = replace(known, bounds=bounds)
+            self._inventory.put_map(grown)
+            self._inventory.generation = self._store.generation
+        return grown
+
+    def put_tiles(self, tiles: Mapping[int, bytes], step: Step) -> None:
+        """Store tiles of pixels by their ids (``windows.pack``), with the import's progress in one transaction."""
+        with self._inventory.writing:
+            self._store.maps.put_tiles(tiles, step)
+
+    def put_windows(
+        self,
+        number: int,
+        ids: Ids,
+        embeddings: Sequence[NDArray[np.float32]],
+        blocks: Mapping[int, LocalMap],
+        step: Step,
+    ) -> None:
+        """Store windows of a map, and blocks of descriptors, with the import's progress in one transaction.
+
+        On return they are on the disk and, when the map is live, can be found.
+
+        Raises:
+            StorageFull, ImportStopped: nothing of it was kept.
+        """
+        vectors = half(embeddings, self._dim)
+        with self._inventory.writing:
+            self._store.maps.put_windows(number, ids, vectors, blocks, step)
+            self._blocks.forget(blocks)
+            known = self._inventory.map_of(number)
+            if known is not None and known.live:
+                self._put(number, ids, vectors)
+            self._inventory.generation = self._store.generation
+
+    def finish(self, number: int) -> None:
+        """Let a map be searched that was imported to replace another, which is gone then; others stay as they are."""
+        with self._inventory.writing:
+            known = self._inventory.map_of(number)
+            if known is None or known.live:
+                return
+            replaced = self._store.maps.go_live(number)
+            if replaced is not None:
+                self._forget(replaced)
+            self._inventory.put_map(replace(known, live=True))
+            self._load(number)
+            self._inventory.generation = self._store.generation
+
+    def delete(self, number: int) -> None:
+        """Delete a map; no photo finds it from then on."""
+        with self._inventory.writing:
+            self._store.maps.delete(number)
+            self._forget(number)
+            self._inventory.generation = self._store.generation
+
+    def drop_unfinished(self, needed: set[int]) -> None:
+        """Delete maps that were to replace others, but for those that an import goes on with: ``needed``."""
+        for number in self._inventory.unsearched() - needed:
+            self.delete(number)
+
+    def load(self) -> None:
+        """Read all maps, and make the windows of live ones searchable.
+
+        Raises:
+            GalleryUnusable: the file is damaged.
+            ValueError: an embedding is.
+        """
+        for each in self._store.maps.all():
+            self._inventory.put_map(each)
+        for each in self._inventory.maps:
+            self._load(each.number)
+
+    def _load(self, number: int) -> None:
+        for ids, vectors in gathered(self._store.maps.windows(number), LOAD_ROWS):
+            self._put(number, ids, half(list(vectors), self._dim))
+
+    def _put(self, number: int, ids: Ids, vectors: Half) -> None:
+        """Make stored windows of a live map searchable."""
+        if len(ids):
+            self._inventory.put_windows(number, ids)
+            self._index.upsert(ids, unit(vectors), self._inventory.lattice.centres(ids))
+
+    def _forget(self, number: int) -> None:
+        self._index.delete(self._inventory.drop_map(number))
+        self._blocks.forget_map(*range_of(number))
+
+    def _read(self, number: int, zoom: int, x: int, y: int) -> bytes | None:
+        return self._store.maps.tile(key_of(number, zoom, y, x))

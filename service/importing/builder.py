@@ -1,0 +1,194 @@
+"""Builds maps: reads, embeds and stores the pieces of a plan, several at a time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from service.encoder.batcher import Batcher, Encoded
+from service.encoder.contract import ModelContract
+from service.errors import AerofixError, GalleryUnusable, MapExists, NotReady, Overloaded, StorageFull
+from service.geo import union_bounds
+from service.ground.blocks import middle
+from service.ground.gallery import Gallery
+from service.ground.local_maps import to_int8
+from service.ground.maps import GroundMap, NewMap
+from service.ground.pyramid import Cutter
+from service.ground.store.imports import Import, Step, Trouble
+from service.importing.build import Cut, Windows, cut_windows, read_tiles, shrink_tiles
+from service.importing.options import MapOptions
+from service.importing.plan import Piece, Plan, zooms_for
+from service.maps.mosaic import Mosaic
+from service.threads import Shared
+
+STEPS_AT_ONCE = 3
+"""One is read, one embedded, one stored; more would only fill the queue."""
+
+PATIENCE_S = 0.5
+"""Before a window is tried again that found no place in the encoder's queue."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An import that is under way.
+
+    Attributes:
+        import_id: of the import.
+        number: of the map that it makes.
+        plan: what there is to do.
+        done: places of the plan that were done before this run.
+        overlap: see ``MapOptions``.
+        extends: whether the map was there before.
+    """
+
+    import_id: str
+    number: int
+    plan: Plan
+    done: int
+    overlap: bool
+    extends: bool
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds maps; holds what all imports share."""
+
+    contract: ModelContract
+    batcher: Batcher
+    gallery: Gallery
+
+    def outline(self, mosaic: Mosaic, options: MapOptions) -> Plan:
+        """The plan of a new import.
+
+        Raises:
+            InvalidParameter: windows of the wanted sizes cannot be made.
+        """
+        return self._plan(mosaic, self._known(options) or self._new(mosaic, options))
+
+    def begin(self, job: Import, options: MapOptions, mosaic: Mosaic) -> Task:
+        """Make the map of an import or, after a restart, go on with it.
+
+        Raises:
+            ImportStopped: it was cancelled.
+            MapExists: meanwhile another has taken its name.
+        """
+        maps = self.gallery.maps
+        known = None if job.map is None else maps.by_number(job.map)
+        if known is None:
+            there = maps.find(str(options.map))
+            if there is not None and options.extend:
+                bounds = union_bounds(np.array([there.bounds, mosaic.bounds]))
+                known = maps.grow(there, bounds, job.id)
+            elif there is not None and not options.replace:
+                raise MapExists(f"the gallery has a map {options.map!r} already; give another name.")
+            else:
+                known = maps.create(self._new(mosaic, options), there is None, job.id)
+        plan = self._plan(mosaic, known)
+        self.gallery.imports.begin(job.id, len(plan))
+        done = job.done if len(plan) == job.total else 0
+        return Task(job.id, known.number, plan, done, known.overlap, options.extend)
+
+    async def build(
+        self, task: Task, source: Shared[Mosaic], is_closing: Callable[[], bool], on_step: Callable[[], object]
+    ) -> None:
+        """Do what is left of a task; ends early when the service is closing."""
+        for pieces in task.plan.phases(task.done):
+            if is_closing():
+                return
+            await self._phase(task, pieces, source, is_closing, on_step)
+
+    async def _phase(
+        self,
+        task: Task,
+        pieces: list[Piece],
+        source: Shared[Mosaic],
+        is_closing: Callable[[], bool],
+        on_step: Callable[[], object],
+    ) -> None:
+        """Do pieces that need nothing of each other: one is read while others are embedded and stored."""
+        reading = asyncio.Lock()  # in order
+        stored = self.gallery.maps.cutter(task.number)
+
+        async def prepare(piece: Piece) -> Callable[[], None] | None:
+            async with reading:
+                if is_closing():
+                    return None
+                made = await source.use(partial(self._make, task, piece, stored))
+            if not isinstance(made, Windows):
+                return partial(self.gallery.maps.put_tiles, made, Step(task.import_id, piece.end))
+            return await self._embed(task, piece, made)
+
+        waiting = iter(pieces)
+        ahead = deque(asyncio.create_task(prepare(piece)) for piece in islice(waiting, STEPS_AT_ONCE))
+        try:
+            while ahead:
+                store = await ahead.popleft()
+                if store is None:
+                    return
+                if (piece := next(waiting, None)) is not None:
+                    ahead.append(asyncio.create_task(prepare(piece)))
+                await asyncio.to_thread(store)
+                on_step()
+        finally:
+            for unfinished in ahead:
+                unfinished.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    def _make(self, task: Task, piece: Piece, stored: Cutter, mosaic: Mosaic) -> dict[int, bytes] | Windows:
+        """What a thread can do for a piece: tiles as they are stored, or windows to be embedded."""
+        if piece.kind == "read":
+            return read_tiles(mosaic, piece, task.number, stored, task.extends)
+        if piece.kind == "shrink":
+            return shrink_tiles(piece, task.number, stored)
+        has_local = self.contract.local_shape is not None
+        return cut_windows(piece, task.number, stored, self.gallery.lattice, task.overlap, has_local)
+
+    async def _embed(self, task: Task, piece: Piece, windows: Windows) -> Callable[[], None]:
+        """Embed the windows of a piece. Returns what stores them."""
+        encoded = await asyncio.gather(*map(self._encode, windows.cuts))
+        ids: list[int] = []
+        embeddings, blocks, troubles = [], {}, []
+        for cut, each in zip(windows.cuts, encoded, strict=True):
+            if isinstance(each, AerofixError):
+                troubles.append(Trouble.of(each, f"window {cut.key}"))
+                continue
+            if cut.searched:
+                ids.append(cut.key)
+                embeddings.append(each.embedding)
+            if cut.described and each.local is not None:
+                blocks[cut.key] = middle(to_int8(each.local))
+        left_out = windows.empty + windows.flat
+        step = Step(task.import_id, piece.end, left_out, windows.flat, troubles)
+        put = self.gallery.maps.put_windows
+        return partial(put, task.number, np.array(ids, np.int64), embeddings, blocks, step)
+
+    async def _encode(self, cut: Cut) -> Encoded | AerofixError:
+        """Features of a window, or what is wrong with it; waits while photos need the encoder: they go first."""
+        while True:
+            try:
+                return await self.batcher.encode(cut.pixels, None)
+            except Overloaded:
+                await asyncio.sleep(PATIENCE_S)
+            except (StorageFull, GalleryUnusable, NotReady):
+                raise
+            except AerofixError as error:
+                return error
+
+    def _known(self, options: MapOptions) -> GroundMap | None:
+        """The map that an import extends, if it is there."""
+        return self.gallery.maps.find(str(options.map)) if options.extend else None
+
+    def _new(self, mosaic: Mosaic, options: MapOptions) -> NewMap:
+        """A map as the source and the options want it."""
+        lattice, bounds = self.gallery.lattice, mosaic.bounds
+        levels = options.levels(lattice, mosaic.gsd_m, (bounds[1] + bounds[3]) / 2)
+        zooms = zooms_for(lattice, bounds, mosaic.gsd_m, levels)
+        origin, overlap = mosaic.name, options.overlap > 0
+        return NewMap(str(options.map), origin, bounds, mosaic.gsd_m, mosaic.date, levels, overlap, *zooms)
+
+    def _plan(self, mosaic: Mosaic, known: NewMap) -> Plan:
+        return Plan(self.gallery.lattice, mosaic.bounds, known.levels, known.min_zoom, known.max_zoom)
