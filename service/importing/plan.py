@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from service.errors import InvalidParameter
 from service.geo import Bounds
 from service.ground.windows import TILE_PX, Lattice, Rectangle, nearest_zoom, rectangle_of
 
@@ -21,6 +22,9 @@ TILES_ALONG, WINDOWS_ALONG = 4, 8
 
 TILE_COST = 0.15
 """Work of a tile against that of a window, which the encoder takes most of (benchmarks/ground.py)."""
+
+MAX_PLACES = 10_000_000
+"""As many as a square of 90 km has at 0.3 m a pixel; more is a mistake in a unit or in a file's header."""
 
 MIN_SHOWN_PX = 128
 """Coarser tiles are made until the whole map is as small as this: what one sees of it from afar."""
@@ -59,10 +63,14 @@ class Plan:
         levels: zooms of windows, finest first.
         min_zoom: coarsest tiles.
         max_zoom: finest tiles.
+
+    Raises:
+        InvalidParameter: there would be over ten million places.
     """
 
     def __init__(self, lattice: Lattice, bounds: Bounds, levels: tuple[int, ...], min_zoom: int, max_zoom: int) -> None:
         self.pieces: list[Piece] = []
+        self._check_size(lattice, bounds, levels, max_zoom)
         for zoom in range(max_zoom, min_zoom - 1, -1):
             kind: Kind = "read" if zoom == max_zoom else "shrink"
             self._add(kind, zoom, tiles_in(rectangle_of(bounds, zoom)), TILES_ALONG)
@@ -88,6 +96,19 @@ class Plan:
         left = (piece for piece in self.pieces if piece.first >= done)
         for _, pieces in groupby(left, key=lambda piece: ("embed",) if piece.kind == "embed" else (piece.zoom,)):
             yield list(pieces)
+
+    def _check_size(self, lattice: Lattice, bounds: Bounds, levels: tuple[int, ...], max_zoom: int) -> None:
+        """Refuse a plan that no disk could hold before it is made."""
+        areas = [lattice.windows_in(rectangle_of(bounds, zoom)) for zoom in levels]
+        areas.append(tiles_in(rectangle_of(bounds, max_zoom)))
+        places = sum((area.right - area.left) * (area.bottom - area.top) for area in areas)
+        if places > MAX_PLACES:
+            raise InvalidParameter(
+                f"The map has room for {places:.3g} windows and tiles; give pieces of it, or check that its extent and "
+                "its metres a pixel are right.",
+                limit=MAX_PLACES,
+                actual=places,
+            )
 
     def _add(self, kind: Kind, zoom: int, area: Rectangle, along: int) -> None:
         for top in range(area.top, area.bottom, along):

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from service.errors import ArchiveRefused, ImageUndecodable, disk_error
-from service.maps.file_tiles import FileTiles, from_csv, from_zxy
 from service.maps.nameless import nameless_file
 
 MAX_ENTRIES = 200_000
@@ -133,33 +132,6 @@ class Archive:
         self._stack.close()
 
 
-def open_zip(path: Path, prefix: str) -> FileTiles:
-    """Open a zip of ``z/x/y`` tiles, or of images with one CSV of their corners.
-
-    Args:
-        path: the file.
-        prefix: start of the tile ids.
-
-    Raises:
-        ArchiveRefused: see ``Archive``.
-        SourceUnreadable: neither of the two kinds; see ``from_zxy`` and ``from_csv``.
-    """
-    archive = Archive(path)
-    try:
-        tables = [name for name in archive.names if name.lower().endswith(".csv")]
-        if len(tables) > 1:
-            raise ArchiveRefused(f"the zip holds {len(tables)} CSV files ({', '.join(tables)[:200]}); keep one.")
-        if not tables:
-            return from_zxy(archive.names, archive.read, prefix, archive.close)
-        folder = PurePosixPath(tables[0]).parent
-        by_short = {_relative(name, folder): name for name in archive.names}
-        table = archive.read(tables[0])
-        return from_csv(table, tables[0], by_short, lambda n: archive.read(by_short[n]), prefix, archive.close)
-    except BaseException:
-        archive.close()
-        raise
-
-
 def _checked(archive: zipfile.ZipFile) -> dict[str, Any]:
     """Entries of the files in an archive that is safe to read, by their names."""
     entries = archive.infolist()
@@ -215,8 +187,3 @@ def _check_size(entry: zipfile.ZipInfo) -> None:
             limit=MAX_ENTRY_BYTES,
             actual=entry.file_size,
         )
-
-
-def _relative(name: str, folder: PurePosixPath) -> str:
-    path = PurePosixPath(name)
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name

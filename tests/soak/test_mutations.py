@@ -163,7 +163,7 @@ async def test_damaged_maps(http, damage, geotiffs, image_files):
 
     for number in range(IMPORTS):
         async with asyncio.timeout(120):
-            answer = await http.post("/gallery/imports", files={"file": upload()}, data={"tile_size_m": "30"})
+            answer = await http.post("/gallery/imports", files={"file": upload()}, data={"replace": "true"})
         assert answer.status_code in {202, 413, 415, 422}, answer.text
         if answer.status_code == 202:
             taken += 1
