@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import torch
 from rich.console import Console

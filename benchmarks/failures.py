@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import rasterio
 import rasterio.warp

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import timm
 import torch

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401 - before the others
 from rich.console import Console
 from rich.table import Table
 from survey import survey_task

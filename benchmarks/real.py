@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 from PIL import Image
 from rich.console import Console

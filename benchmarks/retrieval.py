@@ -20,6 +20,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import onnxruntime as ort
 from agreement import auroc, most_agreeing

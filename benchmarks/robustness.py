@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import onnx
 import torch

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import torch
 from rich.console import Console

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401 - before the others
 import httpx
 import numpy as np
 import torch

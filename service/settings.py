@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line that is written."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Lines of the log: JSON objects, text to read, or auto: text on a terminal, JSON elsewhere."
+    )
     otlp_endpoint: str | None = Field(
         None, description="URL of an OpenTelemetry collector, such as http://127.0.0.1:4318/v1/traces; unset: none."
     )

@@ -1,8 +1,6 @@
-"""What is going on: logs as JSON lines on stderr, and the steps of the request that is being served."""
+"""What is going on: the steps of the request that is being served; ``logs.py`` writes it down."""
 
-import json
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,38 +64,6 @@ def step(name: str) -> Iterator[None]:
         yield
     finally:
         record_step(name, started, time.perf_counter())
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, request id, and the fields passed as ``extra``."""
-
-    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render a record; exceptions become one string field."""
-        line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if (current := request_id.get()) is not None:
-            line["request_id"] = current
-        line |= {key: value for key, value in vars(record).items() if key not in self._STANDARD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-def configure_logging(level: str) -> None:
-    """Send all logs of the process, uvicorn's included, to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.access").disabled = True  # access_log says it with the request id and duration
-    for chatty in ("httpx", "faiss.loader"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for every damaged body, which is answered
 
 
 class Stopwatch:

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import logging
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -234,6 +236,9 @@ def logging_left_as_found():
     """Undo what a command under test did to the process's logging: its handlers write to that test's stderr."""
     root, access = logging.getLogger(), logging.getLogger("uvicorn.access")
     handlers, level, disabled = root.handlers[:], root.level, access.disabled
+    hooks = threading.excepthook, sys.unraisablehook
     yield
+    logging.captureWarnings(False)
+    threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:], access.disabled = handlers, disabled
     root.setLevel(level)

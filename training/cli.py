@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -29,17 +29,26 @@ console = Console()
 
 
 def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Show a TrainingError as one sentence and exit with 1."""
+    """Show a TrainingError, or that a package is missing, as one sentence and exit with 1."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except TrainingError as error:
-            Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+            _fail(str(error))
+        except ModuleNotFoundError as error:
+            _fail(
+                f"{error.name} is not installed: training needs `pip install 'aerofix[train]'`, and of the service "
+                "aerofix[cpu] or aerofix[gpu]."
+            )
 
     return run
+
+
+def _fail(reason: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]error:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
 
 
 @app.command()

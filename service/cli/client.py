@@ -11,6 +11,7 @@ import httpx
 
 from service.errors import AerofixError
 from service.ground.tile import check_id
+from service.text import visible
 
 PATIENCE_S = 120.0
 """Seconds that one call waits, all its tries together, for a service that asks to come back later."""
@@ -46,7 +47,7 @@ class Client:
 
     async def localize(self, photo: Path, form: dict[str, str], accept: str = "application/json") -> dict[str, Any]:
         """Localize a photo; the answer is that of ``POST /localize``."""
-        files = [("image", (photo.name, _read(photo)))]
+        files = [("image", (visible(photo.name), _read(photo)))]
         return await self._call("POST", "/localize", files=files, data=form, headers={"Accept": accept})
 
     async def start_import(self, file: Path, name: str, form: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +55,11 @@ class Client:
 
         When an import of the same file under the same name is under way, as after a crash, it is that one's.
         """
+        name = visible(name)
         try:
             with file.open("rb") as data:
-                return await self._call("POST", "/gallery/imports", files={"file": (name, data)}, data=form)
+                files = {"file": (name, data)}
+                return await self._call("POST", "/gallery/imports", data, files=files, data=form)
         except OSError as error:
             raise ServiceError(f"{file} cannot be read: {error.strerror}.") from error
         except ServiceError as error:
@@ -126,10 +129,12 @@ class Client:
         except httpx.HTTPError as error:
             raise ServiceError(f"{target} arrived incomplete ({_reason(error)}); try again.") from error
 
-    async def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
-        """The answer to a request; while the service asks to come back later, it is tried again."""
+    async def _call(self, method: str, path: str, sent: BinaryIO | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The answer to a request; while the service asks to come back later, all of it is ``sent`` again."""
         waited_s = 0.0
         while True:
+            if sent is not None:
+                sent.seek(0)
             response = await self._send(method, path, **kwargs)
             wait_s = _wait_s(response)
             if wait_s is None or waited_s + wait_s > PATIENCE_S:

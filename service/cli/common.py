@@ -9,17 +9,23 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 
 from service.cli.client import Client
 from service.cli.connect import connect
+from service.cli.terminal import complain
 from service.errors import AerofixError
+from service.logs import configure_logging
 from service.settings import Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-out, err = Console(), Console(stderr=True)
+ERROR, NOT_LOCATED, PORT_IN_USE = 1, 3, 4
+"""Exit codes; 2 is a usage error, as click has it, and 130 an interrupted command, as shells have it."""
+
+EXIT_CODES = (
+    "Exit codes: 0 done, and every photo located; 1 an error, which is named; 2 the command was not understood; 3 a "
+    "photo was not located, or is ambiguous; 4 the port is in use; 130 interrupted."
+)
 
 Url = Annotated[str, typer.Option("--url", envvar="AEROFIX_URL", help="Base URL of a running service.")]
 GalleryFile = Annotated[
@@ -51,10 +57,10 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[P, Coroutine[An
     return register
 
 
-def fail(reason: str) -> NoReturn:
-    """End with one line on stderr and exit code 1."""
-    err.print(f"[red]error:[/red] {escape(reason)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+def fail(reason: str, code: int = ERROR) -> NoReturn:
+    """End with one line on stderr and an exit code."""
+    complain(reason)
+    raise typer.Exit(code)
 
 
 def make_settings(**given: Any) -> Settings:
@@ -76,4 +82,12 @@ def reach(
         return connect(url)
     if must_exist and not gallery.exists():
         fail(f"there is no gallery at {gallery}; make one with `aerofix gallery add SOURCE --gallery {gallery}`.")
-    return connect(url, make_settings(gallery=gallery, model=model, device=device))
+    settings = make_settings(gallery=gallery, model=model, device=device)
+    log_for_people(settings)
+    return connect(url, settings)
+
+
+def log_for_people(settings: Settings) -> None:
+    """Log what is wrong, as text unless told otherwise: the command itself says what it does."""
+    level = settings.log_level if settings.log_level in ("DEBUG", "ERROR") else "WARNING"
+    configure_logging(level, "text" if settings.log_format == "auto" else settings.log_format)

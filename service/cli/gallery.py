@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from service.cli.common import (
@@ -15,14 +14,14 @@ from service.cli.common import (
     ModelFile,
     Url,
     command,
-    err,
     fail,
+    log_for_people,
     make_settings,
-    out,
     reach,
 )
 from service.cli.imports import follow
 from service.cli.packing import upload_of
+from service.cli.terminal import out, progress_bar, remark, say, say_json
 from service.errors import AerofixError
 
 TILES_PER_PAGE = 1000
@@ -80,7 +79,7 @@ async def add(
                 started = await client.start_import(path, sent_as, form)
             failed += not await follow(client, started)
         count = (await client.gallery())["count"]
-    out.print(f"the gallery holds {count} windows", highlight=False)
+    say(f"the gallery holds {count} windows")
     return 1 if failed else 0
 
 
@@ -92,7 +91,7 @@ async def info(
     async with reach(url, gallery, model, device) as client:
         state = await client.gallery()
     for key, value in state.items():
-        out.print(f"{key}: {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{key}: {json.dumps(value, ensure_ascii=False)}")
     return 0
 
 
@@ -118,7 +117,7 @@ async def list_(
             left = None if left is None else left - len(page["tiles"])
             for tile in page["tiles"]:
                 if as_json:
-                    typer.echo(json.dumps(tile, ensure_ascii=False))
+                    say_json(tile, indent=None)
                 else:
                     table.add_row(*_cells(tile))
     if not as_json:
@@ -141,7 +140,7 @@ async def delete(
     async with reach(url, gallery, model, device) as client:
         answers = [await client.delete_area(bbox)] if bbox else [await client.delete_tile(one) for one in ids or []]
     deleted = sum(answer["deleted"] for answer in answers)
-    out.print(f"deleted {deleted}; the gallery holds {answers[-1]['count']} tiles", highlight=False)
+    say(f"deleted {deleted}; the gallery holds {answers[-1]['count']} tiles")
     return 0
 
 
@@ -158,7 +157,7 @@ async def snapshot(
         fail(f"{file} exists; name another file.")
     async with reach(url, gallery, model, device) as client:
         await client.snapshot(file)
-    out.print(f"{file}: {file.stat().st_size} bytes", highlight=False, soft_wrap=True)
+    say(f"{file}: {file.stat().st_size} bytes")
     return 0
 
 
@@ -175,9 +174,9 @@ def restore(
         count, replaced = put_back(file, target)
     except AerofixError as error:
         fail(error.detail)
-    out.print(f"{target} holds {count} tiles", highlight=False, soft_wrap=True)
+    say(f"{target} holds {count} tiles")
     if replaced is not None:
-        out.print(f"what was there before is {replaced}", highlight=False, soft_wrap=True)
+        say(f"what was there before is {replaced}")
 
 
 @gallery_app.command("reembed")
@@ -186,22 +185,21 @@ def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: Device
     from service.importing.reembed import reembed as embed_again
 
     settings = make_settings(gallery=gallery, model=model, device=device)
+    log_for_people(settings)
     if not settings.gallery.exists():
         fail(f"there is no gallery at {settings.gallery}; name it with --gallery FILE.")
     try:
-        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
+        with progress_bar() as progress:
             task = progress.add_task(settings.gallery.name, total=None)
             result = embed_again(settings, lambda done, total: progress.update(task, completed=done, total=total))
     except AerofixError as error:
         fail(error.detail)
     what = f"{result.windows} windows and {result.tiles} single pictures"
-    out.print(f"embedded {what} with {result.model_id}", highlight=False, soft_wrap=True)
+    say(f"embedded {what} with {result.model_id}")
     if result.small:
-        err.print(
+        remark(
             f"{result.small} images are smaller than the {result.image_size} pixels that this model looks at; for its "
-            "full accuracy add the map again.",
-            highlight=False,
-            soft_wrap=True,
+            "full accuracy add the map again."
         )
 
 

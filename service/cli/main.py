@@ -1,6 +1,6 @@
 """``aerofix``: serve, localize photos, look after the installation; ``cli_gallery`` looks after the map."""
 
-import json
+import io
 import logging
 import os
 import sys
@@ -10,38 +10,50 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
-from rich.markup import escape
+from rich.text import Text
 
+from service import __version__
 from service.cli.client import ServiceError
 from service.cli.common import (
     DEFAULT_URL,
+    ERROR,
+    EXIT_CODES,
+    NOT_LOCATED,
     DeviceName,
     GalleryFile,
     ModelFile,
     Url,
     command,
-    err,
     fail,
     make_settings,
-    out,
     reach,
 )
-from service.cli.connect import load_app
 from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
 from service.cli.report import merge, table
+from service.cli.serve import serve as run
+from service.cli.terminal import complain, out, say, say_json
 from service.errors import AerofixError
-from service.http.connection import ConnectionLimits, limited
-from service.http.security import for_listening
-from service.http.server import DrainingServer, Front
-from service.settings import Settings
-from service.telemetry import configure_logging
+from service.logs import configure_logging
+from service.text import visible
 
-NOT_LOCATED = 3  # exit code; 1 is an error, 2 a usage error
-
-app = typer.Typer(help="A drone photo in, a GPS position out, with an honest accuracy, offline.", no_args_is_help=True)
+app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(gallery_app, name="gallery")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(f"aerofix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A drone photo in, a GPS position out, with an honest accuracy, offline."""
 
 
 def _check_prior(prior: str | None) -> str | None:
@@ -66,36 +78,11 @@ def serve(
 ) -> None:
     """Run the HTTP service."""
     settings = make_settings(host=host, port=port, gallery=gallery, model=model, device=device)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     try:
-        _serve(for_listening(settings))
+        run(settings)
     except AerofixError as error:
         fail(error.detail)
-
-
-def _serve(settings: Settings) -> None:
-    """Listen first, so that probes are answered while the service loads; print the address when it has."""
-
-    def say_where() -> None:
-        address = f"[{settings.host}]" if ":" in settings.host else settings.host
-        url = f"http://{address}:{socket.getsockname()[1]}"
-        out.print(f"aerofix on {url} · open it in a browser; the API is at /docs", highlight=False, soft_wrap=True)
-
-    front = Front(lambda: load_app(settings), say_where)
-    config = uvicorn.Config(
-        front,
-        host=settings.host,
-        port=settings.port,
-        http=limited(ConnectionLimits.of(settings)),
-        ws="none",
-        log_config=None,
-        access_log=False,
-    )
-    socket = config.bind_socket()
-    socket.listen(config.backlog)
-    DrainingServer(config, front, settings.drain_s).run([socket])
-    if front.failure is not None:
-        raise front.failure
 
 
 @command(app, "localize")
@@ -131,15 +118,15 @@ async def localize(
                 answers.append(await client.localize(photo, form, accept))
             except ServiceError as error:
                 answers.append({"status": "error", "problem": error.problem})
-                err.print(f"[red]error:[/red] {escape(f'{photo}: {error.detail}')}", highlight=False, soft_wrap=True)
+                complain(f"{photo}: {error.detail}")
     if as_geojson:
-        _print_json(merge(answers, [str(photo) for photo in photos]))
+        say_json(merge(answers, [str(photo) for photo in photos]))
     elif as_json:
-        _print_json(answers if len(answers) > 1 else answers[0])
+        say_json(answers if len(answers) > 1 else answers[0])
     else:
         out.print(table(answers, [str(photo) for photo in photos]))
     statuses = {answer["status"] for answer in answers}
-    return 1 if "error" in statuses else 0 if statuses == {"located"} else NOT_LOCATED
+    return ERROR if "error" in statuses else 0 if statuses == {"located"} else NOT_LOCATED
 
 
 @app.command()
@@ -151,13 +138,9 @@ def doctor(
     """Check the installation: packages, device, model, gallery."""
     findings = examine(make_settings(gallery=gallery, model=model, device=device))
     for finding in findings:
-        mark = "[green]ok[/green]  " if finding.good else "[red]FAIL[/red]"
-        out.print(f"{mark} {finding.subject}: {escape(finding.text)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        mark = ("ok  ", "green") if finding.good else ("FAIL", "red")
+        out.print(Text.assemble(mark, visible(f" {finding.subject}: {finding.text}")), soft_wrap=True)
+    raise typer.Exit(0 if all(finding.good for finding in findings) else ERROR)
 
 
 def main() -> None:
@@ -167,6 +150,9 @@ def main() -> None:
     without an active exception``). Such threads are daemons, for they may hang; with one left, the interpreter is not
     taken down piece by piece.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 lacks characters
     try:
         app()
     except SystemExit as end:

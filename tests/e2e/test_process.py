@@ -89,9 +89,18 @@ def test_a_service_that_still_loads_can_be_ended(settings, tmp_path):
 def test_a_port_that_is_taken_is_named(serve, settings, tmp_path):
     _, url = serve()
     taken = run(settings, "--port", url.rpartition(":")[2], "--gallery", str(tmp_path / "other"))
-    assert taken.returncode > 0
-    assert "Address already in use" in taken.stderr
+    port = url.rpartition(":")[2]
+    assert taken.returncode == 4
+    assert f"error: port {port} of 127.0.0.1 is in use; end what listens there" in taken.stderr
     assert "Traceback" not in taken.stderr
+
+
+def test_an_address_that_is_not_this_machines_is_named(settings):
+    for host in ("192.0.2.1", "no.such.host.invalid"):
+        refused = run(settings, "--host", host, AEROFIX_INSECURE="true")
+        assert refused.returncode == 1
+        assert f"of {host}" in refused.stderr.splitlines()[-1]
+        assert "Traceback" not in refused.stderr
 
 
 def test_an_acknowledged_tile_survives_kill_9(serve, tile_request, photo):

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.ground.index.gpu import FaissGpuIndex
 from service.http.door import Stage
-from service.telemetry import JsonFormatter
+from service.logs import JsonFormatter
 from service.watch.tracing import Tracer
 
 LONG = 60  # seconds; no test waits that long

@@ -1,54 +1,12 @@
-import json
-import logging
-import sys
-
 import pytest
 
 from service.telemetry import (
-    JsonFormatter,
     RequestRecord,
     Stopwatch,
-    configure_logging,
     current_request,
     record_step,
-    request_id,
     step,
 )
-
-
-def line(**fields):
-    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "hello %s", "args": ("you",)} | fields)
-    return json.loads(JsonFormatter().format(record))
-
-
-def test_a_line_is_json_with_the_extra_fields():
-    logged = line(status=200, path="/livez")
-    assert (logged["message"], logged["level"], logged["status"], logged["path"]) == (
-        "hello you",
-        "INFO",
-        200,
-        "/livez",
-    )
-    assert "request_id" not in logged
-    assert logged["time"].endswith("Z")
-
-
-def test_a_line_belongs_to_its_request():
-    token = request_id.set("abc")
-    try:
-        assert line()["request_id"] == "abc"
-    finally:
-        request_id.reset(token)
-
-
-def test_exceptions_stay_on_one_line():
-    try:
-        raise ValueError("bad\nthing")
-    except ValueError:
-        record = logging.makeLogRecord({"exc_info": sys.exc_info()})
-    text = JsonFormatter().format(record)
-    assert "\n" not in text
-    assert "ValueError" in json.loads(text)["exception"]
 
 
 def test_laps_add_up(monkeypatch):
@@ -96,11 +54,3 @@ def test_laps_are_steps_and_skips_are_not(record):
     watch.lap("search")
     assert [each.name for each in record.steps] == ["decode", "search"]
     assert record.steps[0].ended <= record.steps[1].started
-
-
-def test_logs_are_json_on_stderr(capsys):
-    configure_logging("INFO")
-    logging.getLogger("service.anything").info("hello", extra={"number": 7})
-    logging.getLogger("python_multipart").warning("a damaged body")
-    lines = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
-    assert [(each["message"], each["number"]) for each in lines] == [("hello", 7)]

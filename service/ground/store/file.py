@@ -27,7 +27,6 @@ class GalleryFile:
 
     Args:
         path: the file; created if missing. ``":memory:"`` keeps it off the disk.
-
         read_only: only look, and change nothing, neither in the file nor beside it.
 
     Raises:

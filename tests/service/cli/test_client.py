@@ -94,6 +94,21 @@ async def test_a_busy_service_is_asked_again_when_it_says(naps, status, headers,
     assert naps == waits
 
 
+async def test_a_map_is_sent_whole_however_often(naps, tmp_path):
+    (tmp_path / "map.tif").write_bytes(b"II*" + bytes(range(256)) * 1000)
+    bodies = []
+
+    def answer(request):
+        bodies.append(request.read())
+        return (
+            httpx.Response(202, json={"id": "1"}) if len(bodies) == 3 else httpx.Response(429, json={"detail": "later"})
+        )
+
+    await client_of(answer).start_import(tmp_path / "map.tif", "map.tif", {"replace": "true"})
+    assert len(bodies) == 3
+    assert all((tmp_path / "map.tif").read_bytes() in body for body in bodies)
+
+
 @pytest.mark.parametrize("retry_after", ["50", "100000", "Wed, 21 Oct 2026 07:28:00 GMT"])
 async def test_patience_ends(naps, retry_after):
     def answer(request):
