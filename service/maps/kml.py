@@ -68,7 +68,7 @@ def _picture_of(overlay: ET.Element, document: str, files: Files) -> str:
         raise InvalidParameter(f"the picture {href:.200} is on the network; put it into the KMZ.")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(document), href))
     if not href or file not in files.names:
-        raise InvalidParameter(f"there is no picture {href:.200!r} beside it; put it into the KMZ.")
+        raise InvalidParameter(f"there is no picture {href!r:.200} beside it; put it into the KMZ.")
     return file
 
 

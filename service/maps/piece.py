@@ -199,7 +199,7 @@ class Piece:
         bands = list(self.rendering.bands)
         how = Resampling.nearest if self.rendering.palette is not None else Resampling.average
         read = dataset.read(bands, window=window, out_shape=(len(bands), *shape), resampling=how)
-        mask = dataset.dataset_mask(window=window, out_shape=shape, resampling=Resampling.nearest)
+        mask = self.rendering.mask(dataset, window=window, out_shape=shape)
         valid = self.rendering.valid(read, mask)
         if self.collar is not None:
             columns = (window.col_off + (np.arange(shape[1]) + 0.5) * window.width / shape[1]) / dataset.width

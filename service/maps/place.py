@@ -32,6 +32,9 @@ FLAT_PX = 1.0
 MERCATOR_RADIUS_M = 6_378_137.0
 """Radius of the sphere of EPSG:3857."""
 
+LOCAL = ("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS", "GEOCCS")
+"""How the WKT begins of systems that lie nowhere on the ground."""
+
 EDGE_POINTS = 21
 """Points along each edge of a map to find its extent in another projection, as GDAL's own tools do."""
 
@@ -180,7 +183,7 @@ def _left_out(crs: CRS, points: Sequence[GroundControlPoint]) -> FloatArray:
 def _check_crs(crs: CRS, name: str) -> None:
     """Refuse coordinates that no projection ties to the Earth."""
     wkt = crs.to_wkt() if crs else ""
-    if wkt.startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS")) or not (crs.is_geographic or crs.is_projected):
+    if wkt.startswith(LOCAL) or not (crs.is_geographic or crs.is_projected):
         raise SourceUnreadable(
             f"{name} has local coordinates, which are tied to no place on Earth. If you know their system, name it: "
             f"gdal_translate -a_srs EPSG:… {name} out.tif; else give the corners: gdal_translate -a_srs EPSG:4326 "

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 
 STRETCH_PERCENTILES = (2, 98)
 """What becomes black and white in a map that is not 8-bit; the usual stretch of GIS viewers."""
@@ -39,11 +39,13 @@ class Rendering:
         bands: their numbers, from 1: one or three.
         palette: ``[N, 4]`` red, green, blue, alpha of each value of the one band; None without.
         inverted: whether the smallest value is white.
+        alpha: number of the band that says what is transparent, None without.
     """
 
     bands: tuple[int, ...]
     palette: NDArray[np.uint8] | None = None
     inverted: bool = False
+    alpha: int | None = None
 
     @classmethod
     def of(cls, dataset: Any) -> Rendering:
@@ -55,10 +57,23 @@ class Rendering:
             palette[list(colours)] = np.array(list(colours.values()), np.uint8)
             return cls((1,), palette)
         wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in dataset.colorinterp else None
         if all(colour in dataset.colorinterp for colour in wanted):
-            return cls(tuple(dataset.colorinterp.index(colour) + 1 for colour in wanted))
+            return cls(tuple(dataset.colorinterp.index(colour) + 1 for colour in wanted), alpha=alpha)
         plain = [i + 1 for i, colour in enumerate(dataset.colorinterp) if colour != ColorInterp.alpha] or [1]
-        return cls(tuple(plain[:3] if len(plain) >= 3 else plain[:1]), inverted=inverted)
+        return cls(tuple(plain[:3] if len(plain) >= 3 else plain[:1]), inverted=inverted, alpha=alpha)
+
+    def mask(self, dataset: Any, **part: Any) -> NDArray[np.uint8]:
+        """What the file itself leaves out (0): by a nodata value, a mask or an alpha band.
+
+        Args:
+            dataset: the raster, or an overview of it.
+            part: ``window`` and ``out_shape``, as rasterio's ``read`` takes them.
+        """
+        mask: NDArray[np.uint8] = dataset.dataset_mask(resampling=Resampling.nearest, **part)
+        if self.alpha is not None:  # of more than four bands GDAL overlooks it
+            mask = np.where(dataset.read(self.alpha, resampling=Resampling.nearest, **part) > 0, mask, np.uint8(0))
+        return mask
 
     def valid(self, bands: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which pixels ``[…]`` show something, of bands ``[B, …]`` and the file's own mask ``[…]``."""

@@ -83,7 +83,7 @@ def survey(dataset: Any, rendering: Rendering) -> Survey:
     if dataset.overviews(1) or width * height <= MAX_DECIMATED_PX:
         shape = tuple(min(side, MAX_CELLS * CELL_PX) for side in (height, width))
         read = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-        mask = dataset.dataset_mask(out_shape=shape, resampling=Resampling.nearest)
+        mask = rendering.mask(dataset, out_shape=shape)
         return _in_cells(read, rendering.valid(read, mask))
     side = MAX_CELLS
     starts = [[int((i + 0.5) / side * length) - CELL_PX // 2 for i in range(side)] for length in (height, width)]
@@ -94,7 +94,7 @@ def survey(dataset: Any, rendering: Rendering) -> Survey:
         piece = dataset.read(bands, window=window)
         h, w = piece.shape[1:]
         read[:, row, column, :h, :w] = piece
-        valid[row, column, :h, :w] = rendering.valid(piece, dataset.dataset_mask(window=window))
+        valid[row, column, :h, :w] = rendering.valid(piece, rendering.mask(dataset, window=window))
     return Survey(read, valid)
 
 

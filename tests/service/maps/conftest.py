@@ -3,6 +3,7 @@
 import io
 import math
 import sqlite3
+import warnings
 import zipfile
 from contextlib import closing
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as project
@@ -47,8 +49,10 @@ def write():
         profile = {"count": count, "height": height, "width": width, "dtype": bands.dtype, **profile}
         if crs is not None:
             profile |= {"crs": crs, "transform": transform}
-        with rasterio.open(path, "w", driver=driver, **profile) as file:
-            file.write(bands)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", driver=driver, **profile) as file:
+                file.write(bands)
         return path
 
     return make
