@@ -15,11 +15,12 @@ import rasterio
 import rasterio.warp
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
 
+from training.data.simulator.bands import read_rgb
 from training.errors import TrainingError
 
 #: Cell of the height field in metres. One metre keeps walls within a pixel of a 120 m flight and marching cheap.
@@ -81,7 +82,7 @@ def load_scene(
     """Load an orthophoto (any GeoTIFF) as a scene; without a height raster, raise blocks procedurally.
 
     Args:
-        path: georeferenced raster with 1, 3 or 4 bands; pixels without data become grey.
+        path: georeferenced raster of any bands and depth (see ``bands``); pixels without data become grey.
         height_path: raster of heights in metres, any projection and resolution that covers the map. The lowest point
             becomes the datum.
         gsd_m: metres per texture pixel; by default the raster's own.
@@ -99,9 +100,7 @@ def load_scene(
                 )
             west, south, east, north = rasterio.warp.transform_bounds(source.crs, "EPSG:4326", *source.bounds)
             origin = ((south + north) / 2, (west + east) / 2)
-            with WarpedVRT(
-                source, crs=_local_crs(*origin), add_alpha=not _has_alpha(source), resampling=Resampling.bilinear
-            ) as native:
+            with WarpedVRT(source, crs=_local_crs(*origin)) as native:
                 gsd = gsd_m or float(native.res[0])
                 reach_e = min(-native.bounds.left, native.bounds.right)
                 reach_n = min(-native.bounds.bottom, native.bounds.top)
@@ -111,58 +110,55 @@ def load_scene(
                     f"{path} is {cols} by {rows} px at {gsd:.2f} m/px, over {max_px} px. "
                     "Give a larger gsd_m, or cut the map."
                 )
-            rgba = _warp(source, origin, gsd, cols, rows, bands=None)
-        rgb = _to_rgb(rgba)
+            rgb = _picture(source, origin, gsd, cols, rows)
         if height_path is None:
             height = raise_blocks(cols * gsd, rows * gsd, np.random.default_rng(seed))
         else:
             with rasterio.open(height_path) as dem:
                 h_cols, h_rows = max(2, round(cols * gsd / HEIGHT_CELL_M)), max(2, round(rows * gsd / HEIGHT_CELL_M))
-                height = _warp(dem, origin, cols * gsd / h_cols, h_cols, h_rows, bands=1, gsd_n=rows * gsd / h_rows)[0]
+                height = _warp(dem, origin, cols * gsd / h_cols, h_cols, h_rows, rows * gsd / h_rows)
                 height = height - height.min()
     except RasterioIOError as error:
         raise TrainingError(f"Cannot read {error}. Is it a raster that GDAL knows?") from error
     return Scene(torch.from_numpy(rgb)[None], torch.from_numpy(height.astype(np.float32))[None], gsd, origin)
 
 
-def _warp(
-    source: rasterio.DatasetReader,
-    origin: tuple[float, float],
-    gsd_e: float,
-    cols: int,
-    rows: int,
-    *,
-    bands: int | None,
-    gsd_n: float | None = None,
+def _picture(
+    source: rasterio.DatasetReader, origin: tuple[float, float], gsd: float, cols: int, rows: int
 ) -> NDArray[np.float32]:
-    """Resample a raster into the local frame, centred on ``origin``: ``[bands (+ alpha), rows, cols]``."""
-    step_n = gsd_n or gsd_e
-    transform = rasterio.Affine(gsd_e, 0, -cols * gsd_e / 2, 0, -step_n, rows * step_n / 2)
-    with WarpedVRT(
-        source,
-        crs=_local_crs(*origin),
-        transform=transform,
-        width=cols,
-        height=rows,
-        add_alpha=bands is None and not _has_alpha(source),
+    """The raster in the local frame, centred on ``origin``: ``[3, rows, cols]`` in 0..1, grey where nothing is."""
+    shrink = max(1, min(source.width // (2 * cols), source.height // (2 * rows)))  # the warper averages the rest
+    shape = -(-source.height // shrink), -(-source.width // shrink)
+    rgb, valid = read_rgb(source, shape)
+    rgba = np.zeros((4, rows, cols), np.uint8)
+    across, down = source.width / shape[1], source.height / shape[0]
+    rasterio.warp.reproject(
+        np.concatenate([rgb, valid[None] * np.uint8(255)]),
+        rgba,
+        src_crs=source.crs,
+        src_transform=source.transform @ rasterio.Affine.scale(across, down),
+        dst_crs=_local_crs(*origin),
+        dst_transform=_grid(gsd, gsd, cols, rows),
+        src_alpha=4,
+        dst_alpha=4,
         resampling=Resampling.bilinear,
-    ) as vrt:
-        pixels: NDArray[np.float32] = vrt.read(indexes=None if bands is None else [bands]).astype(np.float32)
+    )
+    return np.where(rgba[3] > 0, rgba[:3].astype(np.float32) / 255, np.float32(0.5))
+
+
+def _warp(
+    source: rasterio.DatasetReader, origin: tuple[float, float], gsd_e: float, cols: int, rows: int, gsd_n: float
+) -> NDArray[np.float32]:
+    """The first band resampled into the local frame, centred on ``origin``: ``[rows, cols]``."""
+    grid = {"transform": _grid(gsd_e, gsd_n, cols, rows), "width": cols, "height": rows}
+    with WarpedVRT(source, crs=_local_crs(*origin), resampling=Resampling.bilinear, **grid) as vrt:
+        pixels: NDArray[np.float32] = vrt.read(1).astype(np.float32)
         return pixels
 
 
-def _has_alpha(source: rasterio.DatasetReader) -> bool:
-    return ColorInterp.alpha in source.colorinterp
-
-
-def _to_rgb(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bands plus alpha → ``[3, H, W]`` in 0..1, grey where there is no data; deeper data is scaled by percentiles."""
-    alpha, colour = rgba[-1] > 0, rgba[:-1]
-    colour = np.repeat(colour[:1], 3, axis=0) if colour.shape[0] < 3 else colour[:3]
-    top = 255.0
-    if alpha.any() and colour[:, alpha].max() > 255:
-        top = float(np.percentile(colour[:, alpha], 99.5))
-    return np.where(alpha, np.clip(colour / top, 0, 1), np.float32(0.5)).astype(np.float32)
+def _grid(gsd_e: float, gsd_n: float, cols: int, rows: int) -> rasterio.Affine:
+    """From pixels to metres east and north of the centre."""
+    return rasterio.Affine(gsd_e, 0, -cols * gsd_e / 2, 0, -gsd_n, rows * gsd_n / 2)
 
 
 def raise_blocks(

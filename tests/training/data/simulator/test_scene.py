@@ -117,12 +117,12 @@ def test_pixels_without_data_are_grey(tmp_path, write_tiff):
     np.testing.assert_allclose(texture[:, 100:-5, 105:-5], 50 / 255, atol=1e-3)
 
 
-def test_deeper_data_is_scaled_to_its_bright_end(tmp_path, write_tiff):
+def test_deeper_data_is_stretched_between_percentiles(tmp_path, write_tiff):
     pixels = np.tile(np.linspace(0, 4000, 200).astype(np.uint16), (3, 160, 1))
     texture = load_scene(write_tiff(tmp_path / "map.tif", pixels, UTM, WEST, NORTH, 0.5)).texture[0]
     assert texture.min() >= 0
     assert texture.max() == 1
-    expected = np.linspace(0, 1, 200)[20:180] / 0.995  # the 99.5th percentile becomes white
+    expected = (np.linspace(0, 1, 200)[20:180] - 0.02) / 0.96  # the 2nd percentile becomes black, the 98th white
     np.testing.assert_allclose(texture[0, 80, 20:180], expected, atol=0.01)
 
 
