@@ -85,4 +85,7 @@ def _stretched(bands: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint
             pixels = pixels[:, ~same]
     low, high = np.percentile(pixels.astype(np.float64), STRETCH_PERCENTILES)
     scale = 255 / ((high if high > low else low + 1) - low)
-    return np.clip((np.nan_to_num(bands.astype(np.float64)) - low) * scale, 0, 255).round().astype(np.uint8)
+    shown: NDArray[np.uint8] = (
+        np.clip((np.nan_to_num(bands.astype(np.float64)) - low) * scale, 0, 255).round().astype(np.uint8)
+    )
+    return shown
