@@ -92,6 +92,9 @@ def create_app(settings: Settings) -> FastAPI:
         gallery, Builder(contract, batcher, gallery), settings.imports or settings.beside_gallery("imports")
     )
 
+    folder = settings.snapshots or settings.beside_gallery("snapshots")
+    copies = Snapshots(folder, gallery.snapshot, settings.max_snapshots)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
@@ -102,6 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             watch.cancel()
             await importer.close()
+            copies.close()
             decoders.close()
             matchers.close()
             await batcher.close(CLOSE_TIMEOUT_S)
@@ -130,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.timings = timings
     app.state.tile_maker = tile_maker
     app.state.importer = importer
-    app.state.snapshots = Snapshots(settings.snapshots or settings.beside_gallery("snapshots"), gallery.snapshot)
+    app.state.snapshots = copies
     app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders, matchers)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 

@@ -125,6 +125,10 @@ class SnapshotNotFound(AerofixError):
     """There is no snapshot with this name."""
 
 
+class SnapshotsFull(AerofixError):
+    """As many snapshots as may be are kept already; none is removed unless somebody says which."""
+
+
 class ModelMismatch(AerofixError):
     """The gallery was made with another model than the one that is loaded."""
 

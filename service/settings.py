@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     snapshots: Path | None = Field(
         None, description="Folder of snapshots; default: the gallery's name with -snapshots."
     )
+    max_snapshots: int = Field(
+        10, ge=1, le=10_000, description="Snapshots that are kept, each as large as the gallery; one more is refused."
+    )
     max_image_pixels: int = Field(
         100_000_000,
         ge=256,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -355,9 +355,9 @@ class Gallery:
         """The imports that are kept with the maps."""
         return self._store.imports
 
-    def snapshot(self, target: Path) -> None:
+    def snapshot(self, target: Path, is_stopped: Callable[[], bool]) -> None:
         """Write a consistent, checked copy of the gallery's file, while it is in use; see ``copies.snapshot``."""
-        snapshot(self._store, target)
+        snapshot(self._store, target, is_stopped)
 
     def check_place(self) -> None:
         """Make sure that the file is where it was; see ``GalleryFile.check_place``, also for what is raised."""

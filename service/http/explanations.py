@@ -48,6 +48,8 @@ FIXES = {
     "docs/operating.md says how much images take.",
     "overloaded": "Ask again after the seconds in Retry-After; docs/operating.md has the limits.",
     "snapshot-not-found": "List the snapshots with GET /gallery/snapshots.",
+    "snapshots-full": "Remove one that is no longer needed with DELETE /gallery/snapshots/NAME, or raise "
+    "AEROFIX_MAX_SNAPSHOTS.",
     "source-unreadable": "Give the map a place on Earth (gdal_translate -a_srs … -a_ullr …), or send another format.",
     "storage-full": "Free space on the disk that the answer names, then try again.",
     "tile-not-found": "List the tiles with GET /gallery/tiles.",

@@ -45,6 +45,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.MapExists: ("map-exists", "There is a map of this name already", 409),
     errors.ImportNotFound: ("import-not-found", "There is no such import", 404),
     errors.SnapshotNotFound: ("snapshot-not-found", "There is no such snapshot", 404),
+    errors.SnapshotsFull: ("snapshots-full", "There are as many snapshots as may be", 409),
     errors.GalleryEmpty: ("gallery-empty", "The gallery is empty", 409),
     errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
     errors.TrackNotFound: ("track-not-found", "There is no such track", 404),

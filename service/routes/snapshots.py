@@ -24,16 +24,18 @@ _FILE: dict[int | str, dict[str, Any]] = {200: {"description": "an SQLite file",
     "",
     status_code=201,
     response_model=schemas.SnapshotState,
-    responses=documented(errors.StorageFull, errors.GalleryUnusable),
+    responses=documented(
+        errors.SnapshotsFull, errors.Overloaded, errors.StorageFull, errors.GalleryUnusable, errors.NotReady
+    ),
 )
 async def make_snapshot(request: Request, response: Response) -> dict[str, Any]:
     """Copy the gallery into the service's folder of snapshots, while it is in use; the copy has been read and checked.
 
-    ``aerofix gallery restore FILE`` puts one back.
+    ``aerofix gallery restore FILE`` puts one back. One is made at a time, and ``AEROFIX_MAX_SNAPSHOTS`` are kept.
     """
     gallery: Gallery = request.app.state.gallery
     snapshots: Snapshots = request.app.state.snapshots
-    made = await asyncio.to_thread(snapshots.create, gallery.generation)
+    made = await snapshots.create(gallery.generation)
     response.headers["Location"] = f"/gallery/snapshots/{made.name}"
     return asdict(made)
 
@@ -53,15 +55,15 @@ async def list_snapshots(request: Request) -> dict[str, Any]:
 async def get_snapshot(request: Request, name: str) -> FileResponse:
     """Download a snapshot."""
     snapshots: Snapshots = request.app.state.snapshots
-    path = await asyncio.to_thread(snapshots.path, name)
-    return FileResponse(path, media_type=MEDIA_TYPE, filename=name)
+    path, state = await asyncio.to_thread(snapshots.find, name)
+    return FileResponse(path, media_type=MEDIA_TYPE, filename=name, stat_result=state)
 
 
 @router.delete(
     "/{name}",
     status_code=204,
     response_class=Response,
-    responses=documented(errors.SnapshotNotFound, errors.InvalidParameter),
+    responses=documented(errors.SnapshotNotFound, errors.InvalidParameter, errors.GalleryUnusable),
 )
 async def delete_snapshot(request: Request, name: str) -> Response:
     """Remove a snapshot from the service's folder."""

@@ -32,6 +32,25 @@ async def test_a_snapshot_is_made_listed_downloaded_restored_and_removed(
         assert found["candidates"][0]["tile_id"] == "map/2"
 
 
+async def test_one_snapshot_too_many_is_refused_with_the_fix(start, problem_of):
+    async with start(max_snapshots=1) as http:
+        made = await http.post("/gallery/snapshots")
+        problem = problem_of(await http.post("/gallery/snapshots"), "snapshots-full", 409)
+        assert made.json()["name"] in problem["detail"]
+        assert problem["limit"] == 1
+        await http.delete(made.headers["location"])
+        assert (await http.post("/gallery/snapshots")).status_code == 201
+
+
+async def test_a_snapshot_that_is_removed_while_it_is_asked_for_is_not_there(http, problem_of):
+    made = (await http.post("/gallery/snapshots")).json()
+    for path in http.app.state.settings.beside_gallery("snapshots").iterdir():
+        path.unlink()
+    assert (await http.get("/gallery/snapshots")).json() == {"snapshots": []}
+    for method in ("GET", "DELETE"):
+        problem_of(await http.request(method, f"/gallery/snapshots/{made['name']}"), "snapshot-not-found", 404)
+
+
 @pytest.mark.parametrize("name", ["nope.gallery", "..%2Fg.gallery", "g.gallery", ".gallery", "%2Fetc%2Fpasswd"])
 async def test_no_other_file_can_be_had(http, name):
     await http.post("/gallery/snapshots")

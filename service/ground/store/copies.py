@@ -6,10 +6,11 @@ import os
 import shutil
 import sqlite3
 import zlib
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from service.errors import GalleryInUse, GalleryUnusable, disk_error
+from service.errors import GalleryInUse, GalleryUnusable, NotReady, disk_error
 from service.ground.store.file import GalleryFile
 from service.ground.store.journal import journal_of
 from service.ground.store.store import Store
@@ -23,21 +24,32 @@ MAPS_PER_STEP = 256
 REPLACED_SUFFIX = ".replaced"
 
 
-def snapshot(store: Store, target: Path) -> None:
+def snapshot(store: Store, target: Path, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Write a consistent copy of an open gallery, while it is read and written.
 
     SQLite's backup keeps up with what this process writes meanwhile. The copy holds no imports: they belong to the
     service that runs them. It gets its name after it was checked and synced: a file of this name is whole.
 
+    Args:
+        store: the gallery.
+        target: where the copy goes.
+        is_stopped: whether to give up; asked at every step.
+
     Raises:
+        NotReady: it was given up.
         StorageFull: no space for the copy.
         GalleryUnusable: the gallery is damaged, or the folder cannot be written.
     """
     part = target.with_name(target.name + ".part")
+
+    def go_on(*_: int) -> None:
+        if is_stopped():
+            raise NotReady(f"the service stopped before the copy {target.name} was whole; ask again.")
+
     try:
         _remove(part)
         with store.file.errors(), closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            store.file.db.backup(copy, pages=PAGES_PER_STEP, sleep=0.01)
+            store.file.db.backup(copy, pages=PAGES_PER_STEP, sleep=0.01, progress=go_on)
             copy.execute("DELETE FROM imports")
         with closing(Store(part)) as written:
             verify(written)

@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from service.errors import GalleryInUse, GalleryUnusable, StorageFull
+from service.errors import GalleryInUse, GalleryUnusable, NotReady, StorageFull
 from service.ground.store.copies import restore, snapshot, verify
 from service.ground.store.store import Store
 from service.ground.tile import Footprint, Tile
@@ -93,6 +93,13 @@ def test_no_space_for_a_snapshot_leaves_nothing_behind(store, tmp_path, monkeypa
     with pytest.raises(StorageFull):
         snapshot(store, tmp_path / "copy")
     assert not list(tmp_path.glob("copy*"))
+
+
+def test_a_snapshot_that_is_given_up_leaves_nothing_behind(store, tmp_path):
+    with pytest.raises(NotReady):
+        snapshot(store, tmp_path / "copy", lambda: True)
+    assert not list(tmp_path.glob("copy*"))
+    snapshot(store, tmp_path / "copy")
 
 
 def test_a_folder_that_is_not_there_is_named(store, tmp_path):
