@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: help demo serve test soak lint format bench containers gpu-check examples clean
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/cpu.done  ## a position for each demo photo, in a service that stays up (ONCE=1: exit afterwards)
 	@$(BIN)/python examples/demo.py $(if $(ONCE),--once)
@@ -43,6 +43,10 @@ containers:  ## build and run the images without a Docker engine (root on Debian
 
 gpu-check:  ## does all that aerofix runs on a GPU work here, and how fast (with what is installed: .venv, or python3)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py
+
+bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows, the index (heights on real ground need DATA=folder)
+	$(BIN)/python benchmarks/ground.py
+	$(if $(DATA),$(BIN)/python benchmarks/heights.py --data $(DATA))
 
 examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py

@@ -1,12 +1,12 @@
-"""How much of the encoder's speed is left when a map is imported: reading, warping, JPEG, storing and all.
+"""How much of the encoder's speed is left when a map is imported: reading, warping, WebP, storing and all.
 
-    python benchmarks/ingest.py [--rounds 4] [--overlap 0.75] [--threads 1]
+    python benchmarks/ingest.py [--rounds 4] [--threads 1]
 
 In turns: the encoder alone on batches of random images in this process, an import of the demo map by a running
 service (``POST /gallery/imports``), and the same map by `aerofix gallery add --url` (less the time of a command that
-adds nothing). Every tile is new: each round has its own prefix.
+adds nothing). Every window is new: each round makes a map of its own.
 
-An encoder on a CPU takes all cores, and whatever else a tile costs is taken from it. --threads 1 leaves it one: on two
+An encoder on a CPU takes all cores, and whatever else a window costs is taken from it. --threads 1 leaves it one: on two
 cores the rest of the work then has the other, as it has them all beside an encoder on a GPU.
 """
 
@@ -43,31 +43,31 @@ def encoder_rate(encoder: Encoder, batch: int, seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
-def import_rate(http: httpx.Client, overlap: float, prefix: str) -> float:
-    """Tiles a second of an import, from the answer to its request until it is done."""
-    form = {"overlap": str(overlap), "prefix": prefix}
+def import_rate(http: httpx.Client, name: str) -> float:
+    """Windows a second of an import, from the answer to its request until it is done."""
+    form = {"map": name}
     job = http.post("/gallery/imports", files={"file": ("town.tif", MAP.read_bytes())}, data=form).json()
     started = time.perf_counter()
     while job["state"] in ("queued", "running"):
         time.sleep(POLL_S)
         job = http.get(f"/gallery/imports/{job['id']}").json()
     took = time.perf_counter() - started
-    if job["state"] != "done" or job["added"] != job["total"]:
+    if job["state"] != "done" or not job["added"]:
         raise SystemExit(f"the import went wrong: {job}")
-    return float(job["total"] / took)
+    return float(job["added"] / took)
 
 
-def command_rate(url: str, overlap: float, prefix: str, tiles: int) -> float:
-    """Tiles a second of the command line."""
+def command_rate(url: str, name: str, windows: int) -> float:
+    """Windows a second of the command line."""
     command = [sys.executable, "-m", "service.cli.main", "gallery"]
-    add = ["add", str(MAP), "--overlap", str(overlap), "--prefix", prefix, "--url", url]
+    add = ["add", str(MAP), "--map", name, "--url", url]
 
     def seconds(words: list[str]) -> float:
         started = time.perf_counter()
         subprocess.run([*command, *words], check=True, capture_output=True, cwd=ROOT)
         return time.perf_counter() - started
 
-    return tiles / (seconds(add) - seconds(["info", "--url", url]))
+    return windows / (seconds(add) - seconds(["info", "--url", url]))
 
 
 def main() -> None:
@@ -75,7 +75,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=4, help="of the encoder alone, each round")
-    parser.add_argument("--overlap", type=float, default=0.75)
     parser.add_argument("--threads", type=int, default=0, help="of the encoder; 0: all cores")
     parser.add_argument("--model", type=Path, default=Settings().model)
     chosen = parser.parse_args()
@@ -86,16 +85,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = aerofix(Path(folder) / "g.gallery", chosen.model, {"AEROFIX_THREADS": str(chosen.threads)})
         with server.running() as url, httpx.Client(base_url=url.removesuffix(server.path), timeout=60) as http:
-            import_rate(http, 0.5, "warm-up")
-            tiles = http.get("/gallery").json()["count"]
+            import_rate(http, "warm-up")
+            windows = http.get("/gallery").json()["count"]
             for i in range(chosen.rounds):
                 rates["encoder alone"].append(encoder_rate(encoder, batch, chosen.seconds))
                 before = http.get("/gallery").json()["count"]
-                rates["import"].append(import_rate(http, chosen.overlap, f"import-{i}"))
-                tiles = http.get("/gallery").json()["count"] - before
-                rates["gallery add"].append(command_rate(str(http.base_url), chosen.overlap, f"add-{i}", tiles))
+                rates["import"].append(import_rate(http, f"import-{i}"))
+                windows = http.get("/gallery").json()["count"] - before
+                rates["gallery add"].append(command_rate(str(http.base_url), f"add-{i}", windows))
     machine = f"{os.cpu_count()} CPUs, threads of the encoder: {chosen.threads or 'all'}, load before: {load:.1f}"
-    table = Table(title=f"{tiles} tiles a round; {machine} (goal: import at least 0.90)")
+    table = Table(title=f"{windows} windows a round; {machine} (goal: import at least 0.90)")
     for column in ("", "images/s", "of the encoder alone", "of each round"):
         table.add_column(column, justify="right" if column else "left")
     for name, each in rates.items():

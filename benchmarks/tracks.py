@@ -49,7 +49,6 @@ TURNED_DEG = 30.0  # of the square against the raster of tiles: nobody flies alo
 EDGE_SHARE = 0.31  # half a side of the square over the map's size; its photos then stay on the map
 PITCH_DEG = (87.0, 1.0)  # mean and sway of a camera on a gimbal
 HEADING_ERROR_DEG, HEIGHT_ERROR = 2.0, 0.03  # what compass and barometer err by, from photo to photo
-TILE_M, OVERLAP = 86.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,8 @@ async def follow(geotiff: bytes, shots: list[Shot], options: argparse.Namespace)
 
 
 async def add_map(http: httpx.AsyncClient, geotiff: bytes) -> None:
-    """Cut a map into tiles, and wait until they are in the gallery."""
-    tiling = {"tile_size_m": TILE_M, "overlap": OVERLAP}
-    begun = await http.post("/gallery/imports", files={"file": ("map.tif", geotiff)}, data=tiling)
+    """Import a map, and wait until it is in the gallery."""
+    begun = await http.post("/gallery/imports", files={"file": ("map.tif", geotiff)})
     begun.raise_for_status()
     job = begun.json()
     while job["state"] in ("queued", "running"):

@@ -1,9 +1,10 @@
 """Photos of held-out places, answered by the service itself: what a calibration of matches is fitted on.
 
 How many positions of a photo agree with a tile, and how far off the position is that they give, depends on how the
-service matches. So it is asked: tiles and photos are written as files, and the command ``aerofix`` is run on them, as
+service matches. So it is asked: a map and photos are written as files, and the command ``aerofix`` is run on them, as
 its user would. Galleries of many sizes come from one, by search circles: scenes lie in a row on the equator, those of
-one folder side by side, because a real map is all of one kind of country.
+one folder side by side, because a real map is all of one kind of country. The service chooses its windows itself, of
+several levels; lengths are in sides of the window that it puts first.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SPACING_M = 1000.0
 PHOTOS_PER_SCENE = 2
 #: Search circles, each asked for as many photos: starting the command costs more than a dozen answers.
 GALLERIES, PHOTOS_PER_GALLERY = 40, 30
+#: A scene is so many tile sides wide.
+SCENE_SIDES = round(1 / SCENE_TILE_SHARE)
 #: Candidates of an answer that are looked at: as many as the service shows.
 CANDIDATES = 100
 #: Quality of the photos' JPEG, as cameras save them.
@@ -47,7 +50,7 @@ DEGREES_PER_M = float(on_the_equator(np.array([1.0]), np.array([0.0]))[0, 1])
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """M answers of known truth, with C candidates each; lengths in tile sides.
+    """M answers of known truth, with C candidates each; lengths in sides of the answer's first candidate.
 
     Attributes:
         scores: ``[M, C]`` cosines; -inf where an answer has fewer candidates.
@@ -72,18 +75,16 @@ class Stage:
         truth_m: ``[P, 2]`` ground point at the centre of each photo, east and north along the row of scenes; NaN for a
             photo of the sky.
         scenes: number of places; photo p is of place ``p // PHOTOS_PER_SCENE``.
-        tile_side_m: ground side of the tiles.
         seed: of the search circles.
     """
 
     folder: Path
     truth_m: Floats
     scenes: int
-    tile_side_m: float
     seed: int
 
     def rehearse(self, model: Path) -> Rehearsal:
-        """Let the service answer with a model; its tiles are embedded once, whatever the calibration.
+        """Let the service answer with a model; the map is embedded once, whatever the calibration.
 
         Args:
             model: the ONNX file. Its calibration must call nothing ``not_found``, or there is no position to judge.
@@ -93,7 +94,7 @@ class Stage:
         """
         gallery = self.folder / "held-out.gallery"
         if not gallery.exists():
-            run_aerofix("gallery", "add", self.folder / "tiles.csv", "--gallery", gallery, "--model", model)
+            run_aerofix("gallery", "add", self.folder / "scenes.csv", "--gallery", gallery, "--model", model)
         answers, truth = list[Any](), list[Floats]()
         for middle_m, radius_m, photos in self._circles():
             prior = f"--prior=0,{middle_m * DEGREES_PER_M:.9f},{radius_m:.1f}"
@@ -102,7 +103,7 @@ class Stage:
             answers += json.loads(run_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model))
             known = self.truth_m[photos]
             truth.append(np.where(np.abs(known[:, :1] - middle_m) < radius_m, known, np.nan))
-        return _tabulate(answers, np.concatenate(truth), self.tile_side_m)
+        return _tabulate(answers, np.concatenate(truth))
 
     def _circles(self) -> Iterator[tuple[float, float, NDArray[np.int64]]]:
         """Middle along the row and radius of search circles, in metres, and the photos to ask each for.
@@ -123,13 +124,13 @@ class Stage:
 
 
 def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *, image_size: int, seed: int) -> Stage:
-    """Render nine half-overlapping tiles of each texture and photos that look at them.
+    """Render each texture as a piece of a map, and photos that look at it.
 
     Args:
-        folder: to write to, as ``tiles.csv``, ``tile….png`` and ``photo….jpg``.
+        folder: to write to, as ``scenes.csv``, ``scene….png`` and ``photo….jpg``.
         textures: held-out places.
         data: how the drone flies over them.
-        image_size: side of tiles and photos, px.
+        image_size: side of photos, px, and pixels of the map for each ``tile_side_m``.
         seed: of views and, later, search circles.
 
     Raises:
@@ -139,33 +140,29 @@ def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *,
     simulator = PairSimulator(sorted(textures, key=lambda t: t.group), data, image_size, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     truth = list[Floats]()
-    with (folder / "tiles.csv").open("w", newline="") as file:
+    with (folder / "scenes.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "lat", "lon", "gsd_m"))
         for i in range(len(textures)):
             scene = simulator.scenes(torch.tensor([i]), SCENE_TILE_SHARE, generator)
-            rows.writerows(write_tiles(folder, i, scene, data.tile_side_m, image_size, generator))
+            rows.writerow(write_scene(folder, i, scene, data.tile_side_m, image_size, generator))
             for _ in range(PHOTOS_PER_SCENE):
                 target = (torch.rand(1, 2, generator=generator) - 0.5) * data.tile_side_m
                 view = simulator.photos(scene, target, generator)
                 save_image(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
                 truth.append(view.centre[0, :2].double().numpy() + np.array((i * SPACING_M, 0.0)))
-    return Stage(folder, np.array(truth), len(textures), data.tile_side_m, seed)
+    return Stage(folder, np.array(truth), len(textures), seed)
 
 
-def write_tiles(
+def write_scene(
     folder: Path, number: int, scene: Scene, tile_side_m: float, image_size: int, generator: torch.Generator
-) -> list[tuple[str, str, str, float]]:
-    """Render the nine half-overlapping tiles of scene ``number`` of the row; returns file, lat, lon and gsd of each."""
-    steps = torch.tensor([-0.5, 0.0, 0.5]) * tile_side_m
-    rows = []
-    for k, centre in enumerate(torch.cartesian_prod(steps, steps)):  # east and north
-        name, tile = f"tile{number}_{k}.png", cut_tiles(scene, centre[None], tile_side_m, image_size)
-        save_image(augment(tile, generator, strength=0.3), folder / name)
-        east_m, north_m = centre.double().numpy()[:, None]
-        ((lat, lon),) = on_the_equator(east_m + number * SPACING_M, north_m)
-        rows.append((name, f"{lat:.9f}", f"{lon:.9f}", tile_side_m / image_size))
-    return rows
+) -> tuple[str, str, str, float]:
+    """Render scene ``number`` of the row from above, two ``tile_side_m`` wide; returns its file, lat, lon and gsd."""
+    name, origin = f"scene{number}.png", torch.zeros(1, 2)
+    picture = cut_tiles(scene, origin, SCENE_SIDES * tile_side_m, SCENE_SIDES * image_size)
+    save_image(augment(picture, generator, strength=0.3), folder / name)
+    ((lat, lon),) = on_the_equator(np.array([number * SPACING_M]), np.zeros(1))
+    return name, f"{lat:.9f}", f"{lon:.9f}", tile_side_m / image_size
 
 
 def save_image(image: Tensor, path: Path) -> None:
@@ -174,16 +171,19 @@ def save_image(image: Tensor, path: Path) -> None:
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
 
 
-def _tabulate(answers: list[dict[str, Any]], truth_m: Floats, side_m: float) -> Rehearsal:
+def _tabulate(answers: list[dict[str, Any]], truth_m: Floats) -> Rehearsal:
     shape = (len(answers), CANDIDATES)
     scores, inliers, centres = np.full(shape, -np.inf), np.zeros(shape), np.zeros((*shape, 2))
+    sides_m = np.ones(len(answers))
     for row, answer in enumerate(answers):
+        west, _, east, _ = answer["candidates"][0]["tile"]["bounds"]
+        sides_m[row] = (east - west) / DEGREES_PER_M
         for column, candidate in enumerate(answer["candidates"]):
             scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
             centres[row, column] = candidate["tile"]["lon"], candidate["tile"]["lat"]
     positions = np.array([(answer["position"]["lon"], answer["position"]["lat"]) for answer in answers])
-    sides = DEGREES_PER_M * side_m
-    return Rehearsal(scores, inliers, centres / sides, positions / sides, truth_m / side_m)
+    sides = (DEGREES_PER_M * sides_m)[:, None]
+    return Rehearsal(scores, inliers, centres / sides[:, None], positions / sides, truth_m / sides_m[:, None])
 
 
 def run_aerofix(*arguments: object) -> str:

@@ -51,17 +51,17 @@ def model(tmp_path_factory):
     return path
 
 
-def test_a_stage_is_nine_tiles_and_two_photos_of_each_place(stage):
-    rows = list(csv.DictReader((stage.folder / "tiles.csv").read_text().splitlines()))
-    assert len(rows) == 9 * stage.scenes == 9 * 24
+def test_a_stage_is_a_piece_of_map_and_two_photos_of_each_place(stage):
+    rows = list(csv.DictReader((stage.folder / "scenes.csv").read_text().splitlines()))
+    assert len(rows) == stage.scenes == 24
     assert len(stage.truth_m) == PHOTOS_PER_SCENE * stage.scenes
-    for name in ("photo0.jpg", rows[0]["file"]):
+    for name, side in (("photo0.jpg", SIZE), (rows[0]["file"], 2 * SIZE)):
         with Image.open(stage.folder / name) as image:
-            assert image.size == (SIZE, SIZE)
+            assert image.size == (side, side)
     metres = math.radians(1) * EARTH_RADIUS_M
-    third = [(float(r["lon"]) * metres - 2 * SPACING_M, float(r["lat"]) * metres) for r in rows[18:27]]
-    steps = (-SIDE_M / 2, 0, SIDE_M / 2)
-    np.testing.assert_allclose(third, [(east, north) for east in steps for north in steps], atol=1e-3)
+    places = [(float(r["lon"]) * metres, float(r["lat"]) * metres) for r in rows]
+    np.testing.assert_allclose(places, [(n * SPACING_M, 0) for n in range(24)], atol=1e-3)
+    assert float(rows[3]["gsd_m"]) == pytest.approx(SIDE_M / SIZE)
 
 
 def test_photos_look_at_their_place(stage):
