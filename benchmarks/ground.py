@@ -2,9 +2,9 @@
 
     python benchmarks/ground.py [--before FOLDER] [--windows 1000000]
 
-Bytes: a drawn square kilometre at 0.38 m/px, on a latitude where that is the pixel of zoom 18, imported with three levels.
-Windows: made vectors, written as an import writes them, opened as the service opens them. Photo: the six demo photos against
-the demo map, over HTTP, in turns with a checkout of another version (``git worktree add FOLDER COMMIT``) in the same run.
+Bytes: a drawn square kilometre at 0.38 m/px, where that is the pixel of zoom 18, imported with three levels.
+Windows: made vectors, written as an import writes them, opened as the service opens them. Photo: the six demo photos
+against the demo map, over HTTP, in turns with a checkout of another version (``git worktree add FOLDER COMMIT``).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 async def bytes_of_a_square_kilometre(folder: Path) -> None:
     """Import a square kilometre with three levels."""
-    pixels = np.asarray(make_town(1, KM_PX * 0.38, 0.38).image)
+    pixels = np.asarray(make_town(1, KM_PX * 0.38, 0.38).rgb)
     side_m = 40_075_016.685578488
     res = side_m / (256 * 2**ZOOM)
     top = rectangle_of((10.0, LAT - 0.01, 10.01, LAT), ZOOM).top
@@ -132,9 +132,8 @@ print(took, grown, gallery.count(), gallery.info().index)
     took, grown, windows, index = done.stdout.split(maxsplit=3)
     beside = int(grown) / int(windows) - 4 * DIM
     print(f"{windows} windows: open {float(took):.1f} s (goal 8 at 1,000,000), {int(grown) / 1e6:.0f} MB resident,")
-    print(
-        f"  {int(grown) / int(windows):.0f} bytes a window, {beside:.0f} beside float32 vectors (goal 200); {index.strip()}"
-    )
+    each = int(grown) / int(windows)
+    print(f"  {each:.0f} bytes a window, {beside:.0f} beside float32 vectors (goal 200); {index.strip()}")
 
 
 def photo_times(before: Path, rounds: int) -> None:

@@ -6,8 +6,8 @@ In turns: the encoder alone on batches of random images in this process, an impo
 service (``POST /gallery/imports``), and the same map by `aerofix gallery add --url` (less the time of a command that
 adds nothing). Every window is new: each round makes a map of its own.
 
-An encoder on a CPU takes all cores, and whatever else a window costs is taken from it. --threads 1 leaves it one: on two
-cores the rest of the work then has the other, as it has them all beside an encoder on a GPU.
+An encoder on a CPU takes all cores, and whatever else a window costs is taken from it. --threads 1 leaves it one: on
+two cores the rest of the work then has the other, as it has them all beside an encoder on a GPU.
 """
 
 import argparse

@@ -168,7 +168,9 @@ class Atlas:
 
     def _load(self, number: int) -> None:
         for ids, vectors in gathered(self._store.maps.windows(number), LOAD_ROWS):
-            self._put(number, ids, half(list(vectors), self._dim))
+            if vectors.shape[1] != self._dim:
+                raise ValueError(f"an embedding does not have {self._dim} dimensions")
+            self._put(number, ids, vectors)
 
     def _put(self, number: int, ids: Ids, vectors: Half) -> None:
         """Make stored windows of a live map searchable."""

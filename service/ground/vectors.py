@@ -22,16 +22,22 @@ def half(embeddings: Sequence[NDArray[Any]], dim: int) -> Half:
     if any(embedding.shape != (dim,) for embedding in embeddings):
         raise ValueError(f"an embedding does not have {dim} dimensions")
     stacked = np.stack(list(embeddings)).astype(np.float16)
-    if not (np.isfinite(stacked).all() and stacked.any(axis=1).all()):
-        raise ValueError("an embedding is zero or not finite")
+    unit(stacked)
     return stacked
 
 
 def unit(stored: Half) -> NDArray[np.float32]:
-    """Bring rows back to unit length after rounding to float16."""
-    wide = stored.astype(np.float64)
-    scaled: NDArray[np.float64] = wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return scaled.astype(np.float32)
+    """Bring rows ``[N, D]`` back to unit length after rounding to float16.
+
+    Raises:
+        ValueError: one is zero or not finite.
+    """
+    wide = stored.astype(np.float32)
+    squares = np.einsum("nd,nd->n", wide, wide)
+    if not (np.isfinite(squares).all() and squares.all()):
+        raise ValueError("an embedding is zero or not finite")
+    wide /= np.sqrt(squares)[:, None]
+    return wide
 
 
 def gathered(chunks: Iterable[tuple[Ids, Half]], rows: int) -> Iterator[tuple[Ids, Half]]:

@@ -161,7 +161,7 @@ class MapStore:
                 if not isinstance(ids, bytes) or zlib.crc32(embeddings, zlib.crc32(ids)) != check or not ids:
                     self._file.corrupt(f"the windows of row {row} cannot be read")
                 numbers = np.frombuffer(ids, "<i8").astype(np.int64)
-                yield numbers, np.frombuffer(embeddings, "<f2").astype(np.float16).reshape(len(numbers), -1)
+                yield numbers, np.frombuffer(embeddings, "<f2").reshape(len(numbers), -1)
 
     def tile(self, key: int) -> bytes | None:
         """A stored tile.
