@@ -75,12 +75,26 @@ class Problem(BaseModel):
 
 def problem_of(error: Exception) -> Problem:
     """Describe an error; one that is not of the domain is logged with its stack and told without its internals."""
-    if isinstance(error, AerofixError):
-        for kind in type(error).__mro__:
-            if kind in PROBLEMS:
-                return _problem(*PROBLEMS[kind], error.detail, error.numbers)
+    if isinstance(error, AerofixError) and (kind := _public(error)) is not None:
+        return _problem(*PROBLEMS[kind], error.detail, error.numbers)
     log.error("unexpected error", exc_info=error)
     return _problem(*INTERNAL, "this is a defect of the service; report it with the request id.")
+
+
+def slug_of(error: AerofixError) -> str:
+    """The public name of an error's kind: the last part of its problem's ``type``."""
+    kind = _public(error)
+    return (INTERNAL if kind is None else PROBLEMS[kind])[0]
+
+
+def problem_named(slug: str, detail: str) -> Problem:
+    """Describe an error that is known by its public name, see :func:`slug_of`, and its words."""
+    return _problem(*next((each for each in PROBLEMS.values() if each[0] == slug), INTERNAL), detail)
+
+
+def _public(error: AerofixError) -> type[AerofixError] | None:
+    """The most special class of an error that has a public name."""
+    return next((kind for kind in type(error).__mro__ if kind in PROBLEMS), None)
 
 
 def problem_response(error: Exception) -> JSONResponse:

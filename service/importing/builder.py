@@ -18,10 +18,11 @@ from service.ground.gallery import Gallery
 from service.ground.local_maps import to_int8
 from service.ground.maps import GroundMap, NewMap
 from service.ground.pyramid import Cutter
-from service.ground.store.imports import Import, Step, Trouble
+from service.ground.store.imports import Import, Step
 from service.importing.build import Cut, Windows, cut_windows, read_tiles, shrink_tiles
 from service.importing.options import MapOptions
 from service.importing.plan import Piece, Plan, zooms_for
+from service.importing.troubles import trouble_of
 from service.maps.mosaic import Mosaic
 from service.threads import Shared
 
@@ -154,7 +155,7 @@ class Builder:
         embeddings, blocks, troubles = [], {}, []
         for cut, each in zip(windows.cuts, encoded, strict=True):
             if isinstance(each, AerofixError):
-                troubles.append(Trouble.of(each, f"window {cut.key}"))
+                troubles.append(trouble_of(each, f"window {cut.key}"))
                 continue
             if cut.searched:
                 ids.append(cut.key)

@@ -27,6 +27,7 @@ from service.ground.store.imports import IMPORT_ID, Import, ImportStopped, Troub
 from service.importing.builder import Builder, Task
 from service.importing.options import MapOptions
 from service.importing.plan import Plan
+from service.importing.troubles import defect, trouble_of
 from service.maps.mosaic import Mosaic, open_mosaic
 from service.threads import Shared
 
@@ -203,7 +204,7 @@ class Importer:
                 continue
             except _PASSES as error:
                 log.warning("imports wait: %s", error.detail)
-                self._waits_for = {job.id: Trouble.of(error) for job in live}
+                self._waits_for = {job.id: trouble_of(error) for job in live}
                 await self._pause(RETRY_S)
 
     async def _run(self, job: Import) -> Trouble | None:
@@ -223,10 +224,10 @@ class Importer:
         except (ImportStopped, *_PASSES):
             raise
         except AerofixError as error:
-            return Trouble.of(error)
+            return trouble_of(error)
         except Exception:
             log.exception("import %s failed", job.id)
-            return Trouble(None, "", "this is a defect of the service; report it with what its log says.")
+            return defect()
         finally:
             await asyncio.to_thread(imports.outlived, job.id)
         return None

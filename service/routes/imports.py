@@ -11,12 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from service import errors
-from service.errors import AerofixError, StorageFull, disk_error
+from service.errors import StorageFull, disk_error
 from service.ground.maps import MAX_NAME_LENGTH
-from service.ground.store.imports import Trouble, new_import_id
+from service.ground.store.imports import new_import_id
 from service.ground.tile import MAX_SIDE_M, MIN_SIDE_M
 from service.http.multipart import save_form
-from service.http.problems import Problem, documented, problem_of
+from service.http.problems import documented, problem_named
 from service.importing.jobs import Importer, Progress
 from service.importing.options import MAX_TILE_SIZES, MapOptions, Scheme
 from service.routes import schemas
@@ -193,17 +193,10 @@ def _state(progress: Progress) -> schemas.ImportState:
         skipped=job.skipped,
         warnings=job.warnings,
         eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
-        problem=_problem(whole[0]) if whole else None,
+        problem=problem_named(whole[0].kind, whole[0].detail) if whole else None,
         problems=[
-            schemas.ImportTrouble(item=trouble.item, problem=_problem(trouble))
+            schemas.ImportTrouble(item=trouble.item, problem=problem_named(trouble.kind, trouble.detail))
             for trouble in job.troubles
             if trouble.item is not None
         ],
     )
-
-
-def _problem(trouble: Trouble) -> Problem:
-    kind = getattr(errors, trouble.kind, None) if trouble.kind else None
-    if isinstance(kind, type) and issubclass(kind, AerofixError):
-        return problem_of(kind(trouble.detail))
-    return Problem(type="/problems/internal-error", title="Something failed", status=500, detail=trouble.detail)

@@ -31,16 +31,17 @@ class ImportStopped(AerofixError):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that went wrong: what it is about (None: the import as a whole), the error's class and its words."""
+    """Something that went wrong.
+
+    Attributes:
+        item: what it is about; None: the import as a whole.
+        kind: public name of the kind of problem, such as ``source-unreadable``.
+        detail: the error's words.
+    """
 
     item: str | None
     kind: str
     detail: str
-
-    @classmethod
-    def of(cls, error: AerofixError, item: str | None = None) -> Trouble:
-        """Describe an error."""
-        return cls(item, type(error).__name__, error.detail)
 
 
 @dataclass(frozen=True)

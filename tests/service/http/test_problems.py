@@ -4,7 +4,7 @@ import pytest
 
 from service import errors
 from service.errors import AerofixError
-from service.http.problems import PROBLEMS, Problem, problem_of, problem_response
+from service.http.problems import PROBLEMS, Problem, problem_named, problem_of, problem_response, slug_of
 
 # Errors of starting up or of the command line: no request can meet them.
 NOT_OVER_HTTP = {
@@ -60,3 +60,18 @@ def test_retry_after():
 
 def test_a_problem_needs_its_fields():
     assert Problem.model_json_schema()["required"] == ["type", "title", "status", "detail"]
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_an_error_that_was_stored_by_its_public_name_is_told_as_it_was(kind):
+    error = kind("do this")
+    stored = slug_of(error), error.detail
+    assert problem_named(*stored) == problem_of(error)
+
+
+def test_names_that_nobody_knows_are_defects():
+    class Private(errors.GalleryUnusable):
+        pass
+
+    assert slug_of(Private("x")) == "gallery-unusable"
+    assert problem_named("ImageTruncated", "x").type == "/problems/internal-error"

@@ -41,7 +41,7 @@ def test_an_import_from_beginning_to_end(store):
     job = store.imports.get(ID)
     assert (job.state, job.name, job.options, job.total) == ("queued", "map.tif", {"overlap": 0.5}, 10)
     store.imports.begin(ID, 10)
-    put(store, [1, 2], Step(ID, 4, skipped=1, troubles=[Trouble("c", "InvalidFootprint", "no")]))
+    put(store, [1, 2], Step(ID, 4, skipped=1, troubles=[Trouble("c", "invalid-footprint", "no")]))
     put(store, [2], Step(ID, 5))
     put(store, [], Step(ID, 10, skipped=5, flat=2))
     assert counts(store) == (10, 2, 2 - 1, 1, 6)
@@ -50,7 +50,7 @@ def test_an_import_from_beginning_to_end(store):
     assert store.imports.finish(ID, "done")
     assert not store.imports.finish(ID, "cancelled")
     assert store.imports.get(ID).state == "done"
-    assert store.imports.get(ID).troubles == [Trouble("c", "InvalidFootprint", "no")]
+    assert store.imports.get(ID).troubles == [Trouble("c", "invalid-footprint", "no")]
     assert store.imports.live() == []
 
 
@@ -95,8 +95,8 @@ def test_only_the_first_troubles_are_kept_and_all_are_counted(store):
         put(store, [], Step(ID, step, troubles=[Trouble(f"{step}/{n}", "X", "y") for n in range(15)]))
     job = store.imports.get(ID)
     assert (job.failed, len(job.troubles), job.troubles[0].item) == (45, MAX_TROUBLES, "0/0")
-    store.imports.finish(ID, "failed", Trouble(None, "SourceUnreadable", "gone"))
-    assert store.imports.get(ID).troubles[0] == Trouble(None, "SourceUnreadable", "gone")
+    store.imports.finish(ID, "failed", Trouble(None, "source-unreadable", "gone"))
+    assert store.imports.get(ID).troubles[0] == Trouble(None, "source-unreadable", "gone")
 
 
 def test_a_source_that_ends_the_process_again_and_again_is_given_up(store):
