@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from service.errors import ImageTooSlow, ImageUndecodable, NotReady, OutOfMemory, Overloaded
 from service.imaging import decoders as module
+from service.imaging import workers
 from service.imaging.decode import decode, open_photo
 from service.imaging.decoders import MAX_LARGE, Decoders
 from service.telemetry import request_id
@@ -172,11 +174,18 @@ async def test_runaways_keep_no_process_from_others(decoders, small):
         (signal.SIGXCPU, ImageTooSlow, "more than 60 s"),
     ],
 )
-async def test_a_process_that_dies_costs_its_image_alone(decoders, large, small, number, error, words):
+async def test_a_process_that_dies_costs_its_image_alone(decoders, large, small, number, error, words, monkeypatch):
     held = await hold(decoders, large)
+    asked, send = threading.Event(), workers.send
+
+    def tell(*words):
+        asked.set()
+        send(*words)
+
+    monkeypatch.setattr(workers, "send", tell)
     dying = asyncio.create_task(decoders.decode(large, whole))
+    await asyncio.to_thread(asked.wait)  # one that dies before it is asked costs nothing
     beside = asyncio.create_task(decoders.decode(small, whole))
-    await asyncio.sleep(0)
     os.kill(held, number)
     os.kill(held, signal.SIGCONT)
     with pytest.raises(error, match=words):
