@@ -1,14 +1,12 @@
-"""Accuracy on real drone photos over a real map, through the commands that a user would type.
+"""Accuracy on real photos over real maps of other dates, through the running service.
 
-    python benchmarks/real.py --data FOLDER [--heading] [--other FOLDER …] [--distractors FOLDER …]
+    python benchmarks/real.py --all DATA [--sets ariel-v17 …] [--hints none heading all] [--out real.json]
 
-FOLDER holds ``map.jpg`` (or a GeoTIFF ``map.tif``), ``map.json`` with its corners, and ``meta.csv`` with the columns
-``file, reg_ok, reg_center_lat, reg_center_lon, flight_yaw_deg``: the registered ground point at each photo's centre.
-Each model adds the map with ``aerofix gallery add`` (86 m tiles, half overlapping) and localizes the photos with
-``aerofix localize --no-exif``. The untrained ImageNet backbone runs beside the shipped model as the floor. Photos of
-other places (``--other``) must not be called located. ``--distractors`` adds every picture of these folders to the
-gallery, cut into tiles as if it had 0.3 m/px and lay in the ocean. Position errors are measured to the first candidate,
-whatever the status says. AUROC: how well confidence tells photos whose place was found from those of other places.
+Every map in DATA is imported with default options into one gallery, so that each is a distractor for the others, and
+every photo is sent to ``POST /localize``: without hints and EXIF, with its heading alone, and with all that is known.
+One table has a row for each set and kind of hints. Errors are measured to the first candidate, whatever the status
+says; "camera" is the error of the camera's place against the drone's own GPS. Sets take minutes each: what is done is
+kept in ``--out``, and done again only for another model. ``--gallery`` keeps the imported maps for the next time.
 """
 
 from __future__ import annotations
@@ -19,131 +17,135 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _needs  # noqa: F401 - before the others
-import numpy as np
-from PIL import Image
+import httpx
+from real_sets import HINTS, RealSet, Shot, maps_of, sets_of
 from rich.console import Console
 from rich.table import Table
-from survey import RIGHT_WITHIN_M, TILE_SIDE_M, Photo, map_of, read_photos
+from servers import aerofix
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from service.geo import haversine_m
-from training.config import Config, ModelConfig
-from training.export.calibrate import untrained_calibration
-from training.export.onnx_file import write_onnx
-from training.models.encoder import Encoder
 
-AEROFIX = Path(sys.executable).with_name("aerofix")
 SHIPPED = Path(__file__).parents[1] / "models" / "aerofix-lite2.onnx"
-OCEAN_GSD_M = 0.3
-PICTURES = {".jpg", ".jpeg", ".png"}
+TIMEOUT_S = 60.0
 
 
 def main() -> None:
-    """Print one row for each model."""
+    """Ask what was not asked yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with map.jpg, map.json, meta.csv and photos")
+    parser.add_argument("--all", type=Path, required=True, metavar="DATA", help="folder with the sets")
+    parser.add_argument("--sets", nargs="*", help="only these")
+    parser.add_argument("--hints", nargs="*", default=list(HINTS))
+    parser.add_argument("--effort", default="normal")
     parser.add_argument("--model", type=Path, default=SHIPPED)
-    parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders with photos of other places")
-    parser.add_argument("--distractors", type=Path, nargs="*", default=[], help="folders with other aerial pictures")
-    parser.add_argument("--heading", action="store_true", help="give the flight yaw of meta.csv as heading")
+    parser.add_argument("--gallery", type=Path, help="keep the imported maps in this file")
+    parser.add_argument("--out", type=Path, help="keep the answers in this file, and ask only what it lacks")
+    parser.add_argument("--every", type=int, default=1, help="of strangers take every n-th photo")
     options = parser.parse_args()
-    photos = read_photos(options.data)
-    others = [p for folder in options.other for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES]
-    map_path = map_of(options.data)
-
-    table = Table(title=f"{len(photos)} photos of {options.data.name}, {len(others)} of other places")
-    columns = ("model", "< 43 m", "< 25 m", "median", "located", "right of these", "within accuracy_m", "p50")
-    for column in (*columns, "others located", "AUROC"):
-        table.add_column(column)
+    done: dict[str, list[dict[str, Any]]] = {}
+    if options.out is not None and options.out.exists():
+        done = json.loads(options.out.read_text())
+    sets = [each for each in sets_of(options.all) if not options.sets or each.name in options.sets]
     with tempfile.TemporaryDirectory() as folder:
-        floor = Path(folder) / "untrained.onnx"
-        settings = ModelConfig(embedding_dim=None, frozen_stages=0)
-        write_onnx(Encoder(settings), Config(name="untrained", model=settings), floor, untrained_calibration())
-        ocean = [write_ocean(options.distractors, Path(folder) / "ocean")] if options.distractors else []
-        for model in (floor, options.model):
-            gallery = Path(folder) / f"{model.stem}.gallery"
-            aerofix("gallery", "add", map_path, *ocean, "--gallery", gallery, "--model", model)
-            if options.heading:  # the command line takes one heading for all its photos
-                answers = [answer for p in photos for answer in locate(gallery, model, [p], p.heading_deg)]
-            else:
-                answers = locate(gallery, model, photos)
-            strangers = locate(gallery, model, [Photo(p, (0, 0), 0) for p in others]) if others else []
-            others_located = share([a["status"] == "located" for a in strangers])
-            table.add_row(model.stem, *summary(photos, answers), others_located, auroc(photos, answers, strangers))
-    Console(width=160).print(table)
+        gallery = options.gallery or Path(folder) / "real.gallery"
+        if not gallery.exists():
+            add_maps(options.all, gallery, options.model, Path(folder))
+        settings = {"AEROFIX_DEADLINE_S": str(TIMEOUT_S)}
+        with aerofix(gallery, options.model, settings).running() as url, httpx.Client(timeout=TIMEOUT_S) as client:
+            for each in sets:
+                shots = each.shots[:: options.every] if each.name == "strangers" else each.shots
+                for kind in options.hints:
+                    key = f"{each.name} / {kind}"
+                    if key not in done and any(kind in shot.hints for shot in shots):
+                        done[key] = [ask(client, url, shot, kind, options.effort) for shot in shots]
+                        if options.out is not None:
+                            options.out.write_text(json.dumps(done))
+    print_table(sets, options.hints, done)
 
 
-def locate(gallery: Path, model: Path, photos: list[Photo], heading_deg: float | None = None) -> list[dict[str, Any]]:
-    """``aerofix localize`` for photos, without their EXIF."""
-    heading = [] if heading_deg is None else ["--heading", str(heading_deg % 360)]
-    paths = [photo.path for photo in photos]
-    text = aerofix("localize", *paths, "--json", "--no-exif", *heading, "--gallery", gallery, "--model", model)
-    answers = json.loads(text)
-    return answers if isinstance(answers, list) else [answers]
+def add_maps(root: Path, gallery: Path, model: Path, scratch: Path) -> None:
+    """Import every map with default options."""
+    for name, path, corners in maps_of(root, scratch):
+        command = [sys.executable, "-m", "service.cli.main", "gallery", "add", path, "--map", name]
+        command += ["--gallery", gallery, "--model", model, *(["--corners", corners] if corners else [])]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
 
 
-def aerofix(*arguments: object) -> str:
-    """Run the command line; an exit code other than 0 (located) and 3 (not located) is an error."""
-    done = subprocess.run([AEROFIX, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
-    if done.returncode not in {0, 3}:
-        sys.exit(f"aerofix {arguments[0]} failed with exit code {done.returncode}")
-    return done.stdout
+def ask(client: httpx.Client, url: str, shot: Shot, kind: str, effort: str) -> dict[str, Any]:
+    """One photo's answer, and how far off it is."""
+    form = {"use_exif": "false", "effort": effort} | shot.hints.get(kind, {})
+    answer = client.post(url, files={"image": (shot.path.name, shot.path.read_bytes())}, data=form)
+    answer.raise_for_status()
+    told = answer.json()
+    first = told["candidates"][0] if told["candidates"] else None
+    position, camera = told["position"], told["camera"]
+    return {
+        "file": shot.path.name,
+        "status": told["status"],
+        "confidence": None if first is None else first["confidence"],
+        "error_m": None if first is None or shot.centre is None else off_m(first, shot.centre),
+        "accuracy_m": None if position is None else position["accuracy_m"],
+        "camera_error_m": None if camera is None or shot.camera is None else off_m(camera, shot.camera),
+        "camera_accuracy_m": None if camera is None else camera["accuracy_m"],
+        "camera": camera,
+        "disputed": told["query"]["disputed"],
+        "looks": told["query"]["looks"],
+        "inliers": None if first is None else first["inliers"],
+        "score": None if first is None else first["score"],
+        "supports": [each["support"] for each in told["candidates"]],
+        "map": None if first is None else first["tile_id"].rsplit("/", 3)[0],
+        "total_ms": told["timing_ms"]["total"],
+    }
 
 
-def write_ocean(folders: list[Path], out: Path) -> Path:
-    """Cut pictures into half-overlapping tiles, scatter them over the ocean; returns their CSV."""
-    out.mkdir()
-    side, rows = round(TILE_SIDE_M / OCEAN_GSD_M), ["file,lat,lon,gsd_m"]
-    for path in (p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES):
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-        corners = ((x, y) for y in range(0, picture.height, side // 2) for x in range(0, picture.width, side // 2))
-        for x, y in corners:
-            if x + side <= picture.width and y + side <= picture.height:
-                name, i = f"ocean{len(rows)}.jpg", len(rows)
-                picture.crop((x, y, x + side, y + side)).save(out / name, quality=95)
-                rows.append(f"{name},{-40 + i % 100 * 0.01:.4f},{-120 + i // 100 * 0.01:.4f},{OCEAN_GSD_M}")
-    (out / "ocean.csv").write_text("\n".join(rows))
-    return out / "ocean.csv"
+def off_m(place: dict[str, float], truth: tuple[float, float]) -> float:
+    """Metres between a place of an answer and the truth."""
+    return float(haversine_m(*truth, place["lat"], place["lon"]))
 
 
-def auroc(photos: list[Photo], answers: list[dict[str, Any]], strangers: list[dict[str, Any]]) -> str:
-    """Share of pairs of a found photo and a stranger in which the former has the higher confidence."""
-    inside = [a["candidates"][0] for a in answers]
-    found = [c["confidence"] for p, c in zip(photos, inside, strict=True) if error_m(p, c) < RIGHT_WITHIN_M]
-    other = [a["candidates"][0]["confidence"] for a in strangers]
-    if not found or not other:
-        return "-"
-    above = np.subtract.outer(found, other)
-    return f"{((above > 0).mean() + (above == 0).mean() / 2):.3f}"
+def print_table(sets: Sequence[RealSet], hints: Sequence[str], done: dict[str, list[dict[str, Any]]]) -> None:
+    """One row for each set and kind of hints."""
+    table = Table(title="real photos (right: see real_sets.py; located of those right; right of those located)")
+    columns = ("set", "hints", "photos", "right", "< 10 m", "median", "located", "right of located", "in accuracy_m")
+    for column in (*columns, "camera median, in accuracy_m", "looks", "p50"):
+        table.add_column(column)
+    for each in sets:
+        for kind in hints:
+            answers = done.get(f"{each.name} / {kind}")
+            if answers:
+                table.add_row(each.name, kind, str(len(answers)), *cells(each, answers))
+    Console(width=170).print(table)
 
 
-def error_m(photo: Photo, candidate: dict[str, Any]) -> float:
-    """Metres from the true centre to the candidate's position."""
-    return float(haversine_m(*photo.truth, candidate["lat"], candidate["lon"]))
-
-
-def summary(photos: list[Photo], answers: list[dict[str, Any]]) -> list[str]:
-    """The cells of one row."""
-    best = [answer["candidates"][0] for answer in answers]
-    errors = [error_m(photo, candidate) for photo, candidate in zip(photos, best, strict=True)]
-    located = [
-        (error, answer["position"]["accuracy_m"])
-        for error, answer in zip(errors, answers, strict=True)
-        if answer["status"] == "located"
-    ]
+def cells(each: RealSet, answers: list[dict[str, Any]]) -> list[str]:
+    """The numbers of one row."""
+    looks = statistics.mean(answer["looks"] for answer in answers)
+    p50 = f"{statistics.median(answer['total_ms'] for answer in answers):.0f} ms"
+    located = [answer for answer in answers if answer["status"] == "located"]
+    if each.right_m == 0:
+        return ["-", "-", "-", share([answer in located for answer in answers]), "-", "-", "-", f"{looks:.1f}", p50]
+    errors = [answer["error_m"] if answer["error_m"] is not None else float("inf") for answer in answers]
+    right = [answer for answer, error in zip(answers, errors, strict=True) if error < each.right_m]
+    cameras = [answer for answer in right if answer["camera_error_m"] is not None]
+    camera = "-"
+    if cameras:
+        median = statistics.median(answer["camera_error_m"] for answer in cameras)
+        inside = share([answer["camera_error_m"] < answer["camera_accuracy_m"] for answer in cameras])
+        camera = f"{median:.1f} m, {inside}"
     return [
-        share([e < RIGHT_WITHIN_M for e in errors]),
-        share([e < 25 for e in errors]),
+        share([error < each.right_m for error in errors]),
+        share([error < 10 for error in errors]),
         f"{statistics.median(errors):.1f} m",
-        share([a["status"] == "located" for a in answers]),
-        share([e < RIGHT_WITHIN_M for e, _ in located]),
-        share([e < radius for e, radius in located]),
-        f"{statistics.median(answer['timing_ms']['total'] for answer in answers):.0f} ms",
+        share([answer in located for answer in right]),
+        share([answer["error_m"] < each.right_m for answer in located]),
+        share([answer["error_m"] < answer["accuracy_m"] for answer in located]),
+        camera,
+        f"{looks:.1f}",
+        p50,
     ]
 
 

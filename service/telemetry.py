@@ -74,9 +74,9 @@ class Stopwatch:
         self.ms: dict[str, float] = {}
 
     def lap(self, step: str) -> None:
-        """End a step: what passed since the last one counts for it."""
+        """End a step: what passed since the last one counts for it, and adds to what it took before."""
         now = time.perf_counter()
-        self.ms[step] = (now - self._last) * 1e3
+        self.ms[step] = self.ms.get(step, 0.0) + (now - self._last) * 1e3
         record_step(step, self._last, now)
         self._last = now
 

@@ -132,6 +132,22 @@ def export(
 
 @app.command()
 @_plain_errors
+def calibrate(
+    model: Annotated[Path, typer.Option(help="an .onnx file with local descriptors")],
+    out: Annotated[Path, typer.Option(help="the .onnx file to write")],
+    config: Annotated[Path, typer.Option(help="YAML whose data section says what is held out")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as data.root=DATA")] = None,
+) -> None:
+    """Fit what a finished model's matches are worth again, through the service as it is now."""
+    from training.config import load_config
+    from training.export.recalibrate import recalibrate
+
+    for line in recalibrate(model, out, load_config(config, overrides)):
+        _show(line)
+
+
+@app.command()
+@_plain_errors
 def simulate(
     map: Annotated[Path, typer.Option(help="orthophoto, any GeoTIFF")],
     out: Annotated[Path, typer.Option(help="folder for the photos and truth.json")],

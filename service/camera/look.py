@@ -18,6 +18,9 @@ FAR_HEIGHTS = 2.0
 """Ground further ahead than this many camera heights is left out: it is seen under less than 27°, where a metre of
 height hides two of ground."""
 
+MIN_HEIGHTS = 0.1
+"""A square is never smaller than this many camera heights, whatever angles are stated."""
+
 USUAL_HFOV_DEG = 70.0
 """Field of view of a camera that says nothing: drones' wide cameras have 65 to 84°. It only decides how strongly the
 slant is taken out, so that 10° of error matter as little as a few degrees of pitch."""
@@ -71,18 +74,21 @@ def look_of(camera: Pinhole, *, north_up: bool, ground_side: float | None = None
 def _square_ahead(camera: Pinhole) -> tuple[float, float]:
     """Middle and side, in heights, of the square that the photo of a camera with heading 0 fills best.
 
-    From the near edge of the photo on, it reaches as far as its middle is wide, as the photo does, or as is of use.
-    The width of the ground in the photo grows with the depth along the camera's axis: ``2 · t · (y · cos p - sin p)``
-    at y heights ahead, with t = tan(hfov / 2) and the pitch p, which is negative. Where that equals the side, the
-    middle half a side beyond the near edge, the side is ``2 · t · (near · cos p - sin p) / (1 - t · cos p)``.
+    As large as the photo is high and, at its middle, wide on the ground; around the photo's centre where there is a
+    choice. The width of the ground grows with the depth along the camera's axis: ``2 · t · (y · cos p - sin p)``
+    at y heights ahead, with t = tan(hfov / 2) and the pitch p, which is negative.
     """
     edge = 0.5j * camera.aspect
-    near, far = apply(camera.to_ground, np.array([-edge, edge])).imag
-    near = max(float(near), -FAR_HEIGHTS) if math.isfinite(near) else 0.0
-    far = min(float(far), FAR_HEIGHTS) if math.isfinite(far) else FAR_HEIGHTS
+    near, centre, far = apply(camera.to_ground, np.array([-edge, 0j, edge])).imag.tolist()
+    near = max(near, -FAR_HEIGHTS) if math.isfinite(near) else 0.0
+    far = min(far, FAR_HEIGHTS) if math.isfinite(far) else FAR_HEIGHTS
+    far = max(far, near + MIN_HEIGHTS)
     pitch, wide = math.radians(camera.attitude.pitch_deg), math.tan(math.radians(camera.hfov_deg) / 2)
-    growth = 1 - wide * math.cos(pitch)
-    side = max(far - near, 0.1)
-    if growth > 0:
-        side = min(side, max(0.1, 2 * wide * (near * math.cos(pitch) - math.sin(pitch)) / growth))
-    return near + side / 2, side
+
+    def width(ahead: float) -> float:
+        return max(MIN_HEIGHTS, 2 * wide * (ahead * math.cos(pitch) - math.sin(pitch)))
+
+    middle = min(centre if math.isfinite(centre) else far, (near + far) / 2)
+    side = min(far - near, width(middle))
+    middle = min(max(middle, near + side / 2), far - side / 2)
+    return middle, min(side, width(middle))

@@ -27,8 +27,8 @@ ROUNDS = 12
 STEP = 1e-5
 """Of the numeric derivatives, in radians, heights and shares: far above rounding, far below what bends."""
 
-LOOSE_DEG = 20.0
-"""Spread of a pitch that nobody states, about that of the look which found the place."""
+LOOSE_DEG = 8.0
+"""Spread of a pitch that nobody states, about the one that its solution starts from."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class CameraPose:
         covariance: ``[3, 3]`` of east, north and height, square metres.
         pitch_sigma_deg: what is left of the doubt about the pitch.
         spread: how far matches are off, over what was expected; 1 is as expected.
+        cost: sum of squares that is left, of matches and of what was known, in standard deviations.
     """
 
     east_m: float
@@ -78,6 +79,7 @@ class CameraPose:
     covariance: Floats
     pitch_sigma_deg: float
     spread: float
+    cost: float
 
     @property
     def hfov_deg(self) -> float:
@@ -126,7 +128,7 @@ def solve_pose(
         if np.abs(step).max() < 1e-7:
             break
     last = _Model(photo, ground_m, sigma_m, np.sqrt(weights), prior, numbers.origin).linear(numbers)
-    return None if last is None else _answer(numbers, last[0][: 2 * len(photo)], last[1])
+    return None if last is None else _answer(numbers, last[0], 2 * len(photo), last[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +245,8 @@ def _start(prior: Prior, centre: complex, right: complex) -> _Numbers | None:
     return _Numbers(place.real, place.imag, height, heading, 0.0, 0.0, prior.focal_widths, 0.0, 0.0, centre, level)
 
 
-def _answer(numbers: _Numbers, off: Floats, jacobian: Floats) -> CameraPose | None:
-    spread = max(1.0, math.sqrt(float(np.mean(off**2))))
+def _answer(numbers: _Numbers, residuals: Floats, of_matches: int, jacobian: Floats) -> CameraPose | None:
+    spread = max(1.0, math.sqrt(float(np.mean(residuals[:of_matches] ** 2))))
     information = jacobian.T @ jacobian
     if not np.linalg.cond(information) < 1e14:
         return None
@@ -260,4 +262,5 @@ def _answer(numbers: _Numbers, off: Floats, jacobian: Floats) -> CameraPose | No
         metres @ covariance @ metres.T,
         math.degrees(math.sqrt(covariance[4, 4])),
         spread,
+        float((residuals**2).sum()),
     )

@@ -94,7 +94,12 @@ async def localize(
         str | None, typer.Option(metavar="LAT,LON,RADIUS_M", callback=_check_prior, help="Search only near here.")
     ] = None,
     heading: Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")] = None,
-    no_exif: Annotated[bool, typer.Option("--no-exif", help="Do not read heading and height from EXIF.")] = False,
+    pitch: Annotated[float | None, typer.Option(help="-90 looks straight down, 0 at the horizon, degrees.")] = None,
+    roll: Annotated[float | None, typer.Option(help="Clockwise, seen from behind the camera, degrees.")] = None,
+    altitude: Annotated[float | None, typer.Option(help="Height above ground, metres.")] = None,
+    hfov: Annotated[float | None, typer.Option(help="Horizontal field of view, degrees.")] = None,
+    effort: Annotated[str, typer.Option(help="fast, normal or thorough: looks while the answer is unsure.")] = "normal",
+    no_exif: Annotated[bool, typer.Option("--no-exif", help="Read no attitude, height and lens from EXIF.")] = False,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
     url: Url = DEFAULT_URL,
     gallery: GalleryFile = None,
@@ -107,8 +112,8 @@ async def localize(
     form = {"top_k": str(top_k), "use_exif": str(not no_exif).lower()}
     if prior is not None:
         form |= dict(zip(("prior_lat", "prior_lon", "prior_radius_m"), prior.split(","), strict=True))
-    if heading is not None:
-        form["heading_deg"] = str(heading)
+    stated = {"heading_deg": heading, "pitch_deg": pitch, "roll_deg": roll, "altitude_m": altitude, "hfov_deg": hfov}
+    form |= {name: str(value) for name, value in stated.items() if value is not None} | {"effort": effort}
     accept = "application/geo+json" if as_geojson else "application/json"
 
     answers: list[dict[str, Any]] = []

@@ -14,10 +14,12 @@ MIN_INLIERS = 25
 """Where the model file has no better number: of matches between unrelated smooth random maps of 24² and 32² cells, at
 most 15 agree; of those between maps of the same ground half a side apart, at least 93 (benchmarks/refine.py)."""
 
-INLIER_WEIGHT = 0.1
-"""Where the model file has no better number: cosine that e times the inliers are worth. The same ground gives 93 to 500
-inliers, so 0.13 to 0.30: more than lies between the scores of neighbouring candidates, less than between strangers."""
+INLIER_WEIGHT = 1.0
+"""Where the model file has no better number: cosine that e times the support is worth. Geometry comes first: with other
+dates and slanting views, strangers have cosines that are higher by 0.2, and right places twice the support."""
 
+CHANCE_SHARE = 0.25
+"""Of ``min_inliers``: below, one support is as good as another."""
 
 _SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers
 
@@ -67,9 +69,14 @@ class LocalCalibration:
     turns: int = 1
     judge: Calibration | None = None
 
-    def evidence(self, score: float, inliers: int | None) -> float:
-        """Cosine and matches in one number: ``score + inlier_weight · ln(max(1, inliers / min_inliers))``."""
-        return score + self.inlier_weight * math.log(max(1.0, (inliers or 0) / self.min_inliers))
+    def evidence(self, score: float, support: float | None) -> float:
+        """Cosine and matches in one number: ``score + inlier_weight · ln((support + c) / (min_inliers + c))``.
+
+        Support counts inliers by their spread (``service/localization/evidence.py``). c, a quarter of ``min_inliers``,
+        keeps what lies below chance comparable; candidates that nobody matched have no support.
+        """
+        chance = CHANCE_SHARE * self.min_inliers
+        return score + self.inlier_weight * math.log(((support or 0.0) + chance) / (self.min_inliers + chance))
 
     def own_sigma_tiles(self, fitted: float, inliers: int | None) -> float:
         """Rayleigh scale of a position's own error: ``fitted · (min_inliers / inliers)^sigma_exponent``.

@@ -1,69 +1,74 @@
-"""Photo → the square that is compared with tiles: north-up, and of a tile's ground size where these are known."""
+"""Photo → the square that is compared with the map, as a look lays it flat."""
 
 import math
 
+import numpy as np
 from PIL import Image, ImageStat
 
-from service.encoder.preprocess import center_square
-from service.imaging.decode import Photo
+from service.camera.look import Look
+from service.camera.pinhole import Floats, apply
+
+MIN_SIDE_PX, MAX_SIDE_PX = 16, 1024
+"""Sides of squares that are drawn: shrinking them to the model's input costs as much as drawing them."""
 
 
-def ground_width_m(altitude_m: float, hfov_deg: float) -> float:
-    """Ground that the photo's width covers, for a camera that looks straight down: 2 · h · tan(hfov / 2).
+def make_view(image: Image.Image, look: Look) -> Image.Image:
+    """Draw the square of a look.
 
-    Never 0, which positive numbers of hostile metadata can multiply to.
-    """
-    return max(1e-6, 2 * altitude_m * math.tan(math.radians(hfov_deg) / 2))
-
-
-def kept_share(short_side_m: float, tile_side_m: float | None) -> float:
-    """Share of a photo's shorter side, in (0, 1], that is compared with tiles.
-
-    A photo that shows more than a tile is cropped to one; one that shows less is left: there is nothing to add.
+    It has about as many pixels as the photo has where it shows the square best. Where the photo ends, the square gets
+    the photo's mean colour, which disturbs an embedding least.
 
     Args:
-        short_side_m: ground that the photo's shorter side covers.
-        tile_side_m: side of the tiles to compare with; None crops nothing.
-    """
-    return 1.0 if tile_side_m is None else min(1.0, tile_side_m / short_side_m)
-
-
-def make_view(photo: Photo, heading_deg: float | None = None, share: float = 1.0) -> Image.Image:
-    """Cut the view to search with out of a photo.
-
-    Args:
-        photo: the decoded photo.
-        heading_deg: compass direction of its top edge; None leaves it as it is.
-        share: of its shorter side, see ``kept_share``.
+        image: the photo, of any size.
+        look: how it is laid flat.
 
     Returns:
-        A square RGB image around the photo's centre.
+        A square RGB image.
     """
-    side_px = max(1, round(share * min(photo.image.size)))
-    if heading_deg is None or heading_deg % 360 == 0:
-        return center_square(photo.image, side_px)
-    return north_up(photo.image, heading_deg, side_px)
-
-
-def north_up(image: Image.Image, heading_deg: float, side_px: int) -> Image.Image:
-    """Cut the square round the centre of an image out of it whose top faces north.
-
-    Where the image ends, the square gets its mean colour, which disturbs an embedding least.
-
-    Args:
-        image: its top edge faces ``heading_deg``.
-        heading_deg: compass direction, degrees.
-        side_px: of the square, in pixels of the image.
-    """
-    cos, sin = math.cos(math.radians(heading_deg)), math.sin(math.radians(heading_deg))
-    # A pixel (x, y) right of and below the square's centre shows the image at (x cos + y sin, y cos - x sin) from its.
-    half = side_px / 2
-    left, top = image.width / 2 - half * (cos + sin), image.height / 2 - half * (cos - sin)
-    mean = tuple(round(channel) for channel in ImageStat.Stat(image.reduce(max(1, side_px // 64))).mean)
+    to_pixels = _to_pixels(look.to_photo, image)
+    upright = np.allclose(to_pixels[[0, 1, 2, 2], [1, 0, 0, 1]], 0.0, atol=1e-9) and to_pixels[0, 0] > 0
+    if upright:  # straight down, as it is: no pixel has to be drawn anew
+        scale, left, top = to_pixels[0, 0] / to_pixels[2, 2], *_first(to_pixels)
+        side_px = max(1, round(scale))
+        left, top = round(left), round(top)
+        return image.crop((left, top, left + side_px, top + side_px))
+    side_px = _side_px(to_pixels)
+    mean = tuple(round(channel) for channel in ImageStat.Stat(image.reduce(max(1, min(image.size) // 64))).mean)
+    drawn = to_pixels @ np.diag([1 / side_px, 1 / side_px, 1.0])
     return image.transform(
         (side_px, side_px),
-        Image.Transform.AFFINE,
-        (cos, sin, left, -sin, cos, top),
+        Image.Transform.PERSPECTIVE,
+        tuple((drawn / drawn[2, 2]).ravel()[:8]),
         Image.Resampling.BILINEAR,  # enough: the square is shrunk to the model's input with antialiasing
         fillcolor=mean,
     )
+
+
+def shrunk(image: Image.Image, most_px: int) -> Image.Image:
+    """The image, or a smaller copy whose shorter side has at least ``most_px``, by a whole number."""
+    factor = min(image.size) // most_px
+    return image if factor < 2 else image.reduce(factor)
+
+
+def _to_pixels(to_photo: Floats, image: Image.Image) -> Floats:
+    """From the square, (right, down) from its top left in sides, to the image's pixels."""
+    sides = np.array([[1.0, 0.0, -0.5], [0.0, -1.0, 0.5], [0.0, 0.0, 1.0]])
+    width, height = image.size
+    pixels = np.array([[width, 0.0, width / 2], [0.0, -width, height / 2], [0.0, 0.0, 1.0]])
+    matrix: Floats = pixels @ to_photo @ sides
+    return matrix
+
+
+def _first(to_pixels: Floats) -> tuple[float, float]:
+    """Where the square's top left lies."""
+    x, y, scale = to_pixels[:, 2]
+    return float(x / scale), float(y / scale)
+
+
+def _side_px(to_pixels: Floats) -> int:
+    """Pixels of the image along the square's longest edge."""
+    corners = apply(to_pixels, np.array([0, 1, 1 + 1j, 1j]))
+    if not np.isfinite(corners).all():
+        return MAX_SIDE_PX
+    longest = float(np.abs(np.roll(corners, -1) - corners).max())
+    return max(MIN_SIDE_PX, min(MAX_SIDE_PX, math.ceil(longest - 1e-6)))

@@ -92,6 +92,15 @@ def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calib
     return farthest_m + sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY))
 
 
+def radius_m(sigma_m: float, confidence: float) -> float:
+    """The 68 % radius of a place whose error is Rayleigh of scale ``sigma_m`` if it is right; see ``accuracy_m``.
+
+    Of one that is right with 68 % or less there is none: then it is that of a right one.
+    """
+    wrong = ACCURACY_PROBABILITY / confidence if confidence > ACCURACY_PROBABILITY else ACCURACY_PROBABILITY
+    return sigma_m * math.sqrt(-2 * math.log1p(-wrong))
+
+
 def _first_far(near: NDArray[np.bool_]) -> int | None:
     """The best hit that is not ``near``."""
     far = np.flatnonzero(~near)

@@ -1,28 +1,45 @@
 """The main job: a photo in, a position out."""
 
+import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from service.encoder.batcher import Batcher
+from service.camera.look import Look
+from service.camera.pinhole import apply, corners
+from service.encoder.batcher import Batcher, Encoded
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.geo import Circle
 from service.ground.gallery import Gallery, Hit
 from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
-from service.imaging.view import ground_width_m, kept_share, make_view
-from service.localization.confidence import Verdict, accuracy_m, judge
+from service.imaging.view import make_view, shrunk
+from service.localization.answer import Answer, Position, View, Whereabouts
+from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
+from service.localization.looks import Effort, Plan, plan_looks
 from service.localization.places import matched_error
-from service.localization.refine import Fix, matched_position, weighted_position
-from service.localization.rerank import Ranking, rerank, unmatched, with_others
+from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
+from service.localization.rematch import Again, match_again, worth_a_second
+from service.localization.rerank import (
+    SURE,
+    Ranking,
+    Seen,
+    glanced,
+    joined,
+    rerank,
+    unmatched,
+    with_others,
+)
 from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
+from service.localization.whereabouts import NO_MATCH, disputes, find_camera
 from service.settings import Settings
 from service.telemetry import Stopwatch
 from service.threads import Threads
@@ -33,69 +50,26 @@ MIN_CANDIDATES = GLANCED
 # Photos are decoded to at least this many pixels for each pixel of the model's input, along a side: half of them would
 # do if shrinking were perfect.
 DECODE_SCALE = 2
+# Shorter side of the copy of a photo that waits for further looks: 3 MB at the most for photos of 16:9.
+KEPT_PX = 720
+LOOKS_AT_ONCE = 2  # looks that share a batch, after the first
+TIME_SHARE = 0.7  # of the deadline, after which no further look begins
 
 
-@dataclass(frozen=True)
-class Position:
-    """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability.
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A photo whose header is read, and the looks that it will be given."""
 
-    Attributes:
-        heading_deg: compass direction of the photo's top edge; None when the photo was not laid on the ground.
-    """
-
-    lat: float
-    lon: float
-    accuracy_m: float
-    confidence: float
-    heading_deg: float | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """What of the photo was compared, and with which tiles; metres, None where the photo's ground size is unknown.
-
-    Attributes:
-        photo_width_m: ground that the photo's width covers.
-        side_m: side of the square of ground that was compared.
-        tile_side_m: size of the tiles that were preferred.
-        tile_sizes: levels among which they were chosen; 1 where there is no choice.
-    """
-
-    photo_width_m: float | None = None
-    side_m: float | None = None
-    tile_side_m: float | None = None
-    tile_sizes: int = 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one photo leads to.
-
-    Attributes:
-        verdict: status and confidences.
-        position: None when the status is ``not_found``.
-        hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
-        pool: all candidates that were looked at, best first, those ``near`` the asked-for circle at the end.
-        known: which hints counted, and where each comes from.
-        fix: how the photo lies on the ground, None when that is not known.
-        local: local descriptors ``[C, h, w]`` of the compared square, None when the model has none.
-        searched_tiles: tiles that the prior leaves, or all.
-        timing_ms: by step, in milliseconds; ``total`` is larger than their sum by what lies between them.
-    """
-
-    verdict: Verdict
-    position: Position | None
-    hits: list[Hit]
-    pool: Ranking
-    width: int
-    height: int
+    file: PhotoFile
     known: Known
-    view: View
-    fix: Fix | None
-    local: NDArray[np.float32] | None = field(repr=False)
-    searched_tiles: int
     generation: int
-    timing_ms: dict[str, float]
+    plans: list[Plan]
+    first: Look
+    view: View
+
+    @property
+    def aspect(self) -> float:
+        return self.file.height / self.file.width
 
 
 @dataclass(frozen=True)
@@ -123,6 +97,7 @@ class Localizer:
         near: Circle | None = None,
         in_line: bool = False,
         maps: Sequence[str] = (),
+        effort: Effort = "normal",
     ) -> Answer:
         """Localize one photo.
 
@@ -134,126 +109,223 @@ class Localizer:
             near: put the best tiles in this circle into the pool too; they have no part in the answer itself.
             in_line: see ``Decoders.decode``.
             maps: names of the maps to search; none given: all of the gallery.
+            effort: how many looks it may take while the answer is unsure.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        file, known, generation, image, view = await self._prepare(data, hints, in_line)
+        job = await self.decoders.run(self._open, data, hints, effort)
+        image, pixels = await self._decode(job, in_line)
         watch.lap("decode")
 
-        turned = self.contract.calibration.local.turns > 1 and known.heading_deg is None
-        encoded = await self.batcher.encode(image, self.settings.deadline_s - watch.total_ms() / 1e3, turned=turned)
-        watch.skip()  # the batcher notes queue and encode
+        search = _Search(top_k, job.known.prior, maps)
+        encoded = await self._encode([pixels], [job.plans[0]], watch)
+        searched, ranking, others = await self._look(search, job.plans[0], job.first, encoded[0], 0, watch, near)
+        first, looks = encoded[0].local, 1
+        ranking, verdict = await self._confirm(ranking, image, watch)
+        while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
+            if watch.total_ms() / 1e3 > TIME_SHARE * self.settings.deadline_s:
+                break
+            plans = job.plans[looks : looks + LOOKS_AT_ONCE]
+            flat = [plan.look(job.aspect, self._largest_m(plan, job.aspect, job.generation)) for plan in plans]
+            squares = await self.matchers.run(self._draw, image, flat)
+            for plan, look, each in zip(plans, flat, await self._encode(squares, plans, watch), strict=True):
+                _, more, _ = await self._look(search, plan, look, each, looks, watch)
+                ranking = joined(ranking, more, self.contract.calibration)
+                looks += 1
+            ranking, verdict = await self._confirm(ranking, image, watch)
 
-        searched, hits, others = await self.matchers.run(
-            self._search, encoded.embedding, top_k, known, view, near, maps
-        )
-        watch.lap("search")
-
-        ranking = unmatched(hits, self.contract.calibration)
-        if encoded.local is not None and hits:
-            turns = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
-            ranking = await self.matchers.run(self._rerank, turns, hits)
-        watch.lap("rerank")
-
-        verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
         position = fix = None
         if verdict.status != "not_found":
-            position, fix = await self.matchers.run(self._position, ranking, verdict, known.heading_deg or 0.0, refine)
+            position, fix = await self.matchers.run(self._position, ranking, verdict, refine)
+        disputed, whereabouts = await self.matchers.run(self._whereabouts, job, fix, verdict)
         watch.lap("refine")
 
-        steps = watch.ms | {"queue": encoded.queue_ms, "encode": encoded.encode_ms, "total": watch.total_ms()}
+        right_m, up_m = (0j, 0j) if fix is None else fix.steps_m(job.first)
         return Answer(
-            verdict,
-            position,
-            ranking.hits[:top_k],
-            with_others(ranking, others),
-            file.width,
-            file.height,
-            known,
-            view,
-            fix,
-            encoded.local,
-            searched,
-            generation,
-            steps,
+            verdict=verdict,
+            position=position,
+            whereabouts=whereabouts,
+            hits=ranking.hits[:top_k],
+            pool=with_others(ranking, others),
+            width=job.file.width,
+            height=job.file.height,
+            known=job.known,
+            disputed=disputed,
+            looks=looks,
+            view=job.view,
+            fix=fix,
+            local=first,
+            step_right_m=right_m,
+            step_up_m=up_m,
+            searched_tiles=searched,
+            generation=job.generation,
+            timing_ms=watch.ms | {"total": watch.total_ms()},
         )
 
-    async def _prepare(
-        self, data: bytes, hints: Hints, in_line: bool
-    ) -> tuple[PhotoFile, Known, int, NDArray[np.uint8], View]:
-        """The photo's file, what is known of it, the gallery's generation, the model's input and what it shows."""
-        file, known, generation, view, share = await self.decoders.run(self._open, data, hints)
-        useful_px = math.ceil(DECODE_SCALE * self.contract.image_size / share)
+    # the photo
 
-        def look(photo: Photo) -> NDArray[np.uint8]:
-            return preprocess(make_view(photo, known.heading_deg, share), self.contract)
-
-        pixels = await self.decoders.decode(file, look, useful_px, in_line=in_line)
-        return file, known, generation, pixels, view
-
-    def _open(self, data: bytes, hints: Hints) -> tuple[PhotoFile, Known, int, View, float]:
-        """A photo's file, what is known of it, the gallery's generation, and what of it is compared: see ``_view``."""
+    def _open(self, data: bytes, hints: Hints, effort: Effort) -> _Job:
+        """Read a photo's header, and decide what is looked at."""
         file = open_photo(data, self.settings.max_image_pixels)
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
-        generation = self.gallery.generation
-        return file, known, generation, *self._view(file, known, generation)
+        generation, aspect = self.gallery.generation, file.height / file.width
+        plans = plan_looks(known.camera, effort)
+        largest_m = self._largest_m(plans[0], aspect, generation)
+        look = plans[0].look(aspect, largest_m)
+        return _Job(file, known, generation, plans, look, _view(plans[0], look, aspect, largest_m))
 
-    def _view(self, photo: PhotoFile, known: Known, generation: int) -> tuple[View, float]:
-        """What of a photo is compared, and its share of the photo's shorter side."""
-        if known.altitude_m is None or known.hfov_deg is None:
-            return View(), 1.0
-        width_m = ground_width_m(known.altitude_m, known.hfov_deg)
-        short_side_m = width_m * min(photo.width, photo.height) / photo.width
-        sides_m = self.sizes.sides_m(generation)
-        tile_side_m = closest_side_m(sides_m, short_side_m)
-        share = kept_share(short_side_m, tile_side_m)
-        return View(width_m, share * short_side_m, tile_side_m, levels(sides_m)), share
+    def _largest_m(self, plan: Plan, aspect: float, generation: int) -> float | None:
+        """Side of the windows that are nearest to what a look shows; None when its size is not known."""
+        side_m = plan.side_m(plan.look(aspect))
+        return None if side_m is None else closest_side_m(self.sizes.sides_m(generation), side_m)
+
+    async def _decode(self, job: _Job, in_line: bool) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """A copy of the photo for further looks, and the model's input for the first."""
+        across = apply(job.first.to_photo, np.array([-0.05 + 0j, 0.05 + 0j]))
+        share = float(abs(across[1] - across[0])) / 0.1 / min(1.0, job.aspect)
+        useful_px = math.ceil(DECODE_SCALE * self.contract.image_size / min(1.0, max(1e-3, share)))
+
+        def look(photo: Photo) -> tuple[Image.Image, NDArray[np.uint8]]:
+            square = preprocess(make_view(photo.image, job.first), self.contract)
+            return shrunk(photo.image, KEPT_PX), square
+
+        return await self.decoders.decode(job.file, look, useful_px, in_line=in_line)
+
+    def _draw(self, image: Image.Image, looks: list[Look]) -> list[NDArray[np.uint8]]:
+        """The model's input for each look."""
+        return [preprocess(make_view(image, look), self.contract) for look in looks]
+
+    async def _encode(self, squares: list[NDArray[np.uint8]], plans: list[Plan], watch: Stopwatch) -> list[Encoded]:
+        """Encode squares in one batch; in quarter turns where the heading is not known."""
+        left_s = self.settings.deadline_s - watch.total_ms() / 1e3
+        turns = self.contract.calibration.local.turns > 1
+        watch.skip()  # the batcher notes queue and encode
+        encoded = await asyncio.gather(
+            *(
+                self.batcher.encode(square, left_s, turned=turns and not plan.heading_known)
+                for square, plan in zip(squares, plans, strict=True)
+            )
+        )
+        for name in ("queue", "encode"):
+            watch.ms[name] = watch.ms.get(name, 0.0) + max(getattr(each, f"{name}_ms") for each in encoded)
+        watch.skip()
+        return encoded
+
+    # the places
+
+    async def _look(
+        self,
+        search: "_Search",
+        plan: Plan,
+        look: Look,
+        encoded: Encoded,
+        number: int,
+        watch: Stopwatch,
+        near: Circle | None = None,
+    ) -> tuple[int, Ranking, list[Hit]]:
+        """Search and match under one look: how many tiles were searched, candidates, and others ``near`` a place."""
+        side_m = plan.side_m(look)
+        searched, hits, others = await self.matchers.run(self._search, encoded.embedding, search, side_m, near)
+        watch.lap("search")
+        if encoded.local is None or not hits:
+            return searched, unmatched(hits, self.contract.calibration), others
+        turns = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
+        ranking = await self.matchers.run(self._rerank, Seen(look, turns, number), hits)
+        watch.lap("rerank")
+        return searched, ranking, others
 
     def _search(
-        self,
-        embedding: NDArray[np.float32],
-        top_k: int,
-        known: Known,
-        view: View,
-        near: Circle | None,
-        maps: Sequence[str],
+        self, embedding: NDArray[np.float32], search: "_Search", side_m: float | None, near: Circle | None
     ) -> tuple[int, list[Hit], list[Hit]]:
         """The number of tiles that were looked at, the best of them, and the others of the best ``near`` a place.
 
         No hits when the prior holds no tile.
         """
-        count = max(top_k, MIN_CANDIDATES)
+        count = max(search.top_k, MIN_CANDIDATES) * levels(self.sizes.sides_m(self.gallery.generation))
 
         def best(area: Circle | None) -> list[Hit]:
-            found = self.gallery.find(embedding, count * view.tile_sizes, area, maps)
-            if view.side_m is not None:
-                found = found.take(prefer_size(*self.gallery.geometry(found), view.side_m))
+            found = self.gallery.find(embedding, count, area, search.maps)
+            if side_m is not None:
+                found = found.take(prefer_size(*self.gallery.geometry(found), side_m))
             return self.gallery.hits(found)
 
-        hits, others = best(known.prior), list[Hit]()
-        if near is not None and known.prior is None:  # what the caller knows comes before what the track guesses
+        hits, others = best(search.prior), list[Hit]()
+        if near is not None and search.prior is None:  # what the caller knows comes before what the track guesses
             known_ids = {hit.tile.id for hit in hits}
             others = [hit for hit in best(near) if hit.tile.id not in known_ids]
-        return self.gallery.count(known.prior, maps), hits, others
+        return self.gallery.count(search.prior, search.maps), hits, others
 
-    def _rerank(self, local: NDArray[np.float32], hits: list[Hit]) -> Ranking:
-        """The candidates in their final order."""
-        maps = self.gallery.local_maps(hits[:GLANCED])
-        return rerank(hits, local, maps, self.contract.calibration, self.contract.resize)
+    def _rerank(self, seen: Seen, hits: list[Hit]) -> Ranking:
+        """The candidates in their order under one look."""
+        rows = glanced(hits)
+        maps = dict(zip(rows, self.gallery.local_maps([hits[row] for row in rows]), strict=True))
+        local_maps = [maps.get(row) for row in range(len(hits))]
+        return rerank(hits, seen, local_maps, self.contract.calibration, self.contract.resize)
 
-    def _position(
-        self, ranking: Ranking, verdict: Verdict, turned_deg: float, refine: bool
-    ) -> tuple[Position, Fix | None]:
+    async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
+        """Match the best places again, and judge."""
+        calibration = self.contract.calibration
+        again: list[Again] = worth_a_second(ranking, SURE * calibration.local.min_inliers)
+        if again:
+            squares = await self.matchers.run(self._draw, image, [each.look for each in again])
+            left_s = self.settings.deadline_s - watch.total_ms() / 1e3
+            encoded = await asyncio.gather(*(self.batcher.encode(square, left_s) for square in squares))
+            local = [each.local for each in encoded if each.local is not None]
+            ranking = await self.matchers.run(
+                match_again, ranking, again, local, self.gallery, calibration, self.contract.resize
+            )
+        verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
+        watch.lap("rerank")
+        return ranking, verdict
+
+    # the answer
+
+    def _position(self, ranking: Ranking, verdict: Verdict, refine: bool) -> tuple[Position, Fix | None]:
         """The best candidate's place. Only one that is laid on the ground has the accuracy fitted for those."""
         best, calibration = ranking.hits[0], self.contract.calibration
-        fix = matched_position(ranking, calibration.local.min_inliers, turned_deg) if refine else None
+        fix = matched_position(ranking, calibration.local.min_inliers) if refine else None
         if fix is not None:
             error = matched_error(ranking, calibration.local)
             by_inliers = replace(ranking.calibration, sigma_tiles=error.sigma_m / best.tile.footprint.side_m)
-            radius_m = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
-            return Position(fix.lat, fix.lon, radius_m, verdict.confidence, fix.heading_deg), fix
+            radius = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
+            return Position(fix.lat, fix.lon, radius, verdict.confidence, fix.heading_deg), fix
         temperature = calibration.refine_temperature
         place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre
         return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence), None
+
+    def _whereabouts(self, job: _Job, fix: Fix | None, verdict: Verdict) -> tuple[dict[str, str], Whereabouts]:
+        """Which hints are disputed, and where the camera was. Only a place that is sure contradicts anybody."""
+        if fix is None:
+            return {}, Whereabouts(missing=NO_MATCH)
+        plan, said = job.plans[fix.seen.plan], job.known.camera
+        disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
+        believed = said.without(*(FIELDS[name] for name in disputed))
+        camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect)
+        shape = footprint_of(fix, corners(job.aspect))
+        accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)
+        return disputed, Whereabouts(camera, accuracy, missing, shape)
+
+
+FIELDS = {"altitude_m": "height_m", "heading_deg": "heading_deg", "pitch_deg": "pitch_deg"}
+"""Names of hints in ``KnownCamera``."""
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is searched: at least ``top_k``, in a circle and in some maps."""
+
+    top_k: int
+    prior: Circle | None
+    maps: Sequence[str]
+
+
+def _view(plan: Plan, look: Look, aspect: float, largest_m: float | None) -> View:
+    """What the first look shows, in metres."""
+    side_m, known = plan.side_m(look), plan.known
+    if side_m is None or known.height_m is None:
+        return View()
+    across = apply(plan.camera(aspect).to_ground, np.array([-0.5 + 0j, 0.5 + 0j]))
+    width_m = float(abs(across[1] - across[0])) * known.height_m.value
+    return View(width_m if math.isfinite(width_m) else None, side_m, largest_m)

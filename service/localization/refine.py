@@ -8,98 +8,145 @@ so the photo's centre usually lies between several.
 
 import cmath
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.camera.look import Look
+from service.camera.pinhole import Complex, Floats, apply, similarity_matrix
 from service.geo import offset, offset_m
 from service.ground.gallery import Hit
-from service.localization.matching import fit_similarity
+from service.localization.matching import Similarity, fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_place
-from service.localization.rerank import Ranking, scale_range_m
-from service.localization.tilt import fit_tilted
+from service.localization.rerank import Matches, Ranking, Seen, scale_range_m
+from service.localization.tilt import Homography, fit_tilted
 
 SIZES = 2.5
 """Neighbours up to so many times larger or smaller add their matches: those of the next levels. Those of others are
 few, or so coarse that they agree with anything."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fix:
     """A photo laid on the ground.
 
     Attributes:
         lat, lon: ground point at the centre of the photo, degrees.
-        right_m, up_m: ground, east + i·north, that a step of one side to the right and one up of the compared square
-            covers at its centre; those of a tilted photo are not alike.
-        turned_deg: heading that the square was turned north-up by; the photo's own top edge lies so far clockwise.
+        heading_deg: compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points.
         inliers: positions of the photo that agree.
+        origin: ``lat, lon`` from which ``to_ground`` counts.
+        to_ground: homography from the photo (right + i·up in its widths, from its centre) to metres east and north.
+        photo, ground_m, tolerance_m: the matches that agree, in the photo and on the ground.
+        seen: the look that was matched.
     """
 
     lat: float
     lon: float
-    right_m: complex
-    up_m: complex
-    turned_deg: float
+    heading_deg: float
     inliers: int
+    origin: tuple[float, float]
+    to_ground: Floats = field(repr=False)
+    photo: Complex = field(repr=False)
+    ground_m: Complex = field(repr=False)
+    tolerance_m: Floats = field(repr=False)
+    seen: Seen = field(repr=False)
 
-    @property
-    def heading_deg(self) -> float:
-        """Compass direction of the photo's top edge, in [0, 360); of a tilted one, where the camera points."""
-        # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
-        return (90.0 - math.degrees(cmath.phase(self._on_ground(1j)))) % 360.0 % 360.0
+    def steps_m(self, look: Look) -> tuple[complex, complex]:
+        """Ground, east + i·north, of a step of one side to the right, and of one up, at the centre of a look's square.
 
-    @property
-    def side_m(self) -> float:
-        """Ground that the square's side covers, metres; of a tilted photo, across at its centre."""
-        return abs(self._on_ground(1))
-
-    def _on_ground(self, step: complex) -> complex:
-        """What was this way from the photo's centre before the square was turned."""
-        turned = step * cmath.rect(1, -math.radians(self.turned_deg))
-        return turned.real * self.right_m + turned.imag * self.up_m
+        Those of a tilted photo are not alike.
+        """
+        matrix = self.to_ground @ look.to_photo
+        laid = Homography(matrix / matrix[2, 2], np.ones(0, bool))
+        return laid.right, laid.up
 
 
-def matched_position(ranking: Ranking, min_inliers: int, turned_deg: float = 0.0) -> Fix | None:
+def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
     """Lay the photo on the ground with the matches of the best tile and of its neighbours (``same_place``), in metres.
+
+    A second match looked across the borders of its tile already and stands alone.
 
     Args:
         ranking: at least one candidate.
         min_inliers: what unrelated ground does not reach.
-        turned_deg: see ``Fix``. Photo and square have the same centre, to half a pixel of the decoded photo.
 
     Returns:
-        None when fewer than ``min_inliers`` agree, or when they put the centre further from the best tile's than a
-        neighbouring tile would be: then what agrees is not the ground that was found.
+        None when fewer than ``min_inliers`` agree, or when they put the centre of what was compared further from the
+        best tile's than a neighbouring tile would be: then what agrees is not the ground that was found.
     """
-    best = ranking.hits[0]
-    if (best.inliers or 0) < min_inliers:
+    best, matches = ranking.hits[0], ranking.matches[0]
+    if matches is None or (best.inliers or 0) < min_inliers:
         return None
-    lat0, lon0 = best.tile.footprint.centre
+    square, ground_m, tolerance_m = _gathered(ranking, matches)
     side_m = best.tile.footprint.side_m
-    photo, ground_m, tolerance_m = [], [], []
-    for hit, matches, is_near in zip(ranking.hits, ranking.matches, same_place(ranking.hits)[0], strict=True):
-        alike = side_m / SIZES <= hit.tile.footprint.side_m <= side_m * SIZES
-        if matches is not None and is_near and alike:
-            east_m, north_m = offset_m(lat0, lon0, *hit.tile.footprint.centre)
-            photo.append(matches.photo)
-            ground_m.append(matches.ground_m + complex(east_m, north_m))
-            tolerance_m.append(matches.tolerance_m)
-    positions = np.concatenate(photo)
-    on_ground, tolerances = np.concatenate(ground_m), np.concatenate(tolerance_m)
-    level = fit_similarity(positions, on_ground, tolerances, scale_range_m(side_m))
+    level = fit_similarity(square, ground_m, tolerance_m, scale_range_m(side_m))
     if level is None:
         return None
-    tilted = fit_tilted(level, positions, on_ground, tolerances)
-    if tilted is None:
-        centre, right, up, agree = level.b, level.a, 1j * level.a, level.inliers
-    else:
-        centre, right, up, agree = tilted.centre, tilted.right, tilted.up, tilted.inliers
-    inliers = len(np.unique(positions[agree]))  # overlapping tiles show some positions twice
-    if abs(centre) > NEAR_SIDES * side_m or inliers < min_inliers:
+    laid = laid_flat(level, square, ground_m, tolerance_m)
+    inliers = len(np.unique(square[laid.inliers]))  # overlapping tiles show some positions twice
+    if abs(laid.centre) > NEAR_SIDES * side_m or inliers < min_inliers:
         return None
-    lat, lon = offset(lat0, lon0, centre.real, centre.imag)
-    return Fix(float(lat), float(lon), right, up, turned_deg, inliers)
+    look = matches.seen.look
+    on_ground = laid.matrix @ look.from_photo
+    if on_ground[2, 2] <= 0:  # the photo's centre is above the horizon of what was found
+        return None
+    of_photo = Homography(on_ground / on_ground[2, 2], laid.inliers)
+    lat0, lon0 = best.tile.footprint.centre
+    lat, lon = offset(lat0, lon0, of_photo.centre.real, of_photo.centre.imag)
+    agree = laid.inliers
+    return Fix(
+        float(lat),
+        float(lon),
+        # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
+        (90.0 - math.degrees(cmath.phase(of_photo.up))) % 360.0 % 360.0,
+        inliers,
+        (lat0, lon0),
+        of_photo.matrix,
+        apply(look.to_photo, square[agree]),
+        ground_m[agree],
+        tolerance_m[agree],
+        matches.seen,
+    )
+
+
+def laid_flat(level: Similarity, square: Complex, ground_m: Complex, tolerance_m: Floats) -> Homography:
+    """The homography from the square to the ground: with a tilt where the matches say so, else the similarity."""
+    tilted = fit_tilted(level, square, ground_m, tolerance_m)
+    return tilted or Homography(similarity_matrix(level.a, level.b), level.inliers)
+
+
+def footprint_of(fix: Fix, corners: Complex) -> list[tuple[float, float] | None]:
+    """Where corners of the photo lie, ``lat, lon``; None for one above the horizon.
+
+    Args:
+        fix: how the photo lies.
+        corners: right + i·up in widths, from its centre.
+    """
+    places: list[tuple[float, float] | None] = []
+    for place in apply(fix.to_ground, corners):
+        if np.isfinite(place):
+            lat, lon = offset(*fix.origin, place.real, place.imag)
+            places.append((float(lat), float(lon)))
+        else:
+            places.append(None)
+    return places
+
+
+def _gathered(ranking: Ranking, matches: Matches) -> tuple[Complex, Complex, Floats]:
+    """Matches of the best tile and of those near it that were seen by the same look, from the best one's centre."""
+    best = ranking.hits[0]
+    lat0, lon0 = best.tile.footprint.centre
+    side_m = best.tile.footprint.side_m
+    square, ground_m, tolerance_m = [matches.square], [matches.ground_m], [matches.tolerance_m]
+    near = same_place(ranking.hits)[0]
+    for i, (hit, other) in enumerate(zip(ranking.hits, ranking.matches, strict=True)):
+        alike = side_m / SIZES <= hit.tile.footprint.side_m <= side_m * SIZES
+        if i and other is not None and other.seen is matches.seen and near[i] and alike:
+            east_m, north_m = offset_m(lat0, lon0, *hit.tile.footprint.centre)
+            square.append(other.square)
+            ground_m.append(other.ground_m + complex(east_m, north_m))
+            tolerance_m.append(other.tolerance_m)
+    return np.concatenate(square), np.concatenate(ground_m), np.concatenate(tolerance_m)
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:

@@ -7,17 +7,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from service.camera.look import Look
 from service.encoder.calibration import Calibration
 from service.encoder.contract import Resize
 from service.geo import offset_m
 from service.ground.gallery import Hit
 from service.ground.local_maps import LocalMap
 from service.ground.tile import Footprint
-from service.localization.glance import best_looking, inner_cells, likeness, unit
-from service.localization.matching import Complex, Floats, cell_centres, fit_similarity, mutual_neighbours
+from service.localization.evidence import support
+from service.localization.glance import GLANCED, best_looking, inner_cells, likeness, unit
+from service.localization.matching import (
+    Complex,
+    Floats,
+    Similarity,
+    cell_centres,
+    fit_similarity,
+    mutual_neighbours,
+)
 
 MATCHED = 24
 """Candidates that are matched: those which look best. A match costs seven times a glance (benchmarks/refine.py)."""
+
+SURE, AT_LEAST = 2.5, 8
+"""Times ``min_inliers`` of support from which on no other candidate needs to be matched, once so many were: wrong ones
+reach 1.2 times."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
@@ -28,18 +41,42 @@ SCALE_RANGE = (0.4, 2.5)
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """A photo under one look, encoded.
+
+    Attributes:
+        look: how it was laid flat.
+        local: unit descriptors ``[T, C, h, w]`` of the square: as it is, and for T = 4 turned counter-clockwise by 90°,
+            180° and 270°.
+        plan: number of the look.
+    """
+
+    look: Look
+    local: NDArray[np.float32]
+    plan: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Matches:
     """M positions of the photo that were found in a tile, right and wrong ones.
 
     Attributes:
-        photo: complex ``[M]``, right + i·up in sides of the square that was compared, from its centre.
+        square: complex ``[M]``, right + i·up in sides of the square that was compared, from its centre.
         ground_m: complex ``[M]``, east + i·north in metres from the tile's centre.
         tolerance_m: ``[M]``, how far they may be off.
+        seen: the look.
+        fit: the similarity that most agree on, None when there is none.
+        support: see ``evidence.support``.
+        again: whether this is the second match, of a square that was laid on the ground as the first one found it.
     """
 
-    photo: Complex
+    square: Complex
     ground_m: Complex
     tolerance_m: Floats
+    seen: Seen
+    fit: Similarity | None
+    support: float
+    again: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +84,8 @@ class Ranking:
     """Candidates, best first.
 
     Attributes:
-        evidence: of each, what ``calibration`` judges: score and inliers together, or the score alone for a model whose
-            calibration knows nothing of inliers.
+        evidence: of each, what ``calibration`` judges: score and matches together, or the score alone for a model whose
+            calibration knows nothing of matches.
         matches: of each, None for those not matched.
         calibration: how evidence turns into probabilities.
     """
@@ -71,44 +108,124 @@ def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
     return Ranking([*ranking.hits, *others], evidence, matches, ranking.calibration)
 
 
-def rerank(
-    hits: list[Hit],
-    photo: NDArray[np.float32],
-    maps: Sequence[LocalMap | None],
-    calibration: Calibration,
-    resize: Resize,
-) -> Ranking:
-    """Look at candidates, match the best looking, count who agrees, and order all by score and inliers.
+def ranked(hits: list[Hit], matches: list[Matches | None], calibration: Calibration) -> Ranking:
+    """Order candidates by score and matches; those of equal evidence keep their order."""
+    local = calibration.local
+    evidence = [
+        local.evidence(hit.score, None if found is None else found.support)
+        for hit, found in zip(hits, matches, strict=True)
+    ]
+    order = sorted(range(len(hits)), key=lambda i: -evidence[i])
+    judged = [hits[i].score if local.judge is None else evidence[i] for i in order]
+    return Ranking([hits[i] for i in order], judged, [matches[i] for i in order], local.judge or calibration)
 
-    The order does not change when no tile has descriptors, and those of equal evidence keep theirs.
+
+def joined(one: Ranking, other: Ranking, calibration: Calibration) -> Ranking:
+    """What two looks found: of a tile that both did, the look that has more support there."""
+    best: dict[str, tuple[Hit, Matches | None]] = {}
+    for ranking in (one, other):
+        for hit, found in zip(ranking.hits, ranking.matches, strict=True):
+            known = best.get(hit.tile.id)
+            if known is None or _worth(hit, found) > _worth(*known):
+                best[hit.tile.id] = hit, found
+    if all(found is None for _, found in best.values()):
+        return unmatched(sorted((hit for hit, _ in best.values()), key=lambda hit: -hit.score), calibration)
+    return ranked([hit for hit, _ in best.values()], [found for _, found in best.values()], calibration)
+
+
+def rerank(
+    hits: list[Hit], seen: Seen, maps: Sequence[LocalMap | None], calibration: Calibration, resize: Resize
+) -> Ranking:
+    """Match the best looking candidates, see who agrees, and order all by score and matches.
+
+    Levels are treated alike: each gets an equal part of what is matched, for likeness at a glance tells windows of one
+    size apart, and says nothing of which size is right. Matching stops early when one is far beyond chance.
+    The order does not change when no tile has descriptors.
 
     Args:
         hits: by score, best first.
-        photo: the photo's local descriptors, ``[T, C, h, w]``: as it is, and for T = 4 turned counter-clockwise by 90°,
-            180° and 270°; in each tile the turn counts that is most alike at a glance.
-        maps: those of the first hits; None where a tile has none.
+        seen: the photo; in each tile the turn counts that is most alike at a glance.
+        maps: of the hits; None where a tile has none.
         calibration: of the model.
         resize: how a tile's image became the model's input.
     """
-    with_map = [(i, local) for i, local in enumerate(maps[: len(hits)]) if local is not None]
+    with_map = [i for i, local in enumerate(maps) if local is not None]
     if not with_map:
         return unmatched(hits, calibration)
-    local, turns = calibration.local, _turns(photo)
+    turns = _turns(seen)
     looked_at, matches = list(hits), list[Matches | None]([None] * len(hits))
-    alike = likeness(photo, [tile_map for _, tile_map in with_map])
-    for row in best_looking([hits[i].score for i, _ in with_map], alike.max(axis=1), MATCHED):
-        i, tile_map = with_map[row]
+    sure = SURE * calibration.local.min_inliers
+    for count, (i, turn) in enumerate(_promising(hits, with_map, maps, seen.local), 1):
         footprint = hits[i].tile.footprint
-        found = matches[i] = _match(turns[int(alike[row].argmax())], tile_map, footprint, resize)
-        looked_at[i] = replace(hits[i], inliers=_inliers(found, footprint.side_m))
-    evidence = [local.evidence(hit.score, hit.inliers) for hit in looked_at]
-    order = sorted(range(len(hits)), key=lambda i: -evidence[i])
-    ranked = [looked_at[i] for i in order]
-    if local.judge is None:
-        judged, judge = [hit.score for hit in ranked], calibration
-    else:
-        judged, judge = [evidence[i] for i in order], local.judge
-    return Ranking(ranked, judged, [matches[i] for i in order], judge)
+        found = matches[i] = match(turns[turn], _of_tile(maps[i], footprint, resize), footprint.side_m, seen)
+        looked_at[i] = replace(hits[i], inliers=0 if found.fit is None else found.fit.count)
+        if count >= AT_LEAST and max(each.support for each in matches if each is not None) > sure:
+            break
+    return ranked(looked_at, matches, calibration)
+
+
+def levels_of(hits: list[Hit]) -> list[int]:
+    """The level of each hit: how often its side is twice the smallest one's, rounded."""
+    sides_m = [hit.tile.footprint.side_m for hit in hits]
+    return [round(math.log2(side_m / min(sides_m))) for side_m in sides_m]
+
+
+def glanced(hits: list[Hit]) -> list[int]:
+    """Rows of the hits that are looked at, ascending: the first of each level, ``GLANCED`` in all."""
+    levels = levels_of(hits)
+    each = GLANCED // max(1, len(set(levels)))
+    taken: dict[int, int] = dict.fromkeys(levels, 0)
+    rows = []
+    for row, level in enumerate(levels):
+        if taken[level] < each:
+            taken[level] += 1
+            rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A turned square: where its cells lay before, and their descriptors ``[C, P]``."""
+
+    points: Complex
+    descriptors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of the ground: places ``[Q]``, east + i·north in metres, descriptors ``[C, Q]``, and a cell's side."""
+
+    ground_m: Complex
+    descriptors: NDArray[np.float32]
+    cell_m: float
+
+
+def match(turn: Turn, cells: Cells, side_m: float, seen: Seen, again: bool = False) -> Matches:
+    """Match a square with ground.
+
+    Args:
+        turn: of the square.
+        cells: of the ground.
+        side_m: of the tile, from whose centre they lie.
+        seen: what the square shows.
+        again: see ``Matches``.
+    """
+    of_photo, of_tile = mutual_neighbours(turn.descriptors, cells.descriptors)
+    square, ground_m = turn.points[of_photo], cells.ground_m[of_tile]
+    tolerance_m = np.full(len(of_tile), INLIER_CELLS * cells.cell_m)
+    fit = fit_similarity(square, ground_m, tolerance_m, scale_range_m(side_m))
+    return Matches(square, ground_m, tolerance_m, seen, fit, support(fit, square, ground_m, side_m), again)
+
+
+def turn_of(seen: Seen, k: int) -> Turn:
+    """The square turned by k quarters, without cells beyond the photo.
+
+    What k quarters moved to z came from ``(-i)^k z``.
+    """
+    height, width = seen.local.shape[2:]
+    points = (-1j) ** k * cell_centres(height, width)
+    of_use = inner_cells(height, width).ravel() & seen.look.shown(points)
+    return Turn(points[of_use], seen.local[k].reshape(seen.local.shape[1], -1)[:, of_use])
 
 
 def ground_grid(footprint: Footprint, height: int, width: int, resize: Resize) -> tuple[Complex, float]:
@@ -139,31 +256,34 @@ def scale_range_m(side_m: float) -> tuple[float, float]:
     return SCALE_RANGE[0] * side_m, SCALE_RANGE[1] * side_m
 
 
-@dataclass(frozen=True, eq=False)
-class _Turn:
-    """A turned photo: where its cells lay before, and their descriptors ``[C, P]``."""
-
-    points: Complex
-    descriptors: NDArray[np.float32]
+def _worth(hit: Hit, found: Matches | None) -> tuple[float, float]:
+    return -1.0 if found is None else found.support, hit.score
 
 
-def _turns(photo: NDArray[np.float32]) -> list[_Turn]:
-    """The photo's maps ``[T, C, h, w]``, to be matched; what k quarter turns moved to z came from ``(-i)^k z``."""
-    inner = inner_cells(*photo.shape[2:])
-    points, flat = cell_centres(*photo.shape[2:])[inner.ravel()], photo[:, :, inner]
-    return [_Turn((-1j) ** k * points, flat[k]) for k in range(len(photo))]
+def _turns(seen: Seen) -> list[Turn]:
+    return [turn_of(seen, k) for k in range(len(seen.local))]
 
 
-def _match(turn: _Turn, tile_map: LocalMap, footprint: Footprint, resize: Resize) -> Matches:
-    _, height, width = tile_map.shape
+def _of_tile(tile_map: LocalMap | None, footprint: Footprint, resize: Resize) -> Cells:
+    """The cells of a tile that has some."""
+    local = np.zeros((1, 1, 1), np.int8) if tile_map is None else tile_map
+    _, height, width = local.shape
     ground_m, cell_m = ground_grid(footprint, height, width, resize)
     inner = inner_cells(height, width)
-    of_photo, of_tile = mutual_neighbours(turn.descriptors, unit(tile_map[:, inner], axis=0))
-    return Matches(
-        turn.points[of_photo], ground_m[inner.ravel()][of_tile], np.full(len(of_tile), INLIER_CELLS * cell_m)
-    )
+    return Cells(ground_m[inner.ravel()], unit(local[:, inner], axis=0), cell_m)
 
 
-def _inliers(matches: Matches, side_m: float) -> int:
-    fit = fit_similarity(matches.photo, matches.ground_m, matches.tolerance_m, scale_range_m(side_m))
-    return 0 if fit is None else fit.count
+def _promising(
+    hits: list[Hit], rows: list[int], maps: Sequence[LocalMap | None], local: NDArray[np.float32]
+) -> list[tuple[int, int]]:
+    """Candidates to be matched and the turn of each, the most promising of every level first."""
+    levels = levels_of(hits)
+    present = sorted({levels[i] for i in rows})
+    each = max(1, MATCHED // len(present))
+    queues = []
+    for level in present:
+        of_level = [i for i in rows if levels[i] == level]
+        alike = likeness(local, [tile_map for i in of_level if (tile_map := maps[i]) is not None])
+        best = best_looking([hits[i].score for i in of_level], alike.max(axis=1), each)
+        queues.append([(of_level[row], int(alike[row].argmax())) for row in best])
+    return [queue[n] for n in range(each) for queue in queues if n < len(queue)]

@@ -5,6 +5,8 @@ from typing import Any
 
 from service.routes.schemas import Candidate, Failure, Localization
 
+FOUR = 4  # corners of a photo
+
 MEDIA_TYPE = "application/geo+json"
 EXAMPLE = {
     "type": "FeatureCollection",
@@ -20,13 +22,14 @@ EXAMPLE = {
 
 
 def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
-    """One FeatureCollection of all photos: for each its position first, then its candidates' tiles.
+    """One FeatureCollection of all photos: for each its position first, then its candidates' tiles, then its camera.
 
     What is not a place comes as foreign members: those of the only photo beside ``features``, those of several as a
     list under ``results``; the property ``photo`` of each feature counts from 0.
     """
     features = [feature for i, result in enumerate(results) for feature in _features(result, i)]
-    members = [result.model_dump(exclude={"position", "candidates"}) for result in results]
+    places = {"position", "candidates", "camera", "footprint"}
+    members = [result.model_dump(exclude=places) for result in results]
     extra = members[0] if len(members) == 1 else {"results": members}
     return {"type": "FeatureCollection", "features": features} | extra
 
@@ -40,6 +43,14 @@ def _features(result: Localization | Failure, photo: int) -> list[dict[str, Any]
         properties = {"kind": "position", "photo": photo, "status": result.status}
         properties |= position.model_dump(exclude={"lat", "lon"})
         features.insert(0, {"type": "Feature", "geometry": point, "properties": properties})
+    if (camera := result.camera) is not None:
+        point = {"type": "Point", "coordinates": [camera.lon, camera.lat]}
+        properties = {"kind": "camera", "photo": photo} | camera.model_dump(exclude={"lat", "lon"})
+        features.append({"type": "Feature", "geometry": point, "properties": properties})
+    corners = [corner for corner in result.footprint or () if corner is not None]
+    if len(corners) == FOUR:  # a photo that shows the horizon has no polygon
+        polygon = {"type": "Polygon", "coordinates": [_ring(corners)]}
+        features.append({"type": "Feature", "geometry": polygon, "properties": {"kind": "footprint", "photo": photo}})
     return features
 
 

@@ -13,8 +13,10 @@ from service.geo import Circle
 from service.http.admission import VISIT
 from service.http.negotiation import preferred
 from service.http.problems import documented, problem_of
+from service.localization.answer import Answer
 from service.localization.hints import Hints
-from service.localization.pipeline import Answer, Localizer
+from service.localization.looks import Effort
+from service.localization.pipeline import Localizer
 from service.routes import geojson, schemas
 from service.routes.uploads import gather_limited, in_time
 from service.telemetry import request_id
@@ -61,6 +63,13 @@ class LocalizeForm:
     hfov_deg: Annotated[
         float | None, Form(gt=0, lt=180, allow_inf_nan=False, description="horizontal field of view", examples=[73.7])
     ] = None
+    pitch_deg: Annotated[
+        float | None, Form(ge=-120, le=90, allow_inf_nan=False, description="-90 looks straight down, 0 ahead")
+    ] = None
+    roll_deg: Annotated[
+        float | None,
+        Form(ge=-180, le=180, allow_inf_nan=False, description="with pitch_deg: clockwise, seen from behind"),
+    ] = None
     ground_elevation_m: Annotated[
         float | None,
         Form(
@@ -72,12 +81,16 @@ class LocalizeForm:
         ),
     ] = None
     use_exif: Annotated[
-        bool, Form(description="fill heading, altitude and field of view from EXIF/XMP where the form leaves them out")
+        bool, Form(description="fill attitude, altitude and field of view from EXIF/XMP where the form leaves them out")
     ] = True
     use_exif_position: Annotated[bool, Form(description="use the EXIF position as the prior, if none is given")] = False
     maps: Annotated[
         list[str] | None, Form(description="search only these maps; repeated for several", examples=[["town"]])
     ] = None
+    effort: Annotated[
+        Effort,
+        Form(description="looks at the photo while the answer is unsure: fast takes one, thorough more than normal"),
+    ] = "normal"
     refine: Annotated[bool, Form(description="a position between tile centres; else the best tile's centre")] = True
 
     def hints(self) -> Hints:
@@ -98,6 +111,8 @@ class LocalizeForm:
             self.heading_deg,
             self.altitude_m,
             self.hfov_deg,
+            self.pitch_deg,
+            self.roll_deg,
             self.ground_elevation_m,
             self.use_exif,
             self.use_exif_position,
@@ -141,7 +156,9 @@ async def localize(
 
     async def answer(upload: UploadFile) -> Answer:
         data = await upload.read()
-        work = localizer.localize(data, hints, form.top_k, form.refine, in_line=several, maps=form.maps or ())
+        work = localizer.localize(
+            data, hints, form.top_k, form.refine, in_line=several, maps=form.maps or (), effort=form.effort
+        )
         return await in_time(work, deadline_s, ends_at)
 
     as_geojson = preferred(accept, [JSON, geojson.MEDIA_TYPE]) == geojson.MEDIA_TYPE
@@ -179,12 +196,18 @@ def localization(answer: Answer, localizer: Localizer) -> schemas.Localization:
         status=answer.verdict.status,
         position=None if position is None else schemas.Position(**vars(position)),
         candidates=[_candidate(answer, i) for i in range(len(answer.hits))],
+        camera=_camera(answer),
+        camera_missing=answer.whereabouts.missing,
+        footprint=answer.whereabouts.footprint,
         query=schemas.Query(
             width=answer.width,
             height=answer.height,
-            used=answer.known.used,
+            used={name: source for name, source in answer.known.used.items() if name not in answer.disputed},
             values=answer.known.values,
             readings=answer.known.readings,
+            unused=answer.known.unused,
+            disputed=answer.disputed,
+            looks=answer.looks,
             ground_width_m=answer.view.photo_width_m,
             view_side_m=answer.view.side_m,
             tile_side_m=answer.view.tile_side_m,
@@ -197,16 +220,33 @@ def localization(answer: Answer, localizer: Localizer) -> schemas.Localization:
     )
 
 
+def _camera(answer: Answer) -> schemas.Camera | None:
+    camera, accuracy_m = answer.whereabouts.camera, answer.whereabouts.accuracy_m
+    if camera is None or accuracy_m is None:
+        return None
+    return schemas.Camera(
+        lat=camera.lat,
+        lon=camera.lon,
+        height_m=camera.height_m,
+        heading_deg=camera.heading_deg,
+        pitch_deg=camera.pitch_deg,
+        roll_deg=camera.roll_deg,
+        hfov_deg=camera.hfov_deg,
+        accuracy_m=accuracy_m,
+    )
+
+
 def _candidate(answer: Answer, i: int) -> schemas.Candidate:
     hit, footprint = answer.hits[i], answer.hits[i].tile.footprint
     lat, lon = footprint.centre
-    best = answer.position if i == 0 else None
+    best, matches = answer.position if i == 0 else None, answer.pool.matches[i]
     return schemas.Candidate(
         rank=i + 1,
         tile_id=hit.tile.id,
         map=hit.map,
         score=hit.score,
         inliers=hit.inliers,
+        support=None if matches is None else matches.support,
         confidence=answer.verdict.candidate_confidences[i],
         lat=lat if best is None else best.lat,
         lon=lon if best is None else best.lon,

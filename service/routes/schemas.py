@@ -50,10 +50,35 @@ class Candidate(BaseModel):
         "model has no local descriptors, or the tile was not among the first, which are matched",
         examples=[143],
     )
+    support: float | None = Field(
+        default=None,
+        description="inliers by how far they spread over photo and tile; candidates are ordered by it. Null when it "
+        "was not matched",
+        examples=[131.5],
+    )
     confidence: float = Field(description="probability that this candidate's place is right", examples=[0.97])
     lat: float = Field(description="the refined position for rank 1 of a found photo, else the tile's centre")
     lon: float = Field(description="see lat")
     tile: CandidateTile
+
+
+class Camera(BaseModel):
+    """Where the aircraft's camera was."""
+
+    lat: float = Field(description="degrees north, WGS84", examples=[24.25934])
+    lon: float = Field(description="degrees east, WGS84", examples=[120.71811])
+    height_m: float | None = Field(
+        description="above the ground at the photo's centre; null when no field of view tells it", examples=[118.0]
+    )
+    heading_deg: float = Field(
+        description="where the camera looks; steeply down, where the photo's top edge faces", examples=[151.8]
+    )
+    pitch_deg: float = Field(description="-90 looks straight down", examples=[-61.5])
+    roll_deg: float = Field(description="clockwise, seen from behind", examples=[0.4])
+    hfov_deg: float | None = Field(description="field of view that fits the map best", examples=[71.9])
+    accuracy_m: float = Field(
+        description="radius in metres that holds the camera's place with 68 % probability", examples=[11.0]
+    )
 
 
 class Query(BaseModel):
@@ -70,9 +95,14 @@ class Query(BaseModel):
         description="for hints from EXIF or XMP, which reading it is",
         examples=[{"heading_deg": "gimbal yaw"}],
     )
+    unused: dict[str, str] = Field(default={}, description="hints that cannot count, and what they lack")
+    disputed: dict[str, str] = Field(
+        default={}, description="hints that the map contradicts, and what it says; they did not decide the answer"
+    )
+    looks: int = Field(default=1, description="how many looks the photo was given, see `effort`")
     ground_width_m: float | None = Field(
         default=None,
-        description="ground that the photo's width covers, from altitude and field of view",
+        description="ground that the photo's width covers at its centre, from altitude, pitch and field of view",
         examples=[179.5],
     )
     view_side_m: float | None = Field(default=None, description="side of the square of ground that was compared")
@@ -101,6 +131,15 @@ class Localization(BaseModel):
     status: Literal["located", "ambiguous", "not_found"]
     position: Position | None = Field(description="null when not_found")
     candidates: list[Candidate]
+    camera: Camera | None = Field(default=None, description="null when the photo does not give it, see camera_missing")
+    camera_missing: str | None = Field(
+        default=None, description="what is not known of the camera, and why; null when all is"
+    )
+    footprint: list[tuple[float, float] | None] | None = Field(
+        default=None,
+        description="(lat, lon) of the photo's corners on the ground, clockwise from its top left; null for one above "
+        "the horizon, and null as a whole when the photo was not laid on the ground",
+    )
     query: Query
     searched_tiles: int = Field(description="tiles that the prior leaves, or all")
     model_id: str

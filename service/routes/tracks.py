@@ -152,7 +152,9 @@ async def localize_next(
 
     async def answer() -> schemas.TrackedLocalization:
         async with tracker.store.turn(track_id, _owner(request)) as track:
-            step = await tracker.localize(track, data, hints, timestamp_s, form.top_k, form.refine)
+            step = await tracker.localize(
+                track, data, hints, timestamp_s, form.top_k, form.refine, form.maps or (), form.effort
+            )
             return schemas.TrackedLocalization(
                 track_id=track_id,
                 use=step.use,

@@ -22,7 +22,6 @@ from service.localization.matching import (
     fit_similarity,
     mutual_neighbours,
 )
-from service.localization.refine import Fix
 from service.localization.rerank import INLIER_CELLS
 from service.tracking.filter import Shift
 
@@ -62,9 +61,9 @@ class Sight:
     error_share: float
 
     @classmethod
-    def of_fix(cls, local: NDArray[np.float32], fix: Fix) -> Sight:
-        """Of a photo that was laid on the ground."""
-        return cls(to_int8(local), fix.right_m, fix.up_m, FIX_SHARE)
+    def of_fix(cls, local: NDArray[np.float32], right_m: complex, up_m: complex) -> Sight:
+        """Of a photo that was laid on the ground; see the attributes."""
+        return cls(to_int8(local), right_m, up_m, FIX_SHARE)
 
     @classmethod
     def of_hints(cls, local: NDArray[np.float32], side_m: float) -> Sight:

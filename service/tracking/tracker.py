@@ -1,13 +1,16 @@
 """The next photo of a flight: localize it with the track's help, and take what it shows into the track."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.encoder.calibration import Calibration
 from service.geo import Circle, offset_m
 from service.ground.gallery import GalleryInfo
+from service.localization.answer import Answer
 from service.localization.hints import Hints
-from service.localization.pipeline import Answer, Localizer
+from service.localization.looks import Effort
+from service.localization.pipeline import Localizer
 from service.localization.places import Place, matched_error, places
 from service.tracking.odometry import Sight, shift_between
 from service.tracking.store import TrackStore
@@ -31,7 +34,15 @@ class Tracker:
     store: TrackStore
 
     async def localize(
-        self, track: Track, data: bytes, hints: Hints, timestamp_s: float, top_k: int = 5, refine: bool = True
+        self,
+        track: Track,
+        data: bytes,
+        hints: Hints,
+        timestamp_s: float,
+        top_k: int = 5,
+        refine: bool = True,
+        maps: Sequence[str] = (),
+        effort: Effort = "normal",
     ) -> Step:
         """Localize the next photo of a track. A photo that cannot be localized leaves the track as it was.
 
@@ -42,6 +53,8 @@ class Tracker:
             timestamp_s: when it was taken, later than the photo before.
             top_k: see ``Localizer.localize``.
             refine: see ``Localizer.localize``.
+            maps: see ``Localizer.localize``.
+            effort: see ``Localizer.localize``.
 
         Raises:
             InvalidParameter: the timestamp does not increase.
@@ -51,7 +64,7 @@ class Tracker:
         calibration = self.localizer.contract.calibration
         info = await self.localizer.matchers.run(self.localizer.gallery.info)
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
-        answer = await self.localizer.localize(data, hints, top_k, refine, near)
+        answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort)
         found = _places(answer, calibration, refine)
         area_m2 = searched_area_m2(info, answer.known.prior)
         moved = None
@@ -78,8 +91,8 @@ def _sight(answer: Answer, fused: Place | None, carried: Sight | None) -> Sight 
     if answer.local is None:
         return None
     if answer.fix is not None and fused is not None and fused.tile_id == answer.hits[0].tile.id:
-        return Sight.of_fix(answer.local, answer.fix)
-    if answer.view.side_m is None or answer.known.heading_deg is None:
+        return Sight.of_fix(answer.local, answer.step_right_m, answer.step_up_m)
+    if answer.view.side_m is None or answer.known.camera.heading_deg is None or answer.disputed:
         return carried
     stated = Sight.of_hints(answer.local, answer.view.side_m)
     return stated if carried is None else min(carried, stated, key=lambda each: each.error_share)

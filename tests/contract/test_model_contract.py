@@ -174,11 +174,11 @@ def test_a_sure_answer_has_the_radius_that_training_measured():
     assert (errors_m <= radius_m).mean() == pytest.approx(0.68, abs=0.005)
 
 
-@given(st.floats(-1, 1), st.integers(0, 900), st.integers(3, 60), st.floats(0, 1))
-def test_evidence_is_the_same(score, inliers, min_inliers, weight):
+@given(st.floats(-1, 1), st.floats(0, 900), st.integers(3, 60), st.floats(0, 1))
+def test_evidence_is_the_same(score, support, min_inliers, weight):
     one, none = np.array([[score]]), np.zeros((1, 1, 2))
-    rehearsal = Rehearsal(one, np.array([[float(inliers)]]), none, none[0], none[0])
-    theirs = LocalCalibration(min_inliers, weight).evidence(score, inliers)
+    rehearsal = Rehearsal(one, np.array([[support]]), np.array([[support]]), none, none[0], none[0])
+    theirs = LocalCalibration(min_inliers, weight).evidence(score, support)
     assert Evidence(min_inliers, weight)(rehearsal)[0, 0] == pytest.approx(theirs, abs=1e-12)
 
 

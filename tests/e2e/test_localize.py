@@ -40,7 +40,8 @@ async def test_a_photo_of_a_tile_is_located_there(filled, photo, place):
     assert south < best["tile"]["lat"] < north
     assert best["tile"]["gsd_m"] == pytest.approx(1.5, rel=1e-3)
     unknown = {"ground_width_m": None, "view_side_m": None, "tile_side_m": None}
-    assert answer["query"] == {"width": 64, "height": 64, "used": {}, "values": {}, "readings": {}} | unknown
+    none = {"unused": {}, "disputed": {}, "looks": 1}
+    assert answer["query"] == {"width": 64, "height": 64, "used": {}, "values": {}, "readings": {}} | none | unknown
     assert answer["searched_tiles"] == len(COLUMNS)
     assert answer["gallery_generation"] == (await filled.get("/gallery")).json()["generation"]
     assert answer["model_id"] == "tiny-0"

@@ -59,7 +59,9 @@ async def test_a_heading_that_is_given_is_checked(start, with_local, tile_reques
         await http.post("/gallery", **tile_request(*COLUMNS))
         for hint in (90, 180, 360):
             answer = await send(http, 3, 1, heading_deg=hint)
-            assert answer["query"]["used"] == {"heading_deg": "form"}
+            right = hint == 90
+            assert answer["query"]["used"] == ({"heading_deg": "form"} if right else {})
+            assert ("90°" in answer["query"]["disputed"].get("heading_deg", "")) != right
             assert answer["position"]["heading_deg"] == pytest.approx(90, abs=2)
 
 

@@ -101,7 +101,7 @@ async def test_overlapping_photos_measure_the_movement(
     start, tiny_model, tmp_path, calibration_json, tile_request, ground, encode_image, pose
 ):
     """Unknown ground that moves through the picture: no fix after the first, but its descriptors tell the shift."""
-    section = {"min_inliers": 12, "inlier_weight": 0.8, "sigma_tiles": 0.02}
+    section = {"min_inliers": 20, "inlier_weight": 0.8, "sigma_tiles": 0.02}
     calibration = json.dumps(calibration_json | {"local": section})
     model = tiny_model(tmp_path / "local.onnx", local=True, metadata={"calibration": calibration})
     canvas = ground(60, 256, 64)

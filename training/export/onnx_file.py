@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from training.checkpoint import load_encoder, with_local
 from training.config import Config, dump_config
 from training.data.simulator.simulated import SimulatedConfig
-from training.data.simulator.textures import load_textures
+from training.data.simulator.textures import Texture, load_dates, load_textures
 from training.errors import TrainingError
 from training.export.calibrate import calibrate, held_out_answers, untrained_calibration
 from training.export.calibrate_local import calibrate_local
@@ -38,6 +38,9 @@ CONTRACT = "1"
 OPSET = 18
 #: PyTorch and ONNX run other kernels; a float32 network agrees to far better than this cosine, a wrong export does not.
 MIN_COSINE = 0.9999
+
+#: How often a held-out place of two dates is flown over: there are few of them, and they are what photos are like.
+DATED_TIMES = 5
 
 
 def export_checkpoint(
@@ -97,7 +100,7 @@ def _calibration_of_start(config: Config) -> tuple[dict[str, Any], list[str]]:
 
 def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tuple[dict[str, Any], list[str]]:
     """Fitted on held-out textures, and for a model with dense descriptors on the service's own answers too."""
-    _, held_out = load_textures(data)
+    held_out = calibration_textures(data)
     seed, size = config.run.seed, config.model.image_size
     calibration, report = calibrate(held_out_answers(encoder, held_out, data, seed=seed))
     if encoder.local_dim is None:
@@ -112,6 +115,13 @@ def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tup
         cell = config.model.local_stride / size
         calibration, lines = calibrate_local(calibration, answer, turns=config.model.local_turns, cell_tiles=cell)
     return calibration, report + lines
+
+
+def calibration_textures(data: SimulatedConfig) -> list[Texture]:
+    """Places that nothing was trained on; those of two dates ``DATED_TIMES``, another window of them each time."""
+    _, held_out = load_textures(data)
+    dated = [texture for texture in load_dates(data) if texture.name in data.dates_held_out]
+    return held_out + dated * DATED_TIMES
 
 
 def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[str, Any]) -> float:

@@ -54,13 +54,15 @@ class Rehearsal:
 
     Attributes:
         scores: ``[M, C]`` cosines; -inf where an answer has fewer candidates.
-        inliers: ``[M, C]`` agreeing positions; 0 for candidates that were not matched.
+        support: ``[M, C]`` what matches are worth, as the service counts it; 0 for candidates that were not matched.
+        inliers: ``[M, C]`` agreeing positions, likewise.
         centres: ``[M, C, 2]`` of the candidates' tiles, east and north.
         positions: ``[M, 2]`` what was answered.
         truth: ``[M, 2]`` ground point at the photo's centre; NaN when its place was not in the circle.
     """
 
     scores: Floats
+    support: Floats
     inliers: Floats
     centres: Floats
     positions: Floats
@@ -124,7 +126,7 @@ class Stage:
 
 
 def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *, image_size: int, seed: int) -> Stage:
-    """Render each texture as a piece of a map, and photos that look at it.
+    """Render each texture as a piece of a map, and photos that look at it, of another date if it has one.
 
     Args:
         folder: to write to, as ``scenes.csv``, ``scene….png`` and ``photo….jpg``.
@@ -144,8 +146,8 @@ def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *,
         rows = csv.writer(file)
         rows.writerow(("file", "lat", "lon", "gsd_m"))
         for i in range(len(textures)):
-            scene = simulator.scenes(torch.tensor([i]), SCENE_TILE_SHARE, generator)
-            rows.writerow(write_scene(folder, i, scene, data.tile_side_m, image_size, generator))
+            scene, mapped = simulator.dated_scenes(torch.tensor([i]), SCENE_TILE_SHARE, generator)
+            rows.writerow(write_scene(folder, i, mapped, data.tile_side_m, image_size, generator))
             for _ in range(PHOTOS_PER_SCENE):
                 target = (torch.rand(1, 2, generator=generator) - 0.5) * data.tile_side_m
                 view = simulator.photos(scene, target, generator)
@@ -173,17 +175,20 @@ def save_image(image: Tensor, path: Path) -> None:
 
 def _tabulate(answers: list[dict[str, Any]], truth_m: Floats) -> Rehearsal:
     shape = (len(answers), CANDIDATES)
-    scores, inliers, centres = np.full(shape, -np.inf), np.zeros(shape), np.zeros((*shape, 2))
+    scores, centres = np.full(shape, -np.inf), np.zeros((*shape, 2))
+    support, inliers = np.zeros(shape), np.zeros(shape)
     sides_m = np.ones(len(answers))
     for row, answer in enumerate(answers):
         west, _, east, _ = answer["candidates"][0]["tile"]["bounds"]
         sides_m[row] = (east - west) / DEGREES_PER_M
         for column, candidate in enumerate(answer["candidates"]):
             scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
+            support[row, column] = candidate["support"] or 0
             centres[row, column] = candidate["tile"]["lon"], candidate["tile"]["lat"]
     positions = np.array([(answer["position"]["lon"], answer["position"]["lat"]) for answer in answers])
     sides = (DEGREES_PER_M * sides_m)[:, None]
-    return Rehearsal(scores, inliers, centres / sides[:, None], positions / sides, truth_m / sides_m[:, None])
+    truths = truth_m / sides_m[:, None]
+    return Rehearsal(scores, support, inliers, centres / sides[:, None], positions / sides, truths)
 
 
 def run_aerofix(*arguments: object) -> str:

@@ -134,8 +134,9 @@ def test_the_section_local_overrides_the_calibration(calibration_json):
 def test_evidence(calibration_json):
     section = {"min_inliers": 30, "inlier_weight": 0.2}
     local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
-    assert [local.evidence(0.5, inliers) for inliers in (None, 0, 29, 30)] == [0.5] * 4
-    assert local.evidence(0.5, 90) == pytest.approx(0.5 + 0.2 * math.log(3))
+    assert local.evidence(0.5, 30) == 0.5
+    assert local.evidence(0.5, None) == local.evidence(0.5, 0) == pytest.approx(0.5 - 0.2 * math.log(5))
+    assert local.evidence(0.5, 90) == pytest.approx(0.5 + 0.2 * math.log((90 + 7.5) / (30 + 7.5)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x89PNG\r\n\x1a\n" + bytes(64)])

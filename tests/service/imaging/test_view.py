@@ -6,20 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from service.imaging.decode import Photo
-from service.imaging.exif import Pose
-from service.imaging.view import ground_width_m, kept_share, make_view, north_up
+from service.camera.attitude import Attitude
+from service.camera.look import Look, look_of
+from service.camera.pinhole import Pinhole, apply
+from service.imaging.view import make_view, shrunk
 
 
-def photo(image):
-    return Photo(image, *image.size, Pose())
+def look(image, heading=None, pitch=-90.0, ground_side=None, hfov=60.0):
+    camera = Pinhole(Attitude.of_angles(heading or 0.0, pitch), hfov, image.height / image.width)
+    return look_of(camera, north_up=heading is not None, ground_side=ground_side)
 
 
 def brightest(image):
-    """Offset of the brightest spot from the centre: (right, up) in pixels."""
-    grey = np.asarray(image.convert("L"), float)
-    y, x = np.unravel_index(np.argmax(grey), grey.shape)
-    return x - (image.width - 1) / 2, (image.height - 1) / 2 - y
+    """Offset of the middle of the bright spot from the centre: (right, up) in the square's sides."""
+    y, x = np.nonzero(np.asarray(image.convert("L")) > 128)
+    return (x.mean() + 0.5) / image.width - 0.5, 0.5 - (y.mean() + 0.5) / image.height
 
 
 def spot(right, up, size=201):
@@ -30,53 +31,68 @@ def spot(right, up, size=201):
     return image
 
 
-@given(heading=st.floats(-360, 720), bearing=st.floats(0, 360))
+@given(heading=st.floats(0, 360), bearing=st.floats(0, 360))
 def test_what_lies_at_a_bearing_is_shown_at_that_bearing(heading, bearing):
-    """A spot at a compass bearing appears in the photo at bearing − heading from its top, and north-up at bearing."""
+    """A spot at a compass bearing appears in the photo at bearing - heading from its top, and north-up at bearing."""
     seen = math.radians(bearing - heading)
-    turned = north_up(spot(60 * math.sin(seen), 60 * math.cos(seen)), heading, 201)
-    right, up = brightest(turned)
-    expected = 60 * math.sin(math.radians(bearing)), 60 * math.cos(math.radians(bearing))
-    assert math.dist((right, up), expected) < 6  # the spot's radius, the rounding of its centre
+    image = spot(60 * math.sin(seen), 60 * math.cos(seen))
+    right, up = brightest(make_view(image, look(image, heading)))
+    expected = 60 / 201 * math.sin(math.radians(bearing)), 60 / 201 * math.cos(math.radians(bearing))
+    assert math.dist((right, up), expected) < 0.03  # the spot's radius, the rounding of its centre
+
+
+@given(pitch=st.floats(-85, -40), right=st.floats(-0.3, 0.3), up=st.floats(-0.2, 0.2))
+def test_a_slanting_photo_is_laid_flat(pitch, right, up):
+    """A spot of the photo appears where the homography of its camera puts it."""
+    image = spot(right * 201, up * 201)
+    flat = look(image, pitch=pitch)
+    (expected,) = apply(flat.from_photo, np.array([right + 1j * up]))
+    if max(abs(expected.real), abs(expected.imag)) < 0.48:
+        found = brightest(make_view(image, flat))
+        assert math.dist(found, (expected.real, expected.imag)) < 0.04
 
 
 def test_corners_get_the_mean_colour(ground):
     image = ground(1, 100, 100)
     mean = np.asarray(image, float).mean(axis=(0, 1))
-    np.testing.assert_allclose(north_up(image, 45, 100).getpixel((0, 0)), mean, atol=1)
+    np.testing.assert_allclose(make_view(image, look(image, 45)).getpixel((0, 0)), mean, atol=1)
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])
 def test_quarter_turns_move_whole_pixels(ground, quarter):
     """A top that faces east (1) goes to the right: the image turns clockwise."""
     image = ground(1, 120, 80)
+    side = look(image).side_heights * 60 / 80
     expected = np.rot90(np.asarray(image.crop((30, 10, 90, 70))), -quarter)
-    turned = np.asarray(north_up(image, 90 * quarter, 60), int)
-    np.testing.assert_allclose(turned, expected, atol=1)  # Pillow rounds down
+    turned = np.asarray(make_view(image, look(image, 90 * quarter, ground_side=side)), int)
+    np.testing.assert_allclose(turned[:60, :60], expected, atol=1)  # Pillow rounds down
 
 
 def test_no_heading_leaves_the_photo_and_cuts_its_centre_square(ground):
     image = ground(1, 120, 80)
-    np.testing.assert_array_equal(np.asarray(make_view(photo(image))), np.asarray(image.crop((20, 0, 100, 80))))
+    np.testing.assert_array_equal(np.asarray(make_view(image, look(image))), np.asarray(image.crop((20, 0, 100, 80))))
+    upright = np.asarray(image.resize((80, 120)).crop((0, 20, 80, 100)))
     np.testing.assert_array_equal(
-        np.asarray(make_view(photo(image), heading_deg=360.0)), np.asarray(make_view(photo(image)))
+        np.asarray(make_view(image.resize((80, 120)), look(image.resize((80, 120))))), upright
     )
 
 
-@pytest.mark.parametrize(
-    ("short_side_m", "tile_side_m", "side_px"),
-    [(112.5, 100.0, 80), (90.0, 50.0, 50), (56.25, 500.0, 90), (112.5, None, 90), (5e8, 1.0, 1)],
-)
-def test_a_photo_of_more_ground_than_a_tile_is_cropped_to_one(ground, short_side_m, tile_side_m, side_px):
-    share = kept_share(short_side_m, tile_side_m)
-    assert make_view(photo(ground(1, 160, 90)), None, share).size == (side_px, side_px)
-    small = Photo(ground(1, 80, 45), 160, 90, Pose())  # decoded at half its size
-    assert make_view(small, None, share).size == (max(1, side_px // 2),) * 2
+@pytest.mark.parametrize(("share", "side_px"), [(0.9, 81), (0.5, 45), (2.0, 90)])
+def test_a_photo_of_more_ground_than_a_window_is_cropped_to_one(ground, share, side_px):
+    image = ground(1, 160, 90)
+    whole = look(image).side_heights
+    assert make_view(image, look(image, ground_side=share * whole)).size == (side_px, side_px)
+    half = ground(1, 80, 45)  # decoded at half its size
+    assert make_view(half, look(half, ground_side=share * whole)).size[0] == pytest.approx(side_px / 2, abs=1)
 
 
-def test_numbers_too_small_for_a_float_are_some_ground():
-    assert 0 < kept_share(ground_width_m(1e-323, 30), 86.0) <= 1
+def test_a_square_that_reaches_behind_the_horizon_is_drawn(ground):
+    image = ground(1, 90, 90)
+    to_photo = look(image, pitch=-30).to_photo @ np.diag([20.0, 20.0, 1.0])
+    assert make_view(image, Look(to_photo, 1.0)).mode == "RGB"
 
 
-def test_ground_width():
-    assert ground_width_m(100, 90) == pytest.approx(200)
+def test_a_copy_is_shrunk_by_whole_numbers(ground):
+    assert shrunk(ground(1, 200, 100), 30).size == (67, 34)
+    image = ground(1, 50, 40)
+    assert shrunk(image, 30) is image

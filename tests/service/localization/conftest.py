@@ -3,18 +3,26 @@ import math
 
 import pytest
 
+from service.camera.look import Look
+from service.camera.pinhole import similarity_matrix
 from service.encoder.calibration import Calibration, Logistic
 from service.geo import offset, offset_m
 from service.ground.gallery import Hit
 from service.ground.local_maps import to_int8
 from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
-from service.localization.rerank import ground_grid
+from service.localization.rerank import Seen, ground_grid
 
 SIDE_M = 100.0
 ORIGIN = (24.26, 120.72)
 CELLS = 24
 GRID = cell_centres(CELLS, CELLS)
+
+
+def seen(local, turned_deg=0.0):
+    """A square photo whose square was turned so far clockwise, with the descriptors of its turns ``[T, C, h, w]``."""
+    turn = cmath.rect(1, math.radians(turned_deg))  # what is up in the square lies so far to the left in the photo
+    return Seen(Look(similarity_matrix(turn, 0j), 1.0), local)
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +64,10 @@ def tile_map(ground_of):
 
 @pytest.fixture(scope="session")
 def photo_map(ground_of, spoil):
-    """``photo_map(centre_m, heading_deg, side_m)``: the local maps of a photo of that ground, in one turn."""
+    """``photo_map(centre_m, heading_deg, side_m)``: a square photo of that ground, seen as it is, in one turn."""
 
     def make(centre_m=0j, heading_deg=0.0, side_m=SIDE_M, seed=0):
         a = cmath.rect(side_m, -math.radians(heading_deg))
-        return spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(1, 64, CELLS, CELLS)
+        return seen(spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(1, 64, CELLS, CELLS))
 
     return make

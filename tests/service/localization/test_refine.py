@@ -1,19 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.camera.attitude import Attitude
+from service.camera.look import Look, look_of
+from service.camera.pinhole import Pinhole, corners, similarity_matrix
 from service.encoder.calibration import MIN_INLIERS
 from service.geo import haversine_m, offset_m
 from service.ground.gallery import Hit
 from service.ground.tile import Footprint, Tile
-from service.imaging.decode import Photo
-from service.imaging.exif import Pose
-from service.imaging.view import kept_share, make_view
+from service.imaging.view import make_view
 from service.localization.neighbours import same_place
-from service.localization.refine import matched_position, weighted_position
-from service.localization.rerank import rerank, unmatched
+from service.localization.refine import footprint_of, matched_position, weighted_position
+from service.localization.rerank import Seen, rerank, unmatched
 
 ORIGIN = (24.26, 120.72)
 
@@ -70,10 +73,10 @@ def test_same_place_is_a_little_over_one_tile_side(hit):
 CELL_M = 100 / 24
 
 
-def laid(hits, photo, maps, calibration, turned_deg=0.0):
+def laid(hits, photo, maps, calibration):
     """Where the photo lies: metres east + i·north of the origin, its heading, and the whole fix."""
     ranking = rerank(hits, photo, maps, calibration, "squash")
-    fix = matched_position(ranking, calibration.local.min_inliers, turned_deg)
+    fix = matched_position(ranking, calibration.local.min_inliers)
     return complex(*offset_m(*ORIGIN, fix.lat, fix.lon)), fix.heading_deg, fix
 
 
@@ -87,33 +90,29 @@ def test_position_and_heading_are_those_of_the_photo(
     hit, calibration, tile_map, photo_map, heading, side_m, east, north, turned
 ):
     hits = [hit(0.9)]
-    photo = photo_map(complex(east, north), heading, side_m)
-    position, seen_deg, fix = laid(hits, photo, [tile_map(hits[0])], calibration, turned)
+    turn = np.exp(1j * np.radians(turned))  # the square's top lies so far to the left of the photo's
+    look = Look(similarity_matrix(complex(turn), 0j), 1.5)
+    photo = replace(photo_map(complex(east, north), heading, side_m), look=look)
+    position, seen_deg, fix = laid(hits, photo, [tile_map(hits[0])], calibration)
     assert abs(position - complex(east, north)) < CELL_M
     assert apart_deg(seen_deg, heading + turned) < 4
     assert 0 <= seen_deg < 360
-    assert fix.side_m == pytest.approx(side_m, rel=0.06)
+    assert abs(fix.steps_m(look)[0]) == pytest.approx(side_m, rel=0.06)
 
 
 @pytest.mark.parametrize("heading", [10, 80, 130, 200, 285, 340])
 def test_descriptors_that_know_small_turns_only_are_tried_in_four(hit, calibration, tile_map, photo_map, heading):
     """The photo's content, turned left by k quarters, faces 90° · k further: noise beyond 50° from north."""
-    level = photo_map(15 - 10j, heading, 90)[0]
-    noise = photo_map(15 - 10j, heading, 90, seed=7)[0]
+    seen = photo_map(15 - 10j, heading, 90)
+    level, noise = seen.local[0], photo_map(15 - 10j, heading, 90, seed=7).local[0]
     facing = [(heading + 90 * k + 180) % 360 - 180 for k in range(4)]
     assert sum(abs(each) <= 50 for each in facing) in {1, 2}
     turns = [np.rot90(level if abs(facing[k]) <= 50 else noise, k, axes=(1, 2)) for k in range(4)]
     hits = [hit(0.9)]
-    position, seen_deg, fix = laid(hits, np.stack(turns), [tile_map(hits[0])], calibration)
+    position, seen_deg, fix = laid(hits, replace(seen, local=np.stack(turns)), [tile_map(hits[0])], calibration)
     assert abs(position - (15 - 10j)) < 1
     assert abs((seen_deg - heading + 180) % 360 - 180) < 2
     assert fix.inliers > 100
-
-
-def test_a_hair_west_of_north_is_north(hit, calibration, tile_map, photo_map):
-    ranking = rerank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration, "squash")
-    north_deg = matched_position(ranking, MIN_INLIERS).heading_deg
-    assert matched_position(ranking, MIN_INLIERS, -north_deg - 1e-15).heading_deg == 0.0
 
 
 @pytest.mark.parametrize("centre", [50 + 50j, 50 + 0j, 40 - 60j])
@@ -164,8 +163,8 @@ def test_a_centre_beyond_the_neighbouring_tiles_is_not_believed(hit, calibration
 
 
 @pytest.mark.parametrize("heading", [None, 0.0, 20.0, 90.0, 233.0])
-@pytest.mark.parametrize("width_m", [None, 250.0])
-def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_map, heading, width_m):
+@pytest.mark.parametrize("share", [None, 0.6])
+def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_map, heading, share):
     """A photo whose colours are its pixels' coordinates: the view says which part of the photo each cell shows.
 
     The photo's true heading is 233°, so a hint is right, or wrong by up to 147°; either way the photo lies where it is.
@@ -173,16 +172,19 @@ def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_
     across, high, true_heading, centre = 240, 160, 233.0, 12 - 7j
     x, y = np.meshgrid(np.arange(across), np.arange(high))
     image = Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
-    share = 1.0 if width_m is None else kept_share(width_m * high / across, 100.0)
-    view = make_view(Photo(image, across, high, Pose()), heading, share)
-    seen = np.asarray(view.resize((24, 24), Image.Resampling.BOX), float)
-    # metres a pixel that make the view 100 m wide where it is cropped to the tile, else what a 160-pixel square covers
-    metres = (width_m or 150.0) / across
+    camera = Pinhole(Attitude.of_angles(heading or 0.0), 60.0, high / across)
+    whole = look_of(camera, north_up=heading is not None).side_heights
+    look = look_of(camera, north_up=heading is not None, ground_side=None if share is None else share * whole)
+    seen = np.asarray(make_view(image, look).resize((24, 24), Image.Resampling.BOX), float)
+    metres = 1.0 if share is not None else 0.625  # a pixel, so that the square shows 96 or 100 m
     right_m, up_m = (seen[..., 0] + 0.5 - across / 2) * metres, (high / 2 - seen[..., 1] - 0.5) * metres
     turn = np.exp(-1j * np.radians(true_heading))
     points = centre + turn * (right_m + 1j * up_m)
-    photo = ground_of(0)(points).astype(np.float32).reshape(1, 64, 24, 24)
+    local = ground_of(0)(points).astype(np.float32).reshape(1, 64, 24, 24)
     hits = [hit(0.9)]
-    position, seen_deg, _ = laid(hits, photo, [tile_map(hits[0])], calibration, heading or 0.0)
+    position, seen_deg, fix = laid(hits, Seen(look, local), [tile_map(hits[0])], calibration)
     assert abs(position - centre) < 0.5 * CELL_M
     assert apart_deg(seen_deg, true_heading) < 1.5
+    north_west, *_ = footprint_of(fix, corners(high / across))
+    expected = centre + turn * metres * complex(-across / 2, high / 2)
+    assert complex(*offset_m(*ORIGIN, *north_west)) == pytest.approx(expected, abs=2 * CELL_M)

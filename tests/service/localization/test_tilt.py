@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.camera.look import Look
+from service.camera.pinhole import similarity_matrix
 from service.encoder.calibration import MIN_INLIERS
 from service.localization.matching import cell_centres, fit_similarity
 from service.localization.refine import matched_position
-from service.localization.rerank import Matches, Ranking
+from service.localization.rerank import Matches, Ranking, Seen
 from service.localization.tilt import fit_tilted
 
 SIDE_M, CELLS = 86.0, 24
@@ -90,13 +92,15 @@ def test_few_matches_are_not_asked():
 @pytest.mark.parametrize("turned_deg", [0, 45, 130, 300])
 def test_the_heading_of_a_tilted_photo_that_was_turned_north_up(hit, calibration, pitch_deg, turned_deg):
     """What lies above the square's centre was ``turned_deg`` left of the photo's own top before the turn."""
-    own = GRID * cmath.rect(1, math.radians(turned_deg))
-    target = spoil(ground_seen(own, pitch_deg=pitch_deg, heading_deg=turned_deg + 10), 0)
+    turn = cmath.rect(1, math.radians(turned_deg))
+    seen = Seen(Look(similarity_matrix(turn, 0j), 1.5), np.zeros((1, 1, 1, 1), np.float32))
+    target = spoil(ground_seen(turn * GRID, pitch_deg=pitch_deg, heading_deg=turned_deg + 10), 0)
     found = replace(hit(0.9), inliers=300)
-    ranking = Ranking([found], [0.9], [Matches(GRID, target, TOLERANCE_M)], calibration)
-    fix = matched_position(ranking, MIN_INLIERS, turned_deg)
+    ranking = Ranking([found], [0.9], [Matches(GRID, target, TOLERANCE_M, seen, None, 300.0)], calibration)
+    fix = matched_position(ranking, MIN_INLIERS)
     assert abs((fix.heading_deg - turned_deg - 10 + 180) % 360 - 180) < 2
-    assert fix.side_m == pytest.approx(SIDE_M, rel=0.03)
+    across = Look(similarity_matrix(1 + 0j, 0j), 1.5)  # of the photo as it was taken
+    assert abs(fix.steps_m(across)[0]) == pytest.approx(SIDE_M, rel=0.03)
 
 
 @pytest.mark.parametrize("direction", [1, 1j, 1 + 1j])

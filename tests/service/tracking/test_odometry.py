@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from service.ground.local_maps import to_int8
 from service.localization.matching import cell_centres
-from service.localization.refine import Fix
 from service.tracking.odometry import DRIFT_SHARE, FIX_SHARE, HINT_SHARE, Sight, shift_between
 
 SIDE_M, CELLS, MIN_INLIERS = 86.0, 24, 30
@@ -30,7 +29,7 @@ def seen(ground_of, spoil):
 def sight(local, heading_deg=0.0, side_m=SIDE_M):
     """As it lies on the ground when the square's top faces this heading."""
     right_m = cmath.rect(side_m, -math.radians(heading_deg))
-    return Sight.of_fix(local, Fix(24.26, 120.72, right_m, 1j * right_m, 0.0, 200))
+    return Sight.of_fix(local, right_m, 1j * right_m)
 
 
 @settings(deadline=None, max_examples=40)

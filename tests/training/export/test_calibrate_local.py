@@ -22,9 +22,9 @@ def rehearsal(answers=2000, seed=0):
     away, own = rng.random(answers) < 0.25, rng.integers(PLACES, size=answers)
     inliers[~away, own[~away]] = rng.integers(20, 150, (~away).sum())
     truth = np.stack((own * 10.0, np.zeros(answers)), axis=1)
-    return Rehearsal(
-        scores, inliers, centres, truth + rng.normal(0, 0.02, truth.shape), np.where(away[:, None], np.nan, truth)
-    )
+    positions = truth + rng.normal(0, 0.02, truth.shape)
+    known = np.where(away[:, None], np.nan, truth)
+    return Rehearsal(scores, inliers, inliers, centres, positions, known)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,9 @@ def fitted():
 
 
 def test_evidence_by_hand():
-    one = Rehearsal(
-        np.array([[0.5, 0.6]]), np.array([[50.0, 10.0]]), np.zeros((1, 2, 2)), np.zeros((1, 2)), np.zeros((1, 2))
-    )
-    assert Evidence(25, 0.1)(one)[0] == pytest.approx([0.5 + 0.1 * math.log(2), 0.6])
+    scores, support, none = np.array([[0.5, 0.6]]), np.array([[75.0, 20.0]]), np.zeros((1, 2))
+    one = Rehearsal(scores, support, support, np.zeros((1, 2, 2)), none, none)
+    assert Evidence(20, 0.1)(one)[0] == pytest.approx([0.5 + 0.1 * math.log(80 / 25), 0.6])
 
 
 def test_min_inliers_is_what_chance_hardly_reaches_and_matches_decide():
@@ -59,7 +58,7 @@ def test_the_service_reads_the_section(fitted):
     local = Calibration.parse(json.dumps(calibration)).local
     assert local.min_inliers == CHANCE_INLIERS
     assert local.judge.place(0.9, 0.3) > 0.9 > 0.3 > local.judge.place(0.6, 0.0)
-    assert local.evidence(0.5, 5) == 0.5 < local.evidence(0.5, 50)
+    assert local.evidence(0.5, 5) < 0.5 < local.evidence(0.5, 50)
 
 
 def test_sigma_is_the_scale_of_the_answered_positions(fitted):

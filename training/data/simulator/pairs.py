@@ -150,8 +150,13 @@ class PairSimulator(Drone):
 
     def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:
         """One scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
-        texture = torch.stack([self._window(self.textures[int(i)].image, generator) for i in index])
-        return self._scene(texture, tile_share, generator)
+        return self.dated_scenes(index, tile_share, generator)[0]
+
+    def dated_scenes(self, index: Tensor, tile_share: float, generator: Generator) -> tuple[Scene, Scene]:
+        """The same as the photo sees them and as the map shows them: of two dates where a texture has two."""
+        windows = torch.stack([self._two_dates(self.textures[int(i)], generator) for i in index])
+        scene = self._scene(windows[:, :3], tile_share, generator)
+        return scene, replace(scene, texture=windows[:, 3:6])
 
     def _scene(self, texture: Tensor, tile_share: float, generator: Generator) -> Scene:
         side_m, n = self.config.tile_side_m / tile_share, len(texture)

@@ -1,0 +1,105 @@
+"""The real photos and maps that ``real.py`` goes through: folders below one data folder, each left out when absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PICTURES = {".jpg", ".jpeg", ".png"}
+HINTS = ("none", "heading", "all")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A photo, where its centre and its camera truly were (None: not told), and what is known of it.
+
+    Attributes:
+        hints: form fields by the kind of hints; all of them ignore EXIF unless they say otherwise.
+    """
+
+    path: Path
+    centre: tuple[float, float] | None = None
+    camera: tuple[float, float] | None = None
+    hints: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Photos of one flight or place; ``right_m`` is how far off a right position may be."""
+
+    name: str
+    right_m: float
+    shots: list[Shot]
+
+
+def maps_of(root: Path, scratch: Path) -> Iterator[tuple[str, Path, Path | None]]:
+    """Name, file and corners' file of every map; corners that a data set writes its own way go to ``scratch``."""
+    for name, folder in (
+        ("ariel", "ariel"),
+        ("fengyuan", "fengyuan"),
+        ("traffic", "traffic"),
+        ("traffic-2", "traffic"),
+    ):
+        stem = {"traffic": "207_map", "traffic-2": "207_map_2"}.get(name, "map")
+        told = root / folder / f"{stem}.json"
+        if told.exists():
+            corners = scratch / f"{name}.json"
+            corners.write_text(json.dumps({"corners": _corners(json.loads(told.read_text()))}))
+            yield name, told.with_suffix(".jpg"), corners
+    table = root / "wildnav" / "map.csv"
+    if table.exists():
+        yield "wildnav", table, None
+
+
+def sets_of(root: Path) -> Iterator[RealSet]:
+    """Every set whose folder is there; the last one is of places that no map shows."""
+    if (root / "ariel").exists():
+        rows = [row for row in _rows(root / "ariel/meta.csv") if row["reg_ok"] == "1"]
+        for flight in ("v17", "v19"):
+            yield RealSet(f"ariel-{flight}", 50.0, [_ariel(root, row) for row in rows if row["flight"] == flight])
+    if (root / "fengyuan").exists():
+        rows = [row for row in _rows(root / "fengyuan/meta.csv") if row["reg_ok"] == "1"]
+        yield RealSet("fengyuan", 43.0, [_fengyuan(root, row) for row in rows])
+    if (root / "traffic").exists():
+        row = _rows(root / "traffic/meta.csv")[0]
+        centre = float(row["center_lat"]), float(row["center_lon"])
+        yield RealSet("traffic", 43.0, [Shot(root / "traffic/photos/207.jpg", centre, None, {"none": {}, "all": {}})])
+    yield RealSet(
+        "strangers", 0.0, [Shot(path, hints={"none": {}, "all": {"use_exif": "true"}}) for path in _strangers(root)]
+    )
+
+
+def _ariel(root: Path, row: dict[str, str]) -> Shot:
+    heading = {"heading_deg": row["reg_heading_deg"]}
+    known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
+    hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}
+    centre = float(row["reg_center_lat"]), float(row["reg_center_lon"])
+    return Shot(root / "ariel" / row["file"], centre, (float(row["drone_lat"]), float(row["drone_lon"])), hints)
+
+
+def _fengyuan(root: Path, row: dict[str, str]) -> Shot:
+    hints = {"none": {}, "heading": {"heading_deg": row["flight_yaw_deg"]}, "all": {"use_exif": "true"}}
+    centre = float(row["reg_center_lat"]), float(row["reg_center_lon"])
+    return Shot(root / "fengyuan" / row["file"], centre, (float(row["lat"]), float(row["lon"])), hints)
+
+
+def _strangers(root: Path) -> list[Path]:
+    folders = (root / "drone_photos", root / "ortholoc/drone", root / "dnipro/photos")
+    found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES]
+    return found + [path for path in sorted((root / "traffic/photos").glob("*.jpg")) if path.stem != "207"]
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open() as file:
+        return list(csv.DictReader(file))
+
+
+def _corners(told: dict[str, dict[str, float] | dict[str, list[float]]]) -> list[list[float]]:
+    """``[lat, lon]`` clockwise from the top left."""
+    if "corners_lonlat" in told:
+        return [[told["corners_lonlat"][name][1], told["corners_lonlat"][name][0]] for name in ("TL", "TR", "BR", "BL")]  # type: ignore[index]
+    west, south, east, north = (float(told["bounds"][name]) for name in ("west", "south", "east", "north"))  # type: ignore[arg-type]
+    return [[north, west], [north, east], [south, east], [south, west]]

@@ -1,0 +1,107 @@
+"""Which looks a photo is given: first what the hints say, then, while the answer is unsure, what they leave open.
+
+Hints are evidence, not orders: after the look that believes all of them come looks that leave them out, one by one and
+then all. A pitch that nobody states is guessed as -90, -45 and -60; a look is right for a pitch that is off by 15°.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from service.camera.known import KnownCamera
+from service.camera.look import Look, look_of
+from service.camera.pinhole import Pinhole
+
+Effort = Literal["fast", "normal", "thorough"]
+
+LOOKS: dict[Effort, int] = {"fast": 1, "normal": 5, "thorough": 8}
+"""Looks that a photo is given at the most."""
+
+MIN_HEIGHT_M = 0.01
+"""Below, numbers of hostile metadata multiply to 0."""
+
+PITCHES_DEG = (-90.0, -45.0)
+"""The first guesses at an unknown pitch."""
+
+HALF_TURN_DEG = 45.0
+"""Descriptors know turns of up to 50° or so. A photo of unknown heading is tried in four quarter turns; every other
+look starts from halfway between two of them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One look.
+
+    Attributes:
+        known: the camera as far as it is believed.
+        pitch_deg: of the camera, stated or guessed.
+        turn_deg: heading that is pretended where none is known; the look is then tried in quarter turns of it.
+        without: hints that are left out, by their names in the form.
+    """
+
+    known: KnownCamera
+    pitch_deg: float
+    turn_deg: float = 0.0
+    without: tuple[str, ...] = ()
+
+    @property
+    def heading_known(self) -> bool:
+        """Whether one turn is enough."""
+        return self.known.heading_deg is not None
+
+    def camera(self, aspect: float) -> Pinhole:
+        """The hypothesis, for a photo of this height over width."""
+        return self.known.pinhole(aspect, self.pitch_deg, self.turn_deg)
+
+    def look(self, aspect: float, largest_m: float | None = None) -> Look:
+        """How the photo is laid flat.
+
+        Args:
+            aspect: height over width of the photo.
+            largest_m: ground that the square may show; counts only where the photo's size is known.
+        """
+        height_m = self._height_m
+        largest = None if largest_m is None or height_m is None else largest_m / height_m
+        return look_of(self.camera(aspect), north_up=self.heading_known or self.turn_deg != 0, ground_side=largest)
+
+    def side_m(self, look: Look) -> float | None:
+        """Ground side of a look's square, metres; None where the photo's size is not known."""
+        height_m = self._height_m
+        return None if height_m is None or look.side_heights is None else look.side_heights * height_m
+
+    @property
+    def _height_m(self) -> float | None:
+        height = self.known.height_m if self.known.has_size else None
+        return None if height is None else max(MIN_HEIGHT_M, height.value)
+
+
+GUESSES = ((-45.0, HALF_TURN_DEG), (-90.0, HALF_TURN_DEG), (-60.0, 0.0), (-45.0, 0.0), (-60.0, HALF_TURN_DEG))
+"""Pitch and turn of the looks that believe no hint, after the one straight down."""
+
+_HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
+    "altitude_m": ("height_m", lambda known: known.has_size),
+    "heading_deg": ("heading_deg", lambda known: known.heading_deg is not None),
+    "pitch_deg": ("pitch_deg", lambda known: known.pitch_deg is not None),
+}
+"""Hints that can be left out: their names in ``KnownCamera``, and whether they are there."""
+
+
+def plan_looks(known: KnownCamera, effort: Effort) -> list[Plan]:
+    """The looks for a camera of which some is known, in the order in which they are tried."""
+    said = tuple(name for name, (_, is_there) in _HINTS.items() if is_there(known))
+    plans = [_plan(known, ())]
+    if known.pitch_deg is None and known.heading_deg is not None:
+        plans.append(Plan(known, PITCHES_DEG[1]))
+    if len(said) > 1:
+        plans += [_plan(known, (name,)) for name in said]
+    if said:
+        plans.append(_plan(known, said))
+    bare = _plan(known, said).known
+    plans += [Plan(bare, pitch, turn, said) for pitch, turn in GUESSES]
+    return plans[: LOOKS[effort]]
+
+
+def _plan(known: KnownCamera, without: tuple[str, ...]) -> Plan:
+    left = known.without(*(_HINTS[name][0] for name in without))
+    pitch = PITCHES_DEG[0] if left.pitch_deg is None else left.pitch_deg.value
+    return Plan(left, pitch, 0.0, without)
