@@ -122,3 +122,19 @@ def with_tag(number, value):
     at = 8 + 2 + 12 * 10 + 4
     strips = [(273, 4, [at]), (278, 4, [side]), (279, 4, [side * side])]
     return tiff([*base, *strips, (number, 1 if number == 700 else 4, value)], bytes(side * side))
+
+
+def light():
+    """Sound pictures of the kinds that ``heavy`` makes too much of."""
+    note = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+    return [
+        many_scans(5, side=64),
+        jpeg_with(jpeg_segment(0xE1, note) + jpeg_segment(0xFE, b"") * 3),
+        png_with(png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n4\n49492a00\n"))),
+        png_with(png_chunk(b"IDAT", b"") * 3 + png_chunk(b"nuLL", b"")),
+        webp_with(webp_chunk(b"XMP ", b"<x/>") + webp_chunk(b"nuLL", b"")),
+        encoded(picture(), "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 64))]),
+        tiff_of_strips(64),
+        with_tag(700, b"<x:xmpmeta/>"),
+        encoded(picture(), "TIFF", big_tiff=True, compression="tiff_lzw"),
+    ]

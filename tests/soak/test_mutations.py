@@ -8,6 +8,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import hostile
 import httpx
 import numpy as np
 import pytest
@@ -72,7 +73,9 @@ async def unharmed(http, before):
 
 
 async def test_damaged_images(http, damage, image_files):
+    """Ordinary ones, and small ones of the kinds that are counted before they are decoded."""
     rng = np.random.default_rng(2)
+    image_files = [*image_files, *hostile.light()]
 
     def requests():
         while True:
