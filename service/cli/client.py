@@ -206,4 +206,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ServiceError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ServiceError(f"the file cannot be read: {error.strerror}.") from error

@@ -105,6 +105,6 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
             return f"{settings.gallery} was not opened, there is no model to compare it with"
         contract = encoder.contract
         with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, read_only=True) as opened:
-            return f"{settings.gallery} holds {opened.count()} tiles of this model"
+            return f"{settings.gallery} holds {opened.count()} windows and pictures of this model"
 
     return [_try("model", model), _try("gallery", gallery)]

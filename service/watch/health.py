@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
+from service.errors import AerofixError
 from service.ground.gallery import Gallery
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,9 @@ class _Probe:
         good = False
         try:
             good = self._check()
+        except AerofixError as error:
+            if self._failing_since is None:
+                log.warning("a probe failed: %s", error.detail)
         except Exception:  # a lost device raises what it likes; the verdict is the same
             if self._failing_since is None:  # once, not at every look
                 log.warning("a probe failed", exc_info=True)

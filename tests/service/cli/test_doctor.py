@@ -33,7 +33,7 @@ def test_an_empty_gallery_is_not_claimed(settings):
     before = state(settings.gallery.parent)
     finding = gallery_of(settings)
     assert finding.good
-    assert "holds 0 tiles" in finding.text
+    assert "holds 0 windows and pictures" in finding.text
     assert state(settings.gallery.parent) == before
     with closing(Store(settings.gallery)) as store:
         assert store.identity is None

@@ -137,7 +137,7 @@ def test_one_bad_photo_is_an_error_and_the_others_are_answered(filled, photo, tm
     statuses = [answer["status"] for answer in json.loads(result.stdout)]
     assert statuses == ["error", "located", "error"]
     assert "bad.jpg: the file is not a JPEG" in result.stderr
-    assert "absent.jpg cannot be read" in result.stderr
+    assert "absent.jpg: the file cannot be read" in result.stderr
 
 
 def test_priors_and_headings_reach_the_service(filled, photo):
@@ -222,7 +222,7 @@ def test_a_bad_device_is_one_line(run):
 def test_doctor_on_a_good_installation(filled):
     result = filled("doctor", *filled.local)
     assert result.exit_code == 0, result.stdout
-    for words in ("onnxruntime", "faiss", "CPUExecutionProvider", "tiny-0 keeps the contract", "tiles of this model"):
+    for words in ("onnxruntime", "faiss", "CPUExecutionProvider", "tiny-0 keeps the contract", "windows and pictures of this model"):
         assert words in result.stdout
 
 
