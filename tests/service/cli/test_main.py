@@ -222,7 +222,13 @@ def test_a_bad_device_is_one_line(run):
 def test_doctor_on_a_good_installation(filled):
     result = filled("doctor", *filled.local)
     assert result.exit_code == 0, result.stdout
-    for words in ("onnxruntime", "faiss", "CPUExecutionProvider", "tiny-0 keeps the contract", "windows and pictures of this model"):
+    for words in (
+        "onnxruntime",
+        "faiss",
+        "CPUExecutionProvider",
+        "tiny-0 keeps the contract",
+        "windows and pictures of this model",
+    ):
         assert words in result.stdout
 
 
