@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.ground.local_maps import LocalMap
 from service.localization.matching import Floats
 
-GLANCED = 128
+GLANCED = 192
 """Candidates that are looked at, by score. Half-overlapping tiles come in dozens, and the one that shows the whole
 photo need not be the first of its place."""
 

@@ -39,9 +39,6 @@ OPSET = 18
 #: PyTorch and ONNX run other kernels; a float32 network agrees to far better than this cosine, a wrong export does not.
 MIN_COSINE = 0.9999
 
-#: How often a held-out place of two dates is flown over: there are few of them, and they are what photos are like.
-DATED_TIMES = 5
-
 
 def export_checkpoint(
     checkpoint: Path,
@@ -118,10 +115,10 @@ def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tup
 
 
 def calibration_textures(data: SimulatedConfig) -> list[Texture]:
-    """Places that nothing was trained on; those of two dates ``DATED_TIMES``, another window of them each time."""
+    """Places that nothing was trained on, of one date or two; each once, or a photo would have two places."""
     _, held_out = load_textures(data)
     dated = [texture for texture in load_dates(data) if texture.name in data.dates_held_out]
-    return held_out + dated * DATED_TIMES
+    return held_out + dated
 
 
 def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[str, Any]) -> float:
