@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from service.encoder.calibration import Calibration, Logistic
 from service.geo import offset, offset_m
-from service.ground.gallery import Hit
 from service.ground.local_maps import LocalMap, to_int8
+from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.localization.glance import GLANCED
 from service.localization.matching import cell_centres

@@ -85,24 +85,22 @@ class Atlas:
 
     def create(self, new: NewMap, live: bool, import_id: str) -> GroundMap:
         """Make an empty map for an import; see ``MapStore.create``."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             made = self._store.maps.create(new, live, import_id)
             self._inventory.put_map(made)
-            self._inventory.generation = self._store.generation
         return made
 
     def grow(self, known: GroundMap, bounds: Bounds, import_id: str) -> GroundMap:
         """Note that an import lets a map cover these bounds."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             self._store.maps.grow(known.number, bounds, import_id)
             grown = replace(known, bounds=bounds)
             self._inventory.put_map(grown)
-            self._inventory.generation = self._store.generation
         return grown
 
     def put_tiles(self, tiles: Mapping[int, bytes], step: Step) -> None:
         """Store tiles of pixels by their ids (``windows.pack``), with the import's progress in one transaction."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             self._store.maps.put_tiles(tiles, step)
 
     def put_windows(
@@ -121,17 +119,16 @@ class Atlas:
             StorageFull, ImportStopped: nothing of it was kept.
         """
         vectors = half(embeddings, self._dim)
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             self._store.maps.put_windows(number, ids, vectors, blocks, step)
             self._blocks.forget(blocks)
             known = self._inventory.map_of(number)
             if known is not None and known.live:
                 self._put(number, ids, vectors)
-            self._inventory.generation = self._store.generation
 
     def finish(self, number: int) -> None:
         """Let a map be searched that was imported to replace another, which is gone then; others stay as they are."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             known = self._inventory.map_of(number)
             if known is None or known.live:
                 return
@@ -140,14 +137,12 @@ class Atlas:
                 self._forget(replaced)
             self._inventory.put_map(replace(known, live=True))
             self._load(number)
-            self._inventory.generation = self._store.generation
 
     def delete(self, number: int) -> None:
         """Delete a map; no photo finds it from then on."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             self._store.maps.delete(number)
             self._forget(number)
-            self._inventory.generation = self._store.generation
 
     def drop_unfinished(self, needed: set[int]) -> None:
         """Delete maps that were to replace others, but for those that an import goes on with: ``needed``."""

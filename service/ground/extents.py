@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.geo import Bounds, union_bounds
 from service.ground.tile import Tile
 
 Array = NDArray[np.float64]
@@ -45,13 +44,3 @@ class Extents:
         """A copy, ``[N, 5]``, in no order."""
         rows: Array = self._rows[np.isfinite(self._rows[:, 4])]
         return rows
-
-
-def bounds_of(rows: Array) -> Bounds | None:
-    """Smallest bounds of all tiles, None if there are none; see ``union_bounds``."""
-    return union_bounds(rows[:, :4]) if len(rows) else None
-
-
-def median_side_m(rows: Array) -> float | None:
-    """Median side of the tiles, None if there are none."""
-    return float(np.median(rows[:, 4])) if len(rows) else None

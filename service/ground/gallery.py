@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from service.ground.index.gpu import make_index
 from service.ground.index.protocol import VectorIndex
 from service.ground.inventory import FIRST_WINDOW, Inventory
 from service.ground.local_maps import LocalCache, LocalMap
+from service.ground.records import GalleryInfo, Hit, NewTile, Page
 from service.ground.search import Found, search
 from service.ground.store.copies import snapshot
 from service.ground.store.imports import Imports
@@ -42,61 +42,6 @@ WINDOW_PX = 224
 
 SHOWN_QUALITY = 90
 """WebP, of a window that somebody looks at."""
-
-
-@dataclass(frozen=True, eq=False)
-class NewTile:
-    """A loose picture to store: what it is, and what is kept of its image.
-
-    Attributes:
-        embedding: float32 ``[D]``, unit L2 norm.
-        image: a JPEG or WebP file.
-        local: its local descriptors, None when the model gives none.
-    """
-
-    tile: Tile
-    embedding: NDArray[np.float32]
-    image: bytes
-    local: LocalMap | None = None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A tile that a search found: a window of a map, or a loose picture.
-
-    Attributes:
-        score: inner product of its embedding with the query's, -1 to 1.
-        inliers: matches of local descriptors that agree on one position; None when it was not matched.
-        map: name of the map; None for a loose picture.
-        number: its id in the gallery; see ``windows.pack``.
-    """
-
-    tile: Tile
-    score: float
-    inliers: int | None = None
-    map: str | None = None
-    number: int = -1
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """State of a gallery; ``bounds`` are ``(w, s, e, n)``, ``tile_side_m`` is the median. Both are None if empty."""
-
-    count: int
-    bounds: Bounds | None
-    generation: int
-    identity: str
-    index: dict[str, Any]
-    tile_side_m: float | None
-    maps: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some of the tiles in an area, and the cursor of the next page, None at the end."""
-
-    tiles: list[Tile]
-    cursor: int | None
 
 
 class Gallery:
@@ -328,24 +273,23 @@ class Gallery:
             ValueError: an embedding is not finite, zero, or of the wrong length.
         """
         vectors = half([new.embedding for new in tiles], self._dim)
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             rows = [NewRow(new.tile, vector, new.image, new.local) for new, vector in zip(tiles, vectors, strict=True)]
             written = self._store.upsert(rows) if rows else []
             last = {number: position for position, (number, _) in enumerate(written)}
             self._put(list(last), [tiles[i].tile for i in last.values()], vectors[list(last.values())])
-            self._inventory.generation = self._store.generation
         return ["added" if is_new else "updated" for _, is_new in written]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete pictures and windows; unknown ids are ignored. Returns how many there were; no search finds them."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             numbers = [self._inventory.id_of(tile_id) or 0 for tile_id in dict.fromkeys(ids)]
             windows = np.array([number for number in numbers if number >= FIRST_WINDOW], np.int64)
             return self._forget(self._store.delete(ids)) + self._forget_windows(windows)
 
     def delete_in(self, bounds: Bounds) -> int:
         """Delete pictures and windows whose centre lies in ``(w, s, e, n)``. Returns how many there were."""
-        with self._inventory.writing:
+        with self._inventory.changing(self._store):
             return self._forget(self._store.delete_in(bounds)) + self._forget_windows(
                 self._inventory.windows_in(bounds)
             )
@@ -391,7 +335,6 @@ class Gallery:
         """Take loose pictures that the file no longer has from the search."""
         self._index.delete(np.array(numbers, np.int64))
         self._inventory.drop_loose(numbers)
-        self._inventory.generation = self._store.generation
         self._locals.forget(numbers)
         return len(numbers)
 
@@ -401,7 +344,6 @@ class Gallery:
             self._store.maps.delete_windows(ids)
             self._index.delete(ids)
             self._inventory.drop_windows(ids)
-            self._inventory.generation = self._store.generation
         return len(ids)
 
     def _put(self, numbers: list[int], tiles: list[Tile], vectors: Half) -> None:

@@ -6,7 +6,8 @@ One writer at a time changes it, and readers take no lock: they see whole object
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from service.geo import Bounds, Circle, union_bounds
 from service.ground.extents import Extents
 from service.ground.maps import GroundMap
+from service.ground.store.store import Store
 from service.ground.tile import Tile
 from service.ground.windows import TILE_ID, Ids, Lattice, key_of, maps_of, range_of
 
@@ -164,6 +166,13 @@ class Inventory:
         return np.concatenate(found)
 
     # changes, by one writer at a time
+
+    @contextmanager
+    def changing(self, store: Store) -> Iterator[None]:
+        """Be the one writer; what the block has written is known to searches when it ends."""
+        with self.writing:
+            yield
+            self.generation = store.generation
 
     def put_loose(self, numbers: Sequence[int], tiles: Sequence[Tile]) -> None:
         """Add or replace loose pictures."""

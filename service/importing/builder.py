@@ -29,6 +29,9 @@ from service.threads import Shared
 STEPS_AT_ONCE = 3
 """One is read, one embedded, one stored; more would only fill the queue."""
 
+PASSES = (StorageFull, GalleryUnusable, NotReady)
+"""What has nothing to do with the source: the import waits until somebody frees space or restarts the encoder."""
+
 PATIENCE_S = 0.5
 """Before a window is tried again that found no place in the encoder's queue."""
 
@@ -174,7 +177,7 @@ class Builder:
                 return await self.batcher.encode(cut.pixels, None)
             except Overloaded:
                 await asyncio.sleep(PATIENCE_S)
-            except (StorageFull, GalleryUnusable, NotReady):
+            except PASSES:
                 raise
             except AerofixError as error:
                 return error

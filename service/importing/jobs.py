@@ -14,17 +14,14 @@ from pathlib import Path
 
 from service.errors import (
     AerofixError,
-    GalleryUnusable,
     ImportNotFound,
     MapExists,
-    NotReady,
     SourceUnreadable,
-    StorageFull,
 )
 from service.ground.gallery import Gallery
 from service.ground.maps import check_map_name
-from service.ground.store.imports import IMPORT_ID, Import, ImportStopped, Trouble
-from service.importing.builder import Builder, Task
+from service.ground.store.imports import IMPORT_ID, Ended, Import, ImportStopped, Trouble
+from service.importing.builder import PASSES, Builder, Task
 from service.importing.options import MapOptions
 from service.importing.plan import Plan
 from service.importing.troubles import defect, trouble_of
@@ -38,9 +35,6 @@ RETRY_S = 5.0
 
 FINISH_S = 5.0
 """For the pieces at hand when the service closes; a piece takes one or two, unless the encoder is stuck."""
-
-_PASSES = (StorageFull, GalleryUnusable, NotReady)
-"""What has nothing to do with the source: the import waits until somebody frees space or restarts the encoder."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +196,7 @@ class Importer:
                     await self._wake.wait()
             except ImportStopped:
                 continue
-            except _PASSES as error:
+            except PASSES as error:
                 log.warning("imports wait: %s", error.detail)
                 self._waits_for = {job.id: trouble_of(error) for job in live}
                 await self._pause(RETRY_S)
@@ -221,7 +215,7 @@ class Importer:
                 await asyncio.to_thread(imports.warn, job.id, source.thing.notes)
             if not self._closing or not await self._is_unfinished(job):
                 await asyncio.to_thread(self._finish, task)
-        except (ImportStopped, *_PASSES):
+        except (ImportStopped, *PASSES):
             raise
         except AerofixError as error:
             return trouble_of(error)
@@ -256,11 +250,10 @@ class Importer:
             self._gallery.imports.warn(job.id, [f"{left_out} ({why}); no photo is found there."])
         self._gallery.maps.finish(task.number)
 
-    def _end(self, import_id: str, state: str, why: Trouble | None = None) -> None:
+    def _end(self, import_id: str, state: Ended, why: Trouble | None = None) -> None:
         """Note the end of an import, and remove what it leaves that is of no use."""
-        ended = "failed" if state == "failed" else "done" if state == "done" else "cancelled"
         job = self._gallery.imports.get(import_id)
-        if job is None or not self._gallery.imports.finish(import_id, ended, why):  # type: ignore[arg-type]
+        if job is None or not self._gallery.imports.finish(import_id, state, why):
             return
         known = None if job.map is None else self._gallery.maps.by_number(job.map)
         if known is not None and (not known.live or self._gallery.maps.windows(known) == 0):

@@ -14,8 +14,8 @@ from service.encoder.batcher import Batcher
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.errors import InvalidParameter
-from service.ground.gallery import NewTile
 from service.ground.local_maps import to_int8
+from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile, stable_id
 from service.imaging.decode import Photo, decode, open_photo
 from service.imaging.decoders import Decoders
@@ -46,13 +46,12 @@ class TileMaker:
     settings: Settings
     decoders: Decoders
 
-    async def make(self, data: bytes, entry: Any, *, in_background: bool = False) -> NewTile:
+    async def make(self, data: bytes, entry: Any) -> NewTile:
         """Decode, place and embed one tile. A large image waits in line with others, however long that takes.
 
         Args:
             data: the image file.
             entry: the tile's JSON object: a footprint (see ``Footprint.parse``), optionally ``id`` and ``properties``.
-            in_background: nobody waits for it, so it is embedded when no photo is, however long that takes.
 
         Raises:
             AerofixError: the image or the entry does not make a tile, or the encoder has no time for it.
@@ -63,7 +62,7 @@ class TileMaker:
             file = await self.decoders.run(open_photo, data, self.settings.max_image_pixels)
             read = partial(self._read, data, entry)
             tile, kept, pixels = await self.decoders.decode(file, read, kept_side_px(self.contract), in_line=True)
-        encoded = await self.batcher.encode(pixels, None if in_background else self.settings.deadline_s)
+        encoded = await self.batcher.encode(pixels, self.settings.deadline_s)
         local = None if encoded.local is None else to_int8(encoded.local)
         return NewTile(tile, encoded.embedding, kept, local)
 

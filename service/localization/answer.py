@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 from service.localization.confidence import Verdict
 from service.localization.hints import Known
 from service.localization.refine import Fix

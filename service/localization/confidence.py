@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.encoder.calibration import ACCURACY_PROBABILITY, Calibration
 from service.geo import haversine_m
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 from service.localization.neighbours import same_place
 
 Status = Literal["located", "ambiguous", "not_found"]

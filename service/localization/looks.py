@@ -78,7 +78,7 @@ class Plan:
 GUESSES = ((-45.0, HALF_TURN_DEG), (-90.0, HALF_TURN_DEG), (-60.0, 0.0), (-45.0, 0.0), (-60.0, HALF_TURN_DEG))
 """Pitch and turn of the looks that believe no hint, after the one straight down."""
 
-_HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
+HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
     "altitude_m": ("height_m", lambda known: known.has_size),
     "heading_deg": ("heading_deg", lambda known: known.heading_deg is not None),
     "pitch_deg": ("pitch_deg", lambda known: known.pitch_deg is not None),
@@ -88,7 +88,7 @@ _HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
 
 def plan_looks(known: KnownCamera, effort: Effort) -> list[Plan]:
     """The looks for a camera of which some is known, in the order in which they are tried."""
-    said = tuple(name for name, (_, is_there) in _HINTS.items() if is_there(known))
+    said = tuple(name for name, (_, is_there) in HINTS.items() if is_there(known))
     plans = [_plan(known, ())]
     if known.pitch_deg is None and known.heading_deg is not None:
         plans.append(Plan(known, PITCHES_DEG[1]))
@@ -102,6 +102,6 @@ def plan_looks(known: KnownCamera, effort: Effort) -> list[Plan]:
 
 
 def _plan(known: KnownCamera, without: tuple[str, ...]) -> Plan:
-    left = known.without(*(_HINTS[name][0] for name in without))
+    left = known.without(*(HINTS[name][0] for name in without))
     pitch = PITCHES_DEG[0] if left.pitch_deg is None else left.pitch_deg.value
     return Plan(left, pitch, 0.0, without)

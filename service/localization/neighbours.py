@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.geo import haversine_m
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 
 NEAR_SIDES = 1.1
 """Tiles this close, in sides of the larger one, are of one place. A little over 1: with half overlap the tile two steps

@@ -16,7 +16,8 @@ from service.encoder.batcher import Batcher, Encoded
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.geo import Circle
-from service.ground.gallery import Gallery, Hit
+from service.ground.gallery import Gallery
+from service.ground.records import Hit
 from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
 from service.imaging.view import make_view, shrunk
@@ -24,7 +25,7 @@ from service.localization.answer import Answer, Position, View, Whereabouts
 from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
-from service.localization.looks import Effort, Plan, plan_looks
+from service.localization.looks import HINTS, Effort, Plan, plan_looks
 from service.localization.places import matched_error
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
 from service.localization.rematch import Again, match_again, worth_a_second
@@ -301,15 +302,11 @@ class Localizer:
             return {}, Whereabouts(missing=NO_MATCH)
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
-        believed = said.without(*(FIELDS[name] for name in disputed))
+        believed = said.without(*(HINTS[name][0] for name in disputed))
         camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect)
         shape = footprint_of(fix, corners(job.aspect))
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)
         return disputed, Whereabouts(camera, accuracy, missing, shape)
-
-
-FIELDS = {"altitude_m": "height_m", "heading_deg": "heading_deg", "pitch_deg": "pitch_deg"}
-"""Names of hints in ``KnownCamera``."""
 
 
 @dataclass(frozen=True)

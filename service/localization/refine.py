@@ -15,7 +15,7 @@ import numpy as np
 from service.camera.look import Look
 from service.camera.pinhole import Complex, Floats, apply, similarity_matrix
 from service.geo import offset, offset_m
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 from service.localization.matching import Similarity, fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.rerank import Matches, Ranking, Seen, scale_range_m

@@ -15,8 +15,9 @@ from service.camera.pinhole import apply, inverted, similarity_matrix
 from service.encoder.calibration import Calibration
 from service.encoder.contract import Resize
 from service.geo import haversine_m
-from service.ground.gallery import Gallery, Hit
+from service.ground.gallery import Gallery
 from service.ground.local_maps import LocalMap
+from service.ground.records import Hit
 from service.ground.windows import cells_of, maps_of, zooms_of
 from service.localization.glance import inner_cells, unit
 from service.localization.neighbours import NEAR_SIDES

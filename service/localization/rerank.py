@@ -11,8 +11,8 @@ from service.camera.look import Look
 from service.encoder.calibration import Calibration
 from service.encoder.contract import Resize
 from service.geo import offset_m
-from service.ground.gallery import Hit
 from service.ground.local_maps import LocalMap
+from service.ground.records import Hit
 from service.ground.tile import Footprint
 from service.localization.evidence import support
 from service.localization.glance import GLANCED, best_looking, inner_cells, likeness, unit

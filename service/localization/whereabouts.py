@@ -127,22 +127,21 @@ def disputes(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> d
         off = abs((fix.heading_deg - heading.value + 180) % 360 - 180)
         if off > max(HEADING_OFF_DEG, HEADING_SIGMAS * heading.sigma):
             found["heading_deg"] = f"on the map the photo's top edge faces {fix.heading_deg:.0f}°, {off:.0f}° off this"
-    pitch, free = known.pitch_deg, known.without("height_m", "pitch_deg")
-    if pitch is not None and known.hfov_deg is not None:
-        pose, stated = solve(fix, free, pitch_deg, aspect), solve(fix, known.without("height_m"), pitch_deg, aspect)
-        if pose is not None:
-            off = abs(pose.attitude.pitch_deg - pitch.value)
-            costs = math.inf if stated is None else (stated.cost - pose.cost) / len(fix.photo)
-            if off > max(PITCH_OFF_DEG, PITCH_SIGMAS * pose.pitch_sigma_deg) and costs > PITCH_COST:
-                seen_deg = pose.attitude.pitch_deg
-                found["pitch_deg"] = f"the photo lies on the map as with a pitch of {seen_deg:.0f}°, {off:.0f}° off"
-    if known.has_size and known.height_m is not None:
-        believed = known.without("height_m") if "pitch_deg" not in found else free
-        pose = solve(fix, believed, pitch_deg, aspect)
-        if pose is not None:
-            times = pose.height_m / known.height_m.value
-            if abs(math.log(times)) > math.log(SIZE_OFF):
-                found["altitude_m"] = (
-                    f"the ground that the photo shows is {times:.2f} times as wide as this height makes it"
-                )
+    if known.hfov_deg is None or (known.pitch_deg is None and known.height_m is None):
+        return found
+    pitch, pose = known.pitch_deg, solve(fix, known.without("height_m"), pitch_deg, aspect)
+    free = None if pitch is None else solve(fix, known.without("height_m", "pitch_deg"), pitch_deg, aspect)
+    if pitch is not None and free is not None:
+        off = abs(free.attitude.pitch_deg - pitch.value)
+        costs = math.inf if pose is None else (pose.cost - free.cost) / len(fix.photo)
+        if off > max(PITCH_OFF_DEG, PITCH_SIGMAS * free.pitch_sigma_deg) and costs > PITCH_COST:
+            seen_deg = free.attitude.pitch_deg
+            found["pitch_deg"] = f"the photo lies on the map as with a pitch of {seen_deg:.0f}°, {off:.0f}° off"
+            pose = free
+    if known.height_m is not None and pose is not None:
+        times = pose.height_m / known.height_m.value
+        if abs(math.log(times)) > math.log(SIZE_OFF):
+            found["altitude_m"] = (
+                f"the ground that the photo shows is {times:.2f} times as wide as this height makes it"
+            )
     return found

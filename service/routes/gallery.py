@@ -10,11 +10,12 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from service import errors
 from service.errors import InvalidParameter
-from service.ground.gallery import Gallery, NewTile
+from service.ground.gallery import Gallery
+from service.ground.records import NewTile
 from service.ground.tile import MAX_PROPERTIES_BYTES
 from service.http.problems import documented, problem_of
 from service.importing.tiles import TileMaker
-from service.routes import schemas
+from service.routes import ground_schemas as schemas
 from service.routes.uploads import gather_limited
 from service.telemetry import step
 

@@ -19,7 +19,7 @@ from service.http.multipart import save_form
 from service.http.problems import documented, problem_named
 from service.importing.jobs import Importer, Progress
 from service.importing.options import MAX_TILE_SIZES, MapOptions, Scheme
-from service.routes import schemas
+from service.routes import ground_schemas as schemas
 
 PATH = "/gallery/imports"
 

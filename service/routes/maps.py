@@ -17,7 +17,7 @@ from service.ground.maps import GroundMap
 from service.ground.windows import TILE_PX
 from service.http.problems import documented
 from service.importing.jobs import Importer
-from service.routes import schemas
+from service.routes import ground_schemas as schemas
 
 router = APIRouter(prefix="/maps", tags=["maps"])
 

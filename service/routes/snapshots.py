@@ -11,7 +11,7 @@ from service import errors
 from service.ground.gallery import Gallery
 from service.ground.snapshots import Snapshots
 from service.http.problems import documented
-from service.routes import schemas
+from service.routes import ground_schemas as schemas
 
 router = APIRouter(prefix="/gallery/snapshots", tags=["gallery"])
 

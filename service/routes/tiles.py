@@ -14,7 +14,7 @@ from service.geo import Bounds
 from service.ground.gallery import Gallery
 from service.ground.tile import Tile
 from service.http.problems import documented
-from service.routes import schemas
+from service.routes import ground_schemas as schemas
 
 router = APIRouter(prefix="/gallery/tiles", tags=["gallery"])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from service.encoder.calibration import Calibration
 from service.geo import Circle, offset_m
-from service.ground.gallery import GalleryInfo
+from service.ground.records import GalleryInfo
 from service.localization.answer import Answer
 from service.localization.hints import Hints
 from service.localization.looks import Effort

@@ -18,7 +18,7 @@ from service.encoder.contract import check_contract
 from service.encoder.preprocess import preprocess
 from service.encoder.session import Encoder as ServiceEncoder
 from service.geo import offset, offset_m
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.localization.confidence import accuracy_m, judge
 from service.localization.refine import weighted_position

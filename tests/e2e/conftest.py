@@ -13,6 +13,7 @@ from service.geo import offset
 from service.settings import Settings
 
 ORIGIN = (24.26, 120.72)
+WINDOW_PX = 32  # as the tiny model has it
 SIDE_PX, GSD_M = 64, 1.5  # tiles of 96 m
 
 
@@ -122,3 +123,24 @@ def problem_of():
         return body
 
     return check
+
+
+@pytest.fixture
+def geotiff(tmp_path, ground, write_map):
+    """``geotiff(seed, width, height)``: a map on the lattice of windows, as bytes."""
+
+    def make(seed=4, width=128, height=128, **options):
+        return write_map(tmp_path / "area.tif", ground(seed, width, height), **options).read_bytes()
+
+    return make
+
+
+@pytest.fixture
+def window(ground, encode_image):
+    """``window(row, column, seed)``: a photo that shows just what one window of the map does."""
+
+    def make(row, column, seed=4, width=128, height=128):
+        left, top = 16 * column, 16 * row
+        return encode_image(ground(seed, width, height).crop((left, top, left + WINDOW_PX, top + WINDOW_PX)))
+
+    return make

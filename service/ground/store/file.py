@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -165,6 +166,16 @@ class GalleryFile:
                     "that this user may write to both, and that the disk is in order."
                 ) from error
             self.corrupt(str(error), error)
+
+    def whole(self, blob: object, check: int, what: str) -> bytes:
+        """A stored blob whose CRC-32 is ``check``.
+
+        Raises:
+            GalleryUnusable: it is another, or no blob: ``what`` cannot be read.
+        """
+        if not isinstance(blob, bytes) or zlib.crc32(blob) != check:
+            self.corrupt(f"{what} cannot be read")
+        return blob
 
     def corrupt(self, why: str, error: Exception | None = None) -> NoReturn:
         """Say that the file is damaged.

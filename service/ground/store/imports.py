@@ -13,7 +13,8 @@ from typing import Any, Literal
 from service.errors import AerofixError, SourceUnreadable
 from service.ground.store.file import GalleryFile
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+Ended = Literal["done", "failed", "cancelled"]
+State = Literal["queued", "running"] | Ended
 MAX_TROUBLES = 20
 """Troubles that are kept of an import: enough to see what is wrong with a source, whatever its size."""
 
@@ -196,7 +197,7 @@ class Imports:
         counts = (step.done, added, updated, len(step.troubles), step.skipped, step.flat)
         self._file.db.execute(query, (*counts, json.dumps(troubles), step.import_id))
 
-    def finish(self, import_id: str, state: Literal["done", "failed", "cancelled"], why: Trouble | None = None) -> bool:
+    def finish(self, import_id: str, state: Ended, why: Trouble | None = None) -> bool:
         """End an import; ``why`` it failed comes first among its troubles. Returns False if it had ended before."""
         with self._file.transaction() as db:
             current = self.get(import_id)

@@ -9,19 +9,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.errors import InvalidParameter
 from service.geo import Bounds
 from service.ground.local_maps import LocalMap, pack, unpack
 from service.ground.maps import GroundMap, NewMap
+from service.ground.store.file import GalleryFile
 from service.ground.store.imports import Step
+from service.ground.vectors import Half
 from service.ground.windows import MAX_MAP, Ids, maps_of, number_of, range_of
 
 if TYPE_CHECKING:
     from service.ground.store.store import Store
-
-Half = NDArray[np.float16]
 
 AT_ONCE = 1000
 """Blocks that are asked for in one query: SQLite takes 32,766 values."""
@@ -170,9 +169,7 @@ class MapStore:
             GalleryUnusable: the file is corrupt.
         """
         for image, check in self._file.rows("SELECT image, checksum FROM pixels WHERE id = ?", (key,)):
-            if not isinstance(image, bytes) or zlib.crc32(image) != check:
-                self._file.corrupt(f"the pixels of row {key} cannot be read")
-            return image
+            return self._file.whole(image, check, f"the pixels of row {key}")
         return None
 
     def blocks(self, keys: list[int]) -> dict[int, LocalMap]:
@@ -186,12 +183,7 @@ class MapStore:
             some = keys[start : start + AT_ONCE]
             query = f"SELECT id, local, checksum FROM blocks WHERE id IN ({', '.join('?' * len(some))})"  # noqa: S608
             for key, local, check in self._file.rows(query, some):
-                try:
-                    if not isinstance(local, bytes) or zlib.crc32(local) != check:
-                        raise ValueError("its checksum differs")
-                    found[key] = unpack(local)
-                except ValueError as error:
-                    self._file.corrupt(f"the descriptors of row {key} cannot be read", error)
+                found[key] = read_local(self._file, key, local, check)
         return found
 
     def bytes_of(self, number: int) -> int:
@@ -230,8 +222,7 @@ class MapStore:
             while rows := self._file.rows(query, (last, CHECKED_AT_ONCE)):
                 last = rows[-1][0]
                 for key, blob, check in rows:
-                    if not isinstance(blob, bytes) or zlib.crc32(blob) != check:
-                        self._file.corrupt(f"row {key} of its {table} cannot be read")
+                    self._file.whole(blob, check, f"row {key} of its {table}")
         if self._file.one("SELECT EXISTS (SELECT 1 FROM windows WHERE map NOT IN (SELECT number FROM maps))"):
             self._file.corrupt("it has windows of maps that it does not list")
         return count
@@ -269,6 +260,19 @@ class MapStore:
             query = "UPDATE windows SET ids = ?, embeddings = ?, checksum = ? WHERE number = ?"
             self._file.db.execute(query, (*packed(known[~gone], left), row))
         return found
+
+
+def read_local(file: GalleryFile, row: int, blob: object, check: int) -> LocalMap:
+    """Stored descriptors.
+
+    Raises:
+        GalleryUnusable: they are damaged.
+    """
+    what = f"the descriptors of row {row}"
+    try:
+        return unpack(file.whole(blob, check, what))
+    except ValueError as error:
+        file.corrupt(f"{what} cannot be read", error)
 
 
 def packed(ids: Ids, embeddings: Half) -> tuple[bytes, bytes, int]:

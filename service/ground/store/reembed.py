@@ -54,8 +54,7 @@ class Reembedding:
         while rows := self._file.rows(query, (last, batch)):
             last = rows[-1][0]
             for number, _, image, check in rows:
-                if not isinstance(image, bytes) or zlib.crc32(image) != check:
-                    self._file.corrupt(f"the image of row {number} cannot be read")
+                self._file.whole(image, check, f"the image of row {number}")
             yield [row[:3] for row in rows]
 
     def put(

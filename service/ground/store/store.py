@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from service.errors import AerofixError, InvalidParameter, ModelMismatch
 from service.geo import Bounds
-from service.ground.local_maps import LocalMap, pack, unpack
+from service.ground.local_maps import LocalMap, pack
 from service.ground.store.file import GalleryFile
 from service.ground.store.imports import Imports
-from service.ground.store.maps import MapStore
+from service.ground.store.maps import MapStore, read_local
 from service.ground.store.schema import checksum, columns_of
 from service.ground.tile import Footprint, Tile
 
@@ -157,9 +157,7 @@ class Store:
         """
         query = "SELECT number, image, details.checksum FROM tiles JOIN details USING (number) WHERE id = ?"
         for number, image, check in self.file.rows(query, (tile_id,)):
-            if not isinstance(image, bytes) or zlib.crc32(image) != check:
-                self.file.corrupt(f"the image of row {number} cannot be read")
-            return image
+            return self.file.whole(image, check, f"the image of row {number}")
         return None
 
     def local_maps(self, numbers: Sequence[int]) -> dict[int, LocalMap]:
@@ -170,15 +168,8 @@ class Store:
         """
         marks = ", ".join("?" * len(numbers))
         query = f"SELECT number, local, checksum FROM descriptors WHERE number IN ({marks})"  # noqa: S608
-        maps = {}
-        for number, local, check in self.file.rows(query, numbers):
-            try:
-                if not isinstance(local, bytes) or zlib.crc32(local) != check:
-                    raise ValueError("their checksum differs")
-                maps[number] = unpack(local)
-            except ValueError as error:
-                self.file.corrupt(f"the descriptors of row {number} cannot be read", error)
-        return maps
+        rows = self.file.rows(query, numbers)
+        return {number: read_local(self.file, number, local, check) for number, local, check in rows}
 
     def numbers_in(self, bounds: Bounds | None, after: int = 0, limit: int = -1) -> list[int]:
         """Numbers above ``after`` of tiles whose centre lies in the bounds, ascending.

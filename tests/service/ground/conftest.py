@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.ground.gallery import NewTile
+from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
 
 DIM = 16

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from service.errors import DeviceUnavailable, GalleryEmpty, GalleryUnusable, ModelMismatch, StorageFull
 from service.geo import Circle
-from service.ground.gallery import Gallery, NewTile
+from service.ground.gallery import Gallery
+from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
 
 DIM = 16
@@ -179,7 +180,8 @@ def test_tiles_are_findable_in_another_process_after_kill_9(path, new_tile):
     code = """
 import os, signal, sys
 import numpy as np
-from service.ground.gallery import Gallery, NewTile
+from service.ground.gallery import Gallery
+from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
 gallery = Gallery.open(sys.argv[1], "model-1", 16)
 tile = Tile("a", Footprint.from_centre(1, 2, 1, 50, 50))

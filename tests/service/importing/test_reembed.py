@@ -10,7 +10,8 @@ from PIL import Image
 
 from service.encoder.session import Encoder
 from service.errors import GalleryInUse, GalleryUnusable, StorageFull
-from service.ground.gallery import Gallery, NewTile
+from service.ground.gallery import Gallery
+from service.ground.records import NewTile
 from service.ground.store.copies import verify
 from service.ground.store.reembed import Reembedding
 from service.ground.store.store import Store

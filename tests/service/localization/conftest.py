@@ -7,8 +7,8 @@ from service.camera.look import Look
 from service.camera.pinhole import similarity_matrix
 from service.encoder.calibration import Calibration, Logistic
 from service.geo import offset, offset_m
-from service.ground.gallery import Hit
 from service.ground.local_maps import to_int8
+from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
 from service.localization.rerank import Seen, ground_grid

@@ -11,7 +11,7 @@ from service.camera.look import Look, look_of
 from service.camera.pinhole import Pinhole, corners, similarity_matrix
 from service.encoder.calibration import MIN_INLIERS
 from service.geo import haversine_m, offset_m
-from service.ground.gallery import Hit
+from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.imaging.view import make_view
 from service.localization.neighbours import same_place

@@ -9,8 +9,8 @@ import pytest
 from service.camera.look import Look
 from service.encoder.calibration import MIN_INLIERS, Calibration
 from service.geo import offset
-from service.ground.gallery import Hit
 from service.ground.local_maps import to_int8
+from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
 from service.localization.rerank import (

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from service.geo import offset
-from service.ground.gallery import Gallery, NewTile
+from service.ground.gallery import Gallery
+from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
 from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
 
