@@ -1,5 +1,6 @@
 """Every vector index gives the answers of brute force."""
 
+import asyncio
 import threading
 
 import numpy as np
@@ -126,6 +127,65 @@ def test_equal_vectors_come_in_order_of_id_whatever_the_batch(make_index):
     for batch in (1, 3, 64):
         _, found = index.search(np.repeat(one, batch, axis=0), 7)
         assert found.tolist() == [list(range(7))] * batch
+
+
+@each_index
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_equal_vectors_cost_no_more_than_a_few(make_index, monkeypatch, count):
+    """Sea and sand: however many vectors are the same, a bounded number of them is scored again, and the first win."""
+    rng = np.random.default_rng(6)
+    index, one, others = make_index(DIM), unit(rng, 1), unit(rng, 200)
+    ids = rng.permutation(count) + 1000
+    index.upsert(ids, np.repeat(one, count, axis=0), np.zeros((count, 2)))
+    index.upsert(np.arange(200), others, np.zeros((200, 2)))
+    scored, rescored = [], FaissIndex._rescored
+
+    def counting(self, queries, slots):
+        scored.append(slots.size)
+        return rescored(self, queries, slots)
+
+    monkeypatch.setattr(FaissIndex, "_rescored", counting)
+    query = one + 0.7 * unit(rng, 1)
+    query /= np.linalg.norm(query)
+    ahead = int((others @ query[0] > one[0] @ query[0]).sum())
+    _, found = index.search(query, 100 + ahead)
+    ranked = [i for i in found[0].tolist() if i >= 1000]
+    assert ranked == list(range(1000, 1000 + min(count, 100)))
+    assert sum(scored) <= 6000
+
+
+@each_index
+async def test_counting_and_describing_wait_for_no_search(make_index, monkeypatch):
+    """A search is held half way; the loop that counts and describes goes on ticking meanwhile."""
+    rng, index = np.random.default_rng(7), make_index(DIM)
+    index.upsert(np.arange(5), unit(rng, 5), np.zeros((5, 2)))
+    searching, go_on, best, ticks = threading.Event(), threading.Event(), FaissIndex._best, [0]
+
+    def held(self, *arguments):
+        searching.set()
+        go_on.wait(20)  # a loop that is stopped cannot let it go on
+        ticks.append(ticks[0])
+        return best(self, *arguments)
+
+    async def ticking():
+        while not go_on.is_set():
+            ticks[0] += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(FaissIndex, "_best", held)
+    search = asyncio.create_task(asyncio.to_thread(index.search, unit(rng, 1), 1))
+    while not searching.is_set():  # noqa: ASYNC110 - a thread sets it
+        await asyncio.sleep(0)
+    ticker = asyncio.create_task(ticking())
+    for _ in range(3):
+        counted = (index.count(), index.count(Circle(0, 0, 10)), index.describe()["size"])
+        await asyncio.sleep(0)
+    assert counted == (5, 5, 5)
+    assert ticks[0] >= 3
+    assert len(ticks) == 1  # the search was held all the time
+    go_on.set()
+    await search
+    await ticker
 
 
 @each_index

@@ -19,14 +19,16 @@ from service.ground.index.protocol import NO_ID, Centres, Ids, Vectors
 SPARE_CANDIDATES = 16
 """Candidates beyond ``k`` that are scored again; more follow by themselves where so many are as good as equal."""
 
-RESCORE_ROWS = 4096
-"""Rows that are held in float64 at a time: 40 MB at 1,280 dimensions."""
+MAX_TIES = 4096
+"""Vectors as good as equal to the k-th that are scored again. Sea and sand give thousands that are the same, and of
+those the first by id are the right ones. 4,096 rows are 40 MB in float64 at 1,280 dimensions."""
 
 
 class FaissIndex:
     """A :class:`~service.ground.index.protocol.VectorIndex` that compares with every vector; exact at any size.
 
-    Flat search is bound by memory, so one lock serves one search at a time, which already uses all cores.
+    Searches take turns, for they are bound by memory. Writers wait for the search that runs; counting and describing
+    do not.
 
     Args:
         dim: dimensions of the vectors.
@@ -42,7 +44,8 @@ class FaissIndex:
         self._ids: Ids = np.empty(0, np.int64)
         self._centres: Centres = np.empty((0, 2), np.float64)
         self._slot_of: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of everything
+        self._places = threading.Lock()  # of ids and centres, held for moments: taken after the other, by writers
 
     def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
         """See :meth:`VectorIndex.upsert`."""
@@ -50,26 +53,32 @@ class FaissIndex:
             known = np.array([self._slot_of.get(id_, -1) for id_ in ids.tolist()], np.int64)
             old, new = known >= 0, known < 0
             self._stored[known[old]] = vectors[old]
-            self._centres[known[old]] = centres[old]
-            first, size = len(self._slot_of), len(self._slot_of) + int(new.sum())
-            self._ids, self._centres = _grown(self._ids, size), _grown(self._centres, size)
-            self._ids[first:size] = ids[new]
-            self._centres[first:size] = centres[new]
             self._flat.add(np.ascontiguousarray(vectors[new], np.float32))
-            self._slot_of.update(zip(ids[new].tolist(), range(first, size), strict=True))
+            first, size = len(self._slot_of), len(self._slot_of) + int(new.sum())
+            with self._places:
+                self._centres[known[old]] = centres[old]
+                self._ids, self._centres = _grown(self._ids, size), _grown(self._centres, size)
+                self._ids[first:size] = ids[new]
+                self._centres[first:size] = centres[new]
+                self._slot_of.update(zip(ids[new].tolist(), range(first, size), strict=True))
 
     def delete(self, ids: Ids) -> None:
         """See :meth:`VectorIndex.delete`."""
         with self._lock:
             size = len(self._slot_of)
-            freed = np.array([self._slot_of.pop(id_) for id_ in set(ids.tolist()) & self._slot_of.keys()], np.int64)
+            gone = set(ids.tolist()) & self._slot_of.keys()
+            freed = np.array([self._slot_of[id_] for id_ in gone], np.int64)
             left = size - len(freed)
             holes = freed[freed < left]
             movers = np.setdiff1d(np.arange(left, size), freed)
-            for array in (self._stored, self._ids, self._centres):
-                array[holes] = array[movers]
-            self._slot_of.update(zip(self._ids[holes].tolist(), holes.tolist(), strict=True))
+            self._stored[holes] = self._stored[movers]
             self._flat.remove_ids(self._faiss.IDSelectorRange(left, size))
+            with self._places:
+                self._ids[holes] = self._ids[movers]
+                self._centres[holes] = self._centres[movers]
+                for id_ in gone:
+                    del self._slot_of[id_]
+                self._slot_of.update(zip(self._ids[holes].tolist(), holes.tolist(), strict=True))
 
     def search(self, vectors: Vectors, k: int, area: Circle | None = None) -> tuple[Vectors, Ids]:
         """See :meth:`VectorIndex.search`."""
@@ -85,8 +94,10 @@ class FaissIndex:
 
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""
-        with self._lock:
-            return len(self._slot_of) if area is None else len(self._inside(area))
+        if area is None:
+            return len(self._slot_of)
+        with self._places:
+            return len(self._inside(area))
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`VectorIndex.describe`."""
@@ -136,30 +147,42 @@ class FaissIndex:
     def _best(self, queries: Vectors, k: int, slots: NDArray[np.int64] | None) -> tuple[Vectors, Ids]:
         """Top ``k`` of the slots (None: all), of which there are at least ``k``.
 
-        FAISS sums in another order for one query than for many, so its last digits, and with them the order of equal
-        vectors, depend on the batch. The candidates are therefore scored again in float64, always in the same order.
+        FAISS sums in another order for one query than for many, so it is asked one by one, and the candidates are
+        scored again in float64. More than ``MAX_TIES`` whose scores differ by less than the rounding of float32 are
+        too many for that; those with the lowest ids stand for them, which is exact when they are equal.
         """
-        available = int(self._flat.ntotal) if slots is None else len(slots)
-        rounding = rounding_bound(self._dim)
-        parameters = None
+        answers = [self._best_of_one(query[None], k, slots) for query in queries]
+        return np.concatenate([scores for scores, _ in answers]), np.concatenate([ids for _, ids in answers])
+
+    def _best_of_one(self, query: Vectors, k: int, slots: NDArray[np.int64] | None) -> tuple[Vectors, Ids]:
+        available, parameters = int(self._flat.ntotal), None
         if slots is not None:
+            available = len(slots)
             parameters = self._faiss.SearchParameters(sel=self._faiss.IDSelectorArray(slots))
         fetch = min(k + SPARE_CANDIDATES, available)
-        while True:
-            rough, found = self._flat.search(queries, fetch, params=parameters)
-            if fetch == available or np.all(rough[:, -1] < rough[:, k - 1] - rounding):
-                break  # nothing outside of the candidates can reach rank k
-            fetch = min(4 * fetch, available)
-        return _ordered(self._rescored(queries, found), self._ids[found], k)
+        rough, found = self._flat.search(query, fetch, params=parameters)
+        reach = float(rough[0, k - 1]) - rounding_bound(self._dim)
+        if fetch < available and rough[0, -1] >= reach:  # what was not fetched may reach rank k
+            found = self._tied(query, float(rough[0, k - 1]), k, parameters)[None]
+        return _ordered(self._rescored(query, found), self._ids[found], k)
+
+    def _tied(self, query: Vectors, kth: float, k: int, parameters: Any) -> NDArray[np.int64]:
+        """Slots of what can be among the ``k`` best, of which the last has the rough score ``kth``."""
+        rounding = rounding_bound(self._dim)
+        below = np.nextafter(np.float32(kth - rounding), np.float32(-np.inf))  # FAISS finds what is above, not equal
+        _, rough, slots = self._flat.range_search(query, float(below), params=parameters)
+        better, equal = slots[rough > kth + rounding], slots[rough <= kth + rounding]
+        most = max(k, MAX_TIES)
+        if len(equal) > most:
+            equal = equal[np.argpartition(self._ids[equal], most)[:most]]
+        return np.concatenate([better, equal])
 
     def _rescored(self, queries: Vectors, slots: NDArray[np.int64]) -> Vectors:
         """Inner products of each query with its own slots, shape ``[N, C]``, summed row by row in float64."""
         scores = np.empty(slots.shape, np.float32)
         stored = self._stored
         for query, row, out in zip(queries.astype(np.float64), slots, scores, strict=True):
-            for start in range(0, len(row), RESCORE_ROWS):
-                part = slice(start, start + RESCORE_ROWS)
-                out[part] = (stored[row[part]] * query).sum(axis=1)
+            out[:] = (stored[row] * query).sum(axis=1)
         return scores
 
 

@@ -108,9 +108,9 @@ class FaissGpuIndex:
         ``changed`` the ids since.
         """
         gpu = f"cuda:{self._gpu}"
-        with self._lock:
-            state = {"copied": len(self._copy.ids), "changed": len(self._changed), "rebuilding": self._rebuilding}
-            device = gpu if self._fetch(USUAL_K) else "cpu"
+        # without the lock, which a search may hold for as long as a GPU hangs: each number is right, of about now
+        state = {"copied": len(self._copy.ids), "changed": len(self._changed), "rebuilding": self._rebuilding}
+        device = gpu if self._fetch(USUAL_K) else "cpu"
         return self._master.describe() | {"device": device, "gpu": gpu} | state
 
     def _note(self, ids: Ids) -> None:

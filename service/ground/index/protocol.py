@@ -40,7 +40,8 @@ class VectorIndex(Protocol):
         """Find the ``k`` vectors with the largest inner product for each query.
 
         The answer is that of brute force over the vectors whose centre lies in ``area``; equal scores are ordered by
-        id, lowest first.
+        id, lowest first. Where thousands of scores are as good as equal, an implementation may rank those with the
+        lowest ids alone: exact where the vectors are the same, within rounding otherwise.
 
         Args:
             vectors: queries, unit L2 norm, shape ``[N, D]``.
@@ -52,7 +53,7 @@ class VectorIndex(Protocol):
         """
 
     def count(self, area: Circle | None = None) -> int:
-        """Number of vectors, in ``area`` if given."""
+        """Number of vectors, in ``area`` if given; waits for no search."""
 
     def describe(self) -> dict[str, Any]:
-        """Kind, device and size of the index, for people and for ``GET /gallery``."""
+        """Kind, device and size of the index, for people and for ``GET /gallery``; waits for no search."""
