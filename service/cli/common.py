@@ -10,14 +10,13 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 from pydantic import ValidationError
 
-from service.cli.client import Client
-from service.cli.connect import connect
+from aerofix.async_client import AsyncClient
+from aerofix.local import in_process
+from aerofix.transport import DEFAULT_URL as DEFAULT_URL
 from service.cli.terminal import complain
 from service.errors import AerofixError
 from service.logs import configure_logging
 from service.settings import Settings
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 ERROR, NOT_LOCATED, PORT_IN_USE = 1, 3, 4
 """Exit codes; 2 is a usage error, as click has it, and 130 an interrupted command, as shells have it."""
@@ -76,15 +75,15 @@ def make_settings(**given: Any) -> Settings:
 
 def reach(
     url: str, gallery: Path | None, model: Path | None, device: str | None, must_exist: bool = True
-) -> AbstractAsyncContextManager[Client]:
+) -> AbstractAsyncContextManager[AsyncClient]:
     """A client of the service at ``url``, or of one in this process when a gallery file is named."""
     if gallery is None:
-        return connect(url)
+        return AsyncClient(url)
     if must_exist and not gallery.exists():
         fail(f"there is no gallery at {gallery}; make one with `aerofix gallery add SOURCE --gallery {gallery}`.")
     settings = make_settings(gallery=gallery, model=model, device=device)
     log_for_people(settings)
-    return connect(url, settings)
+    return in_process(settings)
 
 
 def log_for_people(settings: Settings) -> None:

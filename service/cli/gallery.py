@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from aerofix.models import StoredTile
+from aerofix.options import ImportOptions
 from service.cli.common import (
     DEFAULT_URL,
     DeviceName,
@@ -19,10 +21,10 @@ from service.cli.common import (
     make_settings,
     reach,
 )
-from service.cli.imports import follow
-from service.cli.packing import upload_of
+from service.cli.imports import add as add_map
 from service.cli.terminal import out, progress_bar, remark, say, say_json
 from service.errors import AerofixError
+from service.importing.options import Scheme
 
 TILES_PER_PAGE = 1000
 
@@ -48,7 +50,7 @@ async def add(
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of the map of this name.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add to the map of this name.")] = False,
     scheme: Annotated[
-        str | None, typer.Option(help="How the rows of z/x/y tiles are counted: xyz (from the north) or tms.")
+        Scheme | None, typer.Option(help="How the rows of z/x/y tiles are counted: xyz (from the north) or tms.")
     ] = None,
     tile_size_m: Annotated[
         list[float] | None,
@@ -69,16 +71,19 @@ async def add(
     """Add maps to the gallery: photos are found in them at every scale."""
     if name is not None and len(sources) > 1 and not extend:
         raise typer.BadParameter("--map is the name of one map; give one SOURCE, or --extend to make one of all.")
-    given = {"map": name, "scheme": scheme, "overlap": overlap, "tile_size_m": tile_size_m or None}
-    form = {key: value for key, value in given.items() if value is not None}
-    form |= {key: "true" for key, value in (("replace", replace), ("extend", extend)) if value}
+    options = ImportOptions(
+        map=name,
+        replace=replace or None,
+        extend=extend or None,
+        scheme=scheme,
+        tile_size_m=tile_size_m or None,
+        overlap=overlap,
+    )
     failed = 0
     async with reach(url, gallery, model, device, must_exist=False) as client:
         for source in sources:
-            with upload_of(source, corners) as (path, sent_as):
-                started = await client.start_import(path, sent_as, form)
-            failed += not await follow(client, started)
-        count = (await client.gallery())["count"]
+            failed += not await add_map(client, source, corners, **options)
+        count = (await client.gallery()).count
     say(f"the gallery holds {count} windows")
     return 1 if failed else 0
 
@@ -90,7 +95,7 @@ async def info(
     """Show count, bounds, generation and model of the gallery."""
     async with reach(url, gallery, model, device) as client:
         state = await client.gallery()
-    for key, value in state.items():
+    for key, value in state.model_dump().items():
         say(f"{key}: {json.dumps(value, ensure_ascii=False)}")
     return 0
 
@@ -113,11 +118,11 @@ async def list_(
     async with reach(url, gallery, model, device) as client:
         while cursor is not None and (left is None or left > 0):
             page = await client.tiles(min(TILES_PER_PAGE, left or TILES_PER_PAGE), cursor, bbox)
-            cursor = page["cursor"]
-            left = None if left is None else left - len(page["tiles"])
-            for tile in page["tiles"]:
+            cursor = page.cursor
+            left = None if left is None else left - len(page.tiles)
+            for tile in page.tiles:
                 if as_json:
-                    say_json(tile, indent=None)
+                    say_json(tile.model_dump(), indent=None)
                 else:
                     table.add_row(*_cells(tile))
     if not as_json:
@@ -139,8 +144,8 @@ async def delete(
         raise typer.BadParameter("give the ids of tiles, or --bbox.")
     async with reach(url, gallery, model, device) as client:
         answers = [await client.delete_area(bbox)] if bbox else [await client.delete_tile(one) for one in ids or []]
-    deleted = sum(answer["deleted"] for answer in answers)
-    say(f"deleted {deleted}; the gallery holds {answers[-1]['count']} tiles")
+    deleted = sum(answer.deleted for answer in answers)
+    say(f"deleted {deleted}; the gallery holds {answers[-1].count} tiles")
     return 0
 
 
@@ -203,6 +208,6 @@ def reembed(gallery: GalleryFile = None, model: ModelFile = None, device: Device
         )
 
 
-def _cells(tile: dict[str, Any]) -> list[str]:
-    properties = json.dumps(tile["properties"], ensure_ascii=False) if tile["properties"] else ""
-    return [tile["id"], f"{tile['lat']:.6f}", f"{tile['lon']:.6f}", f"{tile['gsd_m']:.3f}", properties]
+def _cells(tile: StoredTile) -> list[str]:
+    properties = json.dumps(tile.properties, ensure_ascii=False) if tile.properties else ""
+    return [tile.id, f"{tile.lat:.6f}", f"{tile.lon:.6f}", f"{tile.gsd_m:.3f}", properties]

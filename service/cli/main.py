@@ -7,13 +7,14 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
 
+from aerofix.options import PhotoOptions
+from aerofix.transport import ServiceError
 from service import __version__
-from service.cli.client import ServiceError
 from service.cli.common import (
     DEFAULT_URL,
     ERROR,
@@ -30,11 +31,13 @@ from service.cli.common import (
 )
 from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
-from service.cli.report import merge, table
+from service.cli.report import merge, problem_of, table
 from service.cli.serve import serve as run
 from service.cli.terminal import complain, out, say, say_json
 from service.errors import AerofixError
+from service.localization.looks import Effort
 from service.logs import configure_logging
+from service.routes import geojson
 from service.text import visible
 
 app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
@@ -56,14 +59,20 @@ def _options(
     """A drone photo in, a GPS position out, with an honest accuracy, offline."""
 
 
-def _check_prior(prior: str | None) -> str | None:
+class Prior(NamedTuple):
+    """A circle to search."""
+
+    lat: float
+    lon: float
+    radius_m: float
+
+
+def _parse_prior(prior: str) -> Prior:
     """Three numbers with commas between them; their ranges are the service's to check."""
-    if prior is not None:
-        try:
-            _, _, _ = map(float, prior.split(","))
-        except ValueError:
-            raise typer.BadParameter("give LAT,LON,RADIUS_M, for example 24.26,120.72,500.") from None
-    return prior
+    try:
+        return Prior(*map(float, prior.split(",")))
+    except (TypeError, ValueError):
+        raise typer.BadParameter("give LAT,LON,RADIUS_M, for example 24.26,120.72,500.") from None
 
 
 @app.command()
@@ -91,14 +100,15 @@ async def localize(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; a list for several.")] = False,
     as_geojson: Annotated[bool, typer.Option("--geojson", help="Print a GeoJSON FeatureCollection.")] = False,
     prior: Annotated[
-        str | None, typer.Option(metavar="LAT,LON,RADIUS_M", callback=_check_prior, help="Search only near here.")
+        Prior | None,
+        typer.Option(metavar="LAT,LON,RADIUS_M", parser=_parse_prior, help="Search only near here."),
     ] = None,
     heading: Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")] = None,
     pitch: Annotated[float | None, typer.Option(help="-90 looks straight down, 0 at the horizon, degrees.")] = None,
     roll: Annotated[float | None, typer.Option(help="Clockwise, seen from behind the camera, degrees.")] = None,
     altitude: Annotated[float | None, typer.Option(help="Height above ground, metres.")] = None,
     hfov: Annotated[float | None, typer.Option(help="Horizontal field of view, degrees.")] = None,
-    effort: Annotated[str, typer.Option(help="fast, normal or thorough: looks while the answer is unsure.")] = "normal",
+    effort: Annotated[Effort, typer.Option(help="How many looks are taken while the answer is unsure.")] = "normal",
     no_exif: Annotated[bool, typer.Option("--no-exif", help="Read no attitude, height and lens from EXIF.")] = False,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
     url: Url = DEFAULT_URL,
@@ -109,20 +119,25 @@ async def localize(
     """Say where photos were taken. Exit code 0: all located; 1: an error; 3: not found or ambiguous."""
     if as_json and as_geojson:
         raise typer.BadParameter("give --json or --geojson, not both.")
-    form = {"top_k": str(top_k), "use_exif": str(not no_exif).lower()}
-    if prior is not None:
-        form |= dict(zip(("prior_lat", "prior_lon", "prior_radius_m"), prior.split(","), strict=True))
-    stated = {"heading_deg": heading, "pitch_deg": pitch, "roll_deg": roll, "altitude_m": altitude, "hfov_deg": hfov}
-    form |= {name: str(value) for name, value in stated.items() if value is not None} | {"effort": effort}
-    accept = "application/geo+json" if as_geojson else "application/json"
-
+    options = PhotoOptions(
+        prior=prior,
+        heading_deg=heading,
+        altitude_m=altitude,
+        hfov_deg=hfov,
+        pitch_deg=pitch,
+        roll_deg=roll,
+        use_exif=not no_exif,
+        effort=effort,
+        top_k=top_k,
+    )
     answers: list[dict[str, Any]] = []
     async with reach(url, gallery, model, device) as client:
         for photo in photos:
             try:
-                answers.append(await client.localize(photo, form, accept))
+                answer = await client.localize(photo, **options)
+                answers.append(geojson.collection([answer]) if as_geojson else answer.model_dump())
             except ServiceError as error:
-                answers.append({"status": "error", "problem": error.problem})
+                answers.append({"status": "error", "problem": problem_of(error)})
                 complain(f"{photo}: {error.detail}")
     if as_geojson:
         say_json(merge(answers, [str(photo) for photo in photos]))

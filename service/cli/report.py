@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from aerofix.transport import ServiceError
+
 
 def table(answers: Sequence[dict[str, Any]], photos: Sequence[str]) -> Table:
     """One row a photo: status, position, accuracy, confidence."""
@@ -34,3 +36,8 @@ def merge(answers: Sequence[dict[str, Any]], photos: Sequence[str]) -> dict[str,
         members = {key: value for key, value in answer.items() if key not in ("type", "features")}
         results.append({"photo": photo} | members)
     return {"type": "FeatureCollection", "features": features, "results": results}
+
+
+def problem_of(error: ServiceError) -> dict[str, Any]:
+    """What went wrong with a photo, as JSON."""
+    return {"detail": error.detail} if error.problem is None else error.problem.model_dump(exclude_none=True)

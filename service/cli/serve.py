@@ -5,8 +5,8 @@ import socket
 
 import uvicorn
 
+from aerofix.local import load_app
 from service.cli.common import ERROR, PORT_IN_USE, fail
-from service.cli.connect import load_app
 from service.cli.terminal import say
 from service.http.connection import ConnectionLimits, limited
 from service.http.security import for_listening

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
+from aerofix import AsyncClient, ServiceError
+from aerofix.local import in_process
 from service.app import create_app
-from service.cli.client import ServiceError
-from service.cli.connect import connect
 from service.errors import ConfigurationInvalid
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"
@@ -83,17 +83,17 @@ async def test_the_client_shows_its_key(start, tile_request, monkeypatch):
         transport = httpx.ASGITransport(http.app)
         monkeypatch.setattr(httpx, "AsyncClient", lambda **options: real(transport=transport, **options))
         monkeypatch.setenv("AEROFIX_KEY", READER)
-        async with connect("http://127.0.0.1") as client:
-            assert (await client.gallery())["count"] == 0
+        async with AsyncClient("http://127.0.0.1") as client:
+            assert (await client.gallery()).count == 0
         monkeypatch.delenv("AEROFIX_KEY")
-        async with connect("http://127.0.0.1") as client:
+        async with AsyncClient("http://127.0.0.1") as client:
             with pytest.raises(ServiceError, match="AEROFIX_KEY"):
                 await client.gallery()
 
 
 async def test_a_file_that_one_may_open_needs_no_key(settings):
-    async with connect("", settings(read_keys=(READER,), allowed_hosts=("map.local",))) as client:
-        assert (await client.gallery())["count"] == 0
+    async with in_process(settings(read_keys=(READER,), allowed_hosts=("map.local",))) as client:
+        assert (await client.gallery()).count == 0
 
 
 async def test_no_answer_names_a_folder_of_the_server(http, tile_request, photo, tmp_path):

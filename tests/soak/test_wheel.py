@@ -44,5 +44,14 @@ def test_it_finds_a_photo_with_the_model_it_brings(installed):
     assert position["lon"] == pytest.approx(truth["position"]["lon"], abs=3e-5)
 
 
+def test_it_is_a_typed_package(installed):
+    program = "import aerofix, importlib.resources as files; print((files.files(aerofix) / 'py.typed').is_file())"
+    assert installed("python", "-c", program).stdout == "True\n"
+    program = "from aerofix import Localizer\nwith Localizer('new.gallery', create=True) as new:\n"
+    program += f"    new.add_map({str(ROOT / 'examples/town.tif')!r})\n"
+    program += f"    print(new.localize({str(ROOT / 'examples/photos/photo-1.jpg')!r}).status)"
+    assert installed("python", "-c", program).stdout == "located\n"
+
+
 def test_it_is_well(installed):
     assert "keeps the contract" in installed("aerofix", "doctor").stdout

@@ -1,17 +1,22 @@
-"""The command line's calls: names of all kinds, services that are busy, downloads that fail."""
+"""Calls of a service: names of all kinds, services that are busy, downloads that fail."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
 
-from service.cli.client import Client, ServiceError
-from service.cli.connect import connect
+from aerofix import AsyncClient, ServiceError
+from aerofix.local import in_process
 from service.errors import AerofixError, InvalidParameter
 from service.settings import Settings
 
-PROBLEM = {"content-type": "application/problem+json"}
+NO_TILES = {"tiles": [], "cursor": None}
+
+
+def problem(status, detail, headers=None, slug="any", **extra):
+    """A problem document as the service answers it."""
+    body = {"type": f"/problems/{slug}", "title": "Any", "status": status, "detail": detail} | extra
+    return httpx.Response(status, json=body, headers=headers)
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def settings(tmp_path, tiny_model):
 
 def client_of(answer):
     """A client of a service that ``answer`` plays, from request to response."""
-    return Client(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://t"))
+    return AsyncClient(http=httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://t"))
 
 
 ODD = [
@@ -45,15 +50,13 @@ ODD = [
 
 
 async def test_ids_of_all_kinds_are_deleted_and_nothing_else_is(settings, ground, encode_image):
-    async with connect("", settings) as client:
+    async with in_process(settings) as client:
         image = encode_image(ground(1, 32, 32))
         entries = [{"id": one, "lat": 1.0, "lon": 2.0 + n / 100, "gsd_m": 1.0} for n, one in enumerate(ODD)]
-        files = [("image", (f"{n}.png", image)) for n in range(len(ODD))]
-        added = await client._call("POST", "/gallery", files=files, data={"tiles": json.dumps(entries)})
-        assert added["added"] == len(ODD)
+        assert (await client.add_tiles([image] * len(ODD), entries)).added == len(ODD)
         for left, one in enumerate(reversed(ODD)):
-            assert (await client.delete_tile(one))["deleted"] == 1
-            kept = [tile["id"] for tile in (await client.tiles(100, "0"))["tiles"]]
+            assert (await client.delete_tile(one)).deleted == 1
+            kept = [tile.id for tile in (await client.tiles(100)).tiles]
             assert kept == ODD[: len(ODD) - left - 1]
 
 
@@ -79,7 +82,7 @@ def naps(monkeypatch):
         seconds.append(delay)
         await sleep(0)
 
-    monkeypatch.setattr("service.cli.client.asyncio.sleep", nap)
+    monkeypatch.setattr("aerofix.transport.anyio.sleep", nap)
     return seconds
 
 
@@ -88,9 +91,8 @@ def naps(monkeypatch):
     [(429, {"Retry-After": "7"}, [7, 7]), (429, {}, [1, 1]), (503, {"Retry-After": "5"}, [5, 5])],
 )
 async def test_a_busy_service_is_asked_again_when_it_says(naps, status, headers, waits):
-    busy = [httpx.Response(status, json={"detail": "later"}, headers=headers) for _ in waits]
-    answers = iter([*busy, httpx.Response(200, json={"tiles": []})])
-    assert await client_of(lambda request: next(answers)).gallery() == {"tiles": []}
+    answers = iter([*(problem(status, "later", headers) for _ in waits), httpx.Response(200, json=NO_TILES)])
+    assert (await client_of(lambda request: next(answers)).tiles()).model_dump() == NO_TILES
     assert naps == waits
 
 
@@ -100,11 +102,10 @@ async def test_a_map_is_sent_whole_however_often(naps, tmp_path):
 
     def answer(request):
         bodies.append(request.read())
-        return (
-            httpx.Response(202, json={"id": "1"}) if len(bodies) == 3 else httpx.Response(429, json={"detail": "later"})
-        )
+        return problem(429, "later") if len(bodies) < 3 else problem(409, "there is a map of this name.")
 
-    await client_of(answer).start_import(tmp_path / "map.tif", "map.tif", {"replace": "true"})
+    with pytest.raises(ServiceError, match="there is a map"):
+        await client_of(answer).send_map(tmp_path / "map.tif", replace=True)
     assert len(bodies) == 3
     assert all((tmp_path / "map.tif").read_bytes() in body for body in bodies)
 
@@ -112,7 +113,7 @@ async def test_a_map_is_sent_whole_however_often(naps, tmp_path):
 @pytest.mark.parametrize("retry_after", ["50", "100000", "Wed, 21 Oct 2026 07:28:00 GMT"])
 async def test_patience_ends(naps, retry_after):
     def answer(request):
-        return httpx.Response(429, json={"detail": "16 wait already."}, headers={"Retry-After": retry_after})
+        return problem(429, "16 wait already.", {"Retry-After": retry_after})
 
     with pytest.raises(ServiceError, match="16 wait already"):
         await client_of(answer).gallery()
@@ -120,9 +121,10 @@ async def test_patience_ends(naps, retry_after):
 
 
 async def test_a_problem_that_waiting_does_not_mend_is_told_at_once(naps):
-    answer = httpx.Response(503, json={"detail": "the gallery is gone."})
-    with pytest.raises(ServiceError, match="the gallery is gone"):
+    answer = problem(503, "the gallery is gone.", slug="gallery-unusable")
+    with pytest.raises(ServiceError, match="the gallery is gone") as caught:
         await client_of(lambda request: answer).gallery()
+    assert (caught.value.kind, caught.value.problem.status) == ("gallery-unusable", 503)
     assert naps == []
 
 
@@ -132,7 +134,7 @@ def snapshots(download):
 
     def answer(request):
         if request.method == "POST":
-            return httpx.Response(201, json={"name": "one.gallery", "bytes": 4})
+            return httpx.Response(201, json={"name": "one.gallery", "bytes": 4, "created_at": "2026-04-18T09:30:00Z"})
         if request.method == "DELETE":
             deleted.append(request.url.path)
             return httpx.Response(204)
@@ -151,7 +153,7 @@ def cut_off():
 
 FAILURES = {
     "a problem": (
-        lambda: httpx.Response(404, json={"detail": "there is no snapshot."}, headers=PROBLEM),
+        lambda: problem(404, "there is no snapshot."),
         "no snapshot",
     ),
     "a page": (lambda: httpx.Response(502, text="<html>"), "not an aerofix service"),
@@ -191,21 +193,18 @@ async def test_a_download_over_a_file_leaves_that_alone(tmp_path):
 )
 async def test_what_is_no_url_is_refused_before_it_is_asked(url):
     with pytest.raises(ServiceError, match=r"is not (the|a) URL"):
-        async with connect(url):
-            pass
+        AsyncClient(url)
 
 
 async def test_a_proxy_that_is_no_url_is_named(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "somewhere:else:entirely")
     with pytest.raises(ServiceError, match="HTTP_PROXY"):
-        async with connect("http://127.0.0.1:8000"):
-            pass
+        AsyncClient("http://127.0.0.1:8000")
 
 
 @pytest.mark.parametrize("key", ["ключ", "a\nb"])
 async def test_a_key_that_cannot_be_one_is_refused_and_not_shown(monkeypatch, key):
     monkeypatch.setenv("AEROFIX_KEY", key)
     with pytest.raises(AerofixError, match="AEROFIX_KEY") as caught:
-        async with connect("http://127.0.0.1:8000"):
-            pass
+        AsyncClient("http://127.0.0.1:8000")
     assert key not in str(caught.value)
