@@ -175,6 +175,17 @@ class AsyncClient:
         """Delete a map."""
         return await self._call(models.MapDeleted, "DELETE", f"/maps/{segment(name)}")
 
+    async def add_elevation(self, name: str, raster: str | Path) -> models.ElevationAdded:
+        """Say how high the ground of a map is: a raster of heights above sea level, in any projection."""
+        with _opened(Path(raster), raster) as data:
+            path = f"/maps/{segment(name)}/elevation"
+            files = {"file": (visible(Path(raster).name), data)}
+            return await self._call(models.ElevationAdded, "POST", path, data, files=files)
+
+    async def delete_elevation(self, name: str) -> models.ElevationDeleted:
+        """Forget how high the ground of a map is."""
+        return await self._call(models.ElevationDeleted, "DELETE", f"/maps/{segment(name)}/elevation")
+
     # the gallery
 
     async def gallery(self) -> models.GalleryState:

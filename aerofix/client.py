@@ -133,6 +133,14 @@ class Client:
         """Delete a map."""
         return self._wait(self._client.delete_map(name))
 
+    def add_elevation(self, name: str, raster: str | Path) -> models.ElevationAdded:
+        """Say how high the ground of a map is: a raster of heights above sea level, in any projection."""
+        return self._wait(self._client.add_elevation(name, raster))
+
+    def delete_elevation(self, name: str) -> models.ElevationDeleted:
+        """Forget how high the ground of a map is."""
+        return self._wait(self._client.delete_elevation(name))
+
     # the gallery
 
     def gallery(self) -> models.GalleryState:

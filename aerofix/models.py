@@ -2,6 +2,8 @@
 
 from service.http.problems import Problem
 from service.routes.ground_schemas import (
+    ElevationAdded,
+    ElevationDeleted,
     GalleryState,
     ImportList,
     ImportState,
@@ -29,6 +31,8 @@ from service.routes.schemas import (
 __all__ = [
     "Camera",
     "Candidate",
+    "ElevationAdded",
+    "ElevationDeleted",
     "GalleryState",
     "ImportList",
     "ImportState",

@@ -27,8 +27,8 @@ from service.importing.builder import Builder
 from service.importing.jobs import Importer
 from service.importing.tiles import TileMaker
 from service.localization.pipeline import Localizer
+from service.routes import elevations, imports, localize, maps, snapshots, system, tiles, tracks
 from service.routes import gallery as gallery_routes
-from service.routes import imports, localize, maps, snapshots, system, tiles, tracks
 from service.routes.fields import only_known
 from service.settings import Settings
 from service.threads import Threads
@@ -139,7 +139,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 
     # HTTP: routes, errors, and what every request passes
-    routers = [room.router for room in (localize, tracks, maps, gallery_routes, tiles, imports, snapshots, system)]
+    routers = [
+        room.router for room in (localize, tracks, maps, elevations, gallery_routes, tiles, imports, snapshots, system)
+    ]
     for router in routers:
         app.include_router(router, dependencies=[Depends(only_known)])
     docs.add_pages(app)
@@ -189,7 +191,7 @@ def _add_entrance(app: FastAPI, settings: Settings, door: Door, keys: Keys) -> N
     grace_s = min(GRACE_S, settings.body_timeout_s)
     usual = BodyLimits(settings.max_body_bytes, "AEROFIX_MAX_BODY_BYTES", settings.body_timeout_s, pace, grace_s)
     upload = BodyLimits(settings.max_import_bytes, "AEROFIX_MAX_IMPORT_BYTES", None, pace, grace_s)
-    app.add_middleware(Admission, door=door, usual=usual, uploads={imports.PATH: upload})
+    app.add_middleware(Admission, door=door, usual=usual, uploads={imports.PATH: upload, elevations.PATTERN: upload})
     app.add_middleware(Guard, keys=keys, hosts=settings.allowed_hosts, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from aerofix.async_client import AsyncClient
 from aerofix.models import StoredTile
 from aerofix.options import ImportOptions
 from service.cli.common import (
@@ -22,7 +23,7 @@ from service.cli.common import (
     reach,
 )
 from service.cli.imports import add as add_map
-from service.cli.terminal import out, progress_bar, remark, say, say_json
+from service.cli.terminal import out, progress_bar, remark, say, say_json, warn
 from service.errors import AerofixError
 from service.importing.options import Scheme
 
@@ -38,12 +39,13 @@ Bbox = Annotated[
 @command(gallery_app, "add")
 async def add(
     sources: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="SOURCE…",
-            help="GeoTIFF or another map, a folder or zip of z/x/y tiles, a CSV of corners, an image with --corners.",
+            help="GeoTIFF or another map, a folder or zip of z/x/y tiles, a CSV of corners, an image with --corners; "
+            "none with --map and --elevation, for a map that is there.",
         ),
-    ],
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--map", help="Name of the map; default: the file's name without its suffix.")
     ] = None,
@@ -63,12 +65,24 @@ async def add(
         float | None, typer.Option(help="For experts: share of a window that its neighbour repeats, 0.5 or 0.")
     ] = None,
     corners: Annotated[Path | None, typer.Option(help="JSON with the four corners of an image.")] = None,
+    elevation: Annotated[
+        Path | None,
+        typer.Option(
+            help="How high the map's ground is: a raster of one band, metres above sea level; cameras over hills are "
+            "then placed right."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     gallery: GalleryFile = None,
     model: ModelFile = None,
     device: DeviceName = None,
 ) -> int:
     """Add maps to the gallery: photos are found in them at every scale."""
+    sources = sources or []
+    if not sources and (name is None or elevation is None):
+        raise typer.BadParameter("give a SOURCE; or --map and --elevation, for a map that is there.")
+    if elevation is not None and len(sources) > 1 and not extend:
+        raise typer.BadParameter("--elevation is that of one map; give one SOURCE, or --extend to make one of all.")
     if name is not None and len(sources) > 1 and not extend:
         raise typer.BadParameter("--map is the name of one map; give one SOURCE, or --extend to make one of all.")
     options = ImportOptions(
@@ -82,10 +96,25 @@ async def add(
     failed = 0
     async with reach(url, gallery, model, device, must_exist=False) as client:
         for source in sources:
-            failed += not await add_map(client, source, corners, **options)
+            state = await add_map(client, source, corners, **options)
+            failed += state.state != "done" or bool(state.failed)
+            name = state.map
+        if elevation is not None and name is not None and not failed:
+            await _add_elevation(client, name, elevation)
         count = (await client.gallery()).count
     say(f"the gallery holds {count} windows")
     return 1 if failed else 0
+
+
+async def _add_elevation(client: AsyncClient, name: str, file: Path) -> None:
+    """Store how high a map's ground is, and say what was understood."""
+    told = await client.add_elevation(name, file)
+    for warning in told.warnings:
+        warn(warning)
+    say(
+        f"{file.name}: the ground of map {name} is {told.low_m:.0f} to {told.high_m:.0f} m high, known every "
+        f"{told.step_m:.3g} m on {told.covers:.0%} of it"
+    )
 
 
 @command(gallery_app, "info")

@@ -10,11 +10,11 @@ from aerofix.options import ImportOptions
 from service.cli.terminal import complain, progress_bar, say, warn
 
 
-async def add(client: AsyncClient, source: Path, corners: Path | None, **options: Unpack[ImportOptions]) -> bool:
+async def add(client: AsyncClient, source: Path, corners: Path | None, **options: Unpack[ImportOptions]) -> ImportState:
     """Import a map; show how that comes along, and tell what is worth knowing of it.
 
     Returns:
-        Whether it came to its end.
+        How it ended.
 
     Raises:
         AerofixError: see ``AsyncClient.send_map``.
@@ -31,7 +31,7 @@ async def add(client: AsyncClient, source: Path, corners: Path | None, **options
         state = await client.wait_for_import(sent.id, watch)
     counts = f"added {state.added}, updated {state.updated}, failed {state.failed}, skipped {state.skipped}"
     say(f"{state.name}: map {state.map}, {state.state}: {counts}")
-    return state.state == "done" and not state.failed
+    return state
 
 
 def _tell(state: ImportState, told: set[str]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.errors import MapNotFound
 from service.geo import Bounds
 from service.ground.blocks import Blocks
+from service.ground.elevation import Elevation, Elevations
 from service.ground.index.protocol import VectorIndex
 from service.ground.inventory import Inventory
 from service.ground.local_maps import LocalMap
@@ -38,6 +39,7 @@ class Atlas:
 
     def __init__(self, store: Store, index: VectorIndex, inventory: Inventory, blocks: Blocks, dim: int) -> None:
         self._store, self._index, self._inventory, self._blocks, self._dim = store, index, inventory, blocks, dim
+        self._elevations = Elevations(store.maps.elevation)
 
     # looking
 
@@ -80,6 +82,10 @@ class Atlas:
     def cutter(self, number: int) -> Cutter:
         """Reads the pixels of a map; for one thread at a time."""
         return Cutter(lambda zoom, x, y: self._read(number, zoom, x, y))
+
+    def elevation(self, known: GroundMap) -> Elevation | None:
+        """How high a map's ground is; None when nobody told."""
+        return self._elevations.get(known.number)
 
     # changing
 
@@ -138,6 +144,18 @@ class Atlas:
             self._inventory.put_map(replace(known, live=True))
             self._load(number)
 
+    def put_elevation(self, known: GroundMap, elevation: Elevation | None) -> None:
+        """Store how high a map's ground is, in the place of what was known; None forgets it.
+
+        Raises:
+            MapNotFound: the map is gone.
+        """
+        with self._inventory.changing(self._store):
+            if self._inventory.map_of(known.number) != known:
+                raise MapNotFound(f"the map {known.name!r:.120} was changed meanwhile; send its elevation again.")
+            self._store.maps.put_elevation(known.number, elevation)
+            self._elevations.forget(known.number)
+
     def delete(self, number: int) -> None:
         """Delete a map; no photo finds it from then on."""
         with self._inventory.changing(self._store):
@@ -175,6 +193,7 @@ class Atlas:
 
     def _forget(self, number: int) -> None:
         self._index.delete(self._inventory.drop_map(number))
+        self._elevations.forget(number)
         self._blocks.forget_map(*range_of(number))
 
     def _read(self, number: int, zoom: int, x: int, y: int) -> bytes | None:

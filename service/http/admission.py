@@ -1,6 +1,7 @@
 """Every request passes the door, and its body the limits of size, time and pace. Pure ASGI, as is ``access``."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Admission:
     Args:
         door: counts who is here.
         usual: what a body may be.
-        uploads: path → what a body may be there, for large files that are written to the disk as they come.
+        uploads: pattern of paths → what a body may be there, for large files that go to the disk as they come.
     """
 
     def __init__(
@@ -63,8 +64,8 @@ class Admission:
         if scope["type"] != "http" or scope["path"] in ALWAYS:
             await self.app(scope, receive, send)
             return
-        headers, is_upload = Headers(scope=scope), scope["method"] == "POST" and scope["path"] in self.uploads
-        limits = self.uploads[scope["path"]] if is_upload else self.usual
+        headers, limits = Headers(scope=scope), self._limits(scope["method"], scope["path"])
+        is_upload = limits is not self.usual
         try:
             announced = headers.get("content-length", "")
             if announced.isdigit() and int(announced) > limits.max_bytes:
@@ -95,6 +96,10 @@ class Admission:
             await problem_response(error)(scope, receive, send_answer)
         finally:
             visit.leave()
+
+    def _limits(self, method: str, path: str) -> BodyLimits:
+        found = (limits for pattern, limits in self.uploads.items() if re.fullmatch(pattern, path))
+        return next(found, self.usual) if method == "POST" else self.usual
 
 
 def _first_stage(method: str, headers: Headers) -> Stage:

@@ -96,6 +96,32 @@ class MapLevel(BaseModel):
     window_m: float = Field(description="side of the squares that are compared, metres", examples=[122.1])
 
 
+class ElevationState(BaseModel):
+    """How high the ground of a map is."""
+
+    origin: str = Field(description="name of the file that it came from", examples=["dem.tif"])
+    covers: float = Field(description="share of the map whose ground has a height", examples=[1.0])
+    step_m: float = Field(description="metres between its heights", examples=[5.0])
+    low_m: float = Field(description="lowest height above sea level", examples=[412.5])
+    high_m: float = Field(description="highest height above sea level", examples=[460.1])
+
+
+class ElevationAdded(ElevationState):
+    """An elevation that is stored."""
+
+    map: str
+    warnings: list[str] = Field(description="what is worth knowing of it, in sentences")
+    generation: int
+
+
+class ElevationDeleted(BaseModel):
+    """What the deletion of an elevation left."""
+
+    map: str
+    deleted: bool = Field(description="whether there was one")
+    generation: int
+
+
 class MapState(BaseModel):
     """A map of the gallery."""
 
@@ -109,6 +135,9 @@ class MapState(BaseModel):
     minzoom: int = Field(description="coarsest zoom of its tiles")
     maxzoom: int = Field(description="finest zoom of its tiles")
     bytes: int = Field(description="bytes that it takes in the gallery")
+    elevation: ElevationState | None = Field(
+        description="how high its ground is; null when nobody told, and it counts as level"
+    )
     created_at: str = Field(description="UTC, ISO 8601")
 
 

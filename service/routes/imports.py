@@ -99,11 +99,11 @@ async def start_import(request: Request, response: Response) -> schemas.ImportSt
     """Add a whole map in the background; it goes on after a restart, and adds nothing twice."""
     importer: Importer = request.app.state.importer
     import_id = new_import_id()
-    path = await asyncio.to_thread(_room_for, importer, import_id, request.headers.get("content-length", ""))
+    path = await asyncio.to_thread(room_for, importer, import_id, request.headers.get("content-length", ""))
     try:
         form = await save_form(request, "file", list(ImportForm.model_fields), path)
         options = _options(form.fields)
-        progress = await importer.submit(import_id, _base_name(form.file_name), options)
+        progress = await importer.submit(import_id, base_name(form.file_name), options)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -144,7 +144,7 @@ async def cancel_import(request: Request, import_id: str) -> schemas.ImportState
     return _state(await importer.cancel(import_id))
 
 
-def _room_for(importer: Importer, import_id: str, announced: str) -> Path:
+def room_for(importer: Importer, import_id: str, announced: str) -> Path:
     """Where the upload goes, if there is space for the length that its sender announces."""
     try:
         path = importer.upload_path(import_id)
@@ -169,7 +169,7 @@ def _options(fields: Mapping[str, list[str]]) -> MapOptions:
     return MapOptions(form.map, form.replace, form.extend, form.scheme, sides_m, form.overlap)
 
 
-def _base_name(given: str | None) -> str:
+def base_name(given: str | None) -> str:
     """The last part of a file name, whichever system it is from."""
     return PurePosixPath((given or "").replace("\\", "/")).name or "upload"
 

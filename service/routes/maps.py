@@ -11,7 +11,7 @@ from PIL import Image
 
 from service import errors
 from service.errors import TileNotFound
-from service.geo import MAX_ZOOM
+from service.geo import MAX_ZOOM, metres_per_degree
 from service.ground.gallery import Gallery
 from service.ground.maps import GroundMap
 from service.ground.windows import TILE_PX
@@ -107,6 +107,16 @@ def nothing() -> bytes:
     return out.getvalue()
 
 
+def elevation_of(gallery: Gallery, known: GroundMap) -> schemas.ElevationState | None:
+    """How high a map's ground is."""
+    elevation = gallery.maps.elevation(known)
+    if elevation is None:
+        return None
+    grid, step_m = elevation.grid, elevation.grid.step_lat * float(metres_per_degree(known.lat)[1])
+    told = {name: round(value, 2) for name, value in (("low_m", grid.low_m), ("high_m", grid.high_m))}
+    return schemas.ElevationState(origin=grid.origin, covers=grid.covers, step_m=round(step_m, 2), **told)
+
+
 def _described(gallery: Gallery, known: GroundMap) -> schemas.MapState:
     sides_m = [round(gallery.lattice.side_m(zoom, known.lat), 1) for zoom in known.levels]
     return schemas.MapState(
@@ -122,5 +132,6 @@ def _described(gallery: Gallery, known: GroundMap) -> schemas.MapState:
         minzoom=known.min_zoom,
         maxzoom=known.max_zoom,
         bytes=gallery.maps.size_bytes(known),
+        elevation=elevation_of(gallery, known),
         created_at=known.created_at,
     )

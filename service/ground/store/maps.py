@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from service.errors import InvalidParameter
 from service.geo import Bounds
+from service.ground.elevation import Elevation, Grid
 from service.ground.local_maps import LocalMap, pack, unpack
 from service.ground.maps import GroundMap, NewMap
 from service.ground.store.file import GalleryFile
@@ -199,6 +201,32 @@ class MapStore:
             )
         )
 
+    def put_elevation(self, number: int, elevation: Elevation | None) -> None:
+        """Store the heights of a map's ground in the place of those that it has; None: it has none any more."""
+        with self._store.changing() as db:
+            db.execute("DELETE FROM elevations WHERE map = ?", (number,))
+            if elevation is not None:
+                blob = zlib.compress(elevation.heights_m.astype("<f4").tobytes())
+                row = (number, json.dumps(asdict(elevation.grid)), len(elevation.heights_m), blob, zlib.crc32(blob))
+                db.execute("INSERT INTO elevations VALUES (?, ?, ?, ?, ?)", row)
+            self._store.next_generation()
+
+    def elevation(self, number: int) -> Elevation | None:
+        """The heights of a map's ground, None when it has none.
+
+        Raises:
+            GalleryUnusable: they are damaged.
+        """
+        query = "SELECT grid, rows, heights, checksum FROM elevations WHERE map = ?"
+        for grid, rows, blob, check in self._file.rows(query, (number,)):
+            what = f"the elevation of map {number}"
+            try:
+                heights = np.frombuffer(zlib.decompress(self._file.whole(blob, check, what)), "<f4")
+                return Elevation(Grid(**json.loads(grid)), heights.reshape(rows, -1).astype(np.float32))
+            except (ValueError, TypeError, zlib.error) as error:
+                self._file.corrupt(f"{what} cannot be read", error)
+        return None
+
     def check(self) -> int:
         """Read everything of all maps; returns the number of windows.
 
@@ -213,6 +241,7 @@ class MapStore:
                 if ids.min() < first or ids.max() > last:
                     self._file.corrupt(f"the map {each.name} lists windows of another")
                 count += len(ids) if each.live else 0
+            self.elevation(each.number)
         for table, column in (("pixels", "image"), ("blocks", "local")):
             known = " OR ".join(["0", *(f"id BETWEEN {first} AND {last}" for first, last in _ranges(maps))])
             if self._file.one(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE NOT ({known}))"):  # noqa: S608
@@ -223,6 +252,8 @@ class MapStore:
                 last = rows[-1][0]
                 for key, blob, check in rows:
                     self._file.whole(blob, check, f"row {key} of its {table}")
+        if self._file.one("SELECT EXISTS (SELECT 1 FROM elevations WHERE map NOT IN (SELECT number FROM maps))"):
+            self._file.corrupt("it has elevations of maps that it does not list")
         if self._file.one("SELECT EXISTS (SELECT 1 FROM windows WHERE map NOT IN (SELECT number FROM maps))"):
             self._file.corrupt("it has windows of maps that it does not list")
         return count
@@ -233,6 +264,7 @@ class MapStore:
         self._file.db.execute("DELETE FROM windows WHERE map = ?", (number,))
         for table in ("pixels", "blocks"):
             self._file.db.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", range_of(number))  # noqa: S608
+        self._file.db.execute("DELETE FROM elevations WHERE map = ?", (number,))
         self._file.db.execute("DELETE FROM maps WHERE number = ?", (number,))
 
     def _forget_reembedded(self, number: int) -> None:

@@ -13,7 +13,7 @@ from service.ground.tile import Tile
 APPLICATION_ID = 0x41464958
 """ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Files of other versions are not read: maps are imported again."""
 
 SCHEMA = """
@@ -57,6 +57,14 @@ CREATE TABLE blocks (
     id INTEGER PRIMARY KEY,     -- of the window that it is the middle of
     local BLOB NOT NULL,        -- see local_maps.pack
     checksum INTEGER NOT NULL   -- CRC-32
+);
+-- Heights of its ground, if the user gave them.
+CREATE TABLE elevations (
+    map INTEGER PRIMARY KEY REFERENCES maps,
+    grid TEXT NOT NULL,         -- JSON, see elevation.Grid
+    rows INTEGER NOT NULL,
+    heights BLOB NOT NULL,      -- little-endian float32 [rows, columns], compressed by zlib
+    checksum INTEGER NOT NULL   -- CRC-32 of the heights
 );
 
 -- Loose pictures, each with its own footprint.

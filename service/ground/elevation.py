@@ -1,0 +1,100 @@
+"""How high the ground of a map is: a grid of heights above sea level, read between its points."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.geo import FloatArray, Values, wrap_lon
+
+CACHED = 4
+"""Grids that are kept at hand, those asked for last: 16 MB each at the most, see ``service/maps/elevation.py``."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the heights of an elevation lie.
+
+    Attributes:
+        origin: name of the file that they came from.
+        west, north: of the centre of the first height, degrees.
+        step_lon, step_lat: degrees from one to the next, eastwards and southwards.
+        low_m, high_m: the lowest and the highest.
+        covers: share of the map's bounds that has heights.
+    """
+
+    origin: str
+    west: float
+    north: float
+    step_lon: float
+    step_lat: float
+    low_m: float
+    high_m: float
+    covers: float
+
+
+@dataclass(frozen=True, eq=False)
+class Elevation:
+    """The ground's height.
+
+    Attributes:
+        grid: where the heights lie.
+        heights_m: ``[rows, columns]`` from the north-west, metres above sea level; NaN where nobody knows.
+    """
+
+    grid: Grid
+    heights_m: NDArray[np.float32]
+
+    def at(self, lat: Values, lon: Values) -> FloatArray:
+        """Heights of places, between four points of the grid; NaN outside it, and beside one that nobody knows."""
+        rows, columns = self.heights_m.shape
+        down = (self.grid.north - np.asarray(lat, np.float64)) / self.grid.step_lat
+        right = np.asarray(wrap_lon(np.subtract(lon, self.grid.west))) / self.grid.step_lon
+        inside = (down >= 0) & (down <= rows - 1) & (right >= 0) & (right <= columns - 1)
+        down, right = np.where(inside, down, 0.0), np.where(inside, right, 0.0)
+        top, left = np.minimum(down.astype(int), rows - 2), np.minimum(right.astype(int), columns - 2)
+        low, along = down - top, right - left
+        upper = self.heights_m[top, left] * (1 - along) + self.heights_m[top, left + 1] * along
+        lower = self.heights_m[top + 1, left] * (1 - along) + self.heights_m[top + 1, left + 1] * along
+        return np.asarray(np.where(inside, upper * (1 - low) + lower * low, np.nan), np.float64)[()]
+
+
+class Elevations:
+    """Stored elevations, from memory where they were asked for before. Safe to use from several threads.
+
+    Args:
+        read: that of the map with a number, or None.
+    """
+
+    def __init__(self, read: Callable[[int], Elevation | None]) -> None:
+        self._read = read
+        self._kept: OrderedDict[int, Elevation | None] = OrderedDict()
+        self._changes = 0  # what was read before one is not kept after it
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> Elevation | None:
+        """The elevation of a map; None when it has none."""
+        with self._lock:
+            changes = self._changes
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
+        found = self._read(number)
+        with self._lock:
+            if self._changes == changes:
+                self._kept[number] = found
+                grids = [key for key, value in self._kept.items() if value is not None]
+                if len(grids) > CACHED:
+                    del self._kept[grids[0]]
+        return found
+
+    def forget(self, number: int) -> None:
+        """Drop what was written or deleted."""
+        with self._lock:
+            self._changes += 1
+            self._kept.pop(number, None)
