@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from service.errors import SourceUnreadable
@@ -107,7 +107,7 @@ def _warped(
         if count:
             options = {
                 "crs": "EPSG:4326",
-                "transform": from_origin(start - step_lon / 2, north + step_lat / 2, step_lon, step_lat),
+                "transform": Affine(step_lon, 0, start - step_lon / 2, 0, -step_lat, north + step_lat / 2),
                 "width": count,
                 "height": rows,
                 "resampling": Resampling.bilinear,  # GDAL widens it where the raster is finer than the grid

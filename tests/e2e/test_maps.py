@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from service.ground.windows import rectangle_of
@@ -89,3 +90,49 @@ async def test_a_deleted_map_is_gone(http, town):
     assert (answer["map"], answer["deleted"], answer["count"]) == ("town", town["windows"], 0)
     assert (await http.get("/maps")).json() == {"maps": []}
     assert (await http.get("/gallery/tiles")).json()["tiles"] == []
+
+
+@pytest.fixture
+def dem(tmp_path):
+    """A raster that says 40 m all over Taiwan."""
+    path = tmp_path / "dem.tif"
+    profile = {"driver": "GTiff", "count": 1, "width": 50, "height": 50, "dtype": "float32", "crs": "EPSG:4326"}
+    with rasterio.open(path, "w", **profile, transform=rasterio.Affine(0.1, 0, 119, 0, -0.1, 26)) as out:
+        out.write(np.full((1, 50, 50), 40, "float32"))
+    return path
+
+
+async def test_the_elevation_of_a_map(start, whole, write_map, tmp_path, dem):
+    """It is told with the map, outlives a restart and a copy, and goes with the map."""
+    data = write_map(tmp_path / "town.tif", whole).read_bytes()
+    files = {"file": ("dem.tif", dem.read_bytes())}
+    async with start() as http:
+        answer = await http.post("/gallery/imports", files={"file": ("town.tif", data)})
+        async with asyncio.timeout(60):
+            while (await http.get(answer.headers["location"])).json()["state"] != "done":  # noqa: ASYNC110 - HTTP
+                await asyncio.sleep(0.02)
+        assert (await http.get("/maps/town")).json()["elevation"] is None
+        before = (await http.get("/gallery")).json()["generation"]
+        added = await http.post("/maps/town/elevation", files=files)
+        assert added.status_code == 200, added.text
+        told = {"origin": "dem.tif", "covers": 1.0, "low_m": 40.0, "high_m": 40.0}
+        assert added.json().items() >= (told | {"map": "town", "warnings": [], "generation": before + 1}).items()
+        assert (await http.get("/maps")).json()["maps"][0]["elevation"].items() >= told.items()
+        assert (await http.post("/gallery/snapshots")).status_code == 201
+    async with start() as http:
+        assert (await http.get("/maps/town")).json()["elevation"].items() >= told.items()
+        assert (await http.delete("/maps/town/elevation")).json()["deleted"]
+        assert not (await http.delete("/maps/town/elevation")).json()["deleted"]
+        assert (await http.get("/maps/town")).json()["elevation"] is None
+        await http.post("/maps/town/elevation", files=files)
+        await http.delete("/maps/town")
+
+
+async def test_what_is_no_elevation_is_refused(http, town, dem, problem_of, geotiff):
+    files = {"file": ("dem.tif", dem.read_bytes())}
+    problem_of(await http.post("/maps/nowhere/elevation", files=files), "map-not-found", 404)
+    problem_of(await http.delete("/maps/nowhere/elevation"), "map-not-found", 404)
+    problem_of(
+        await http.post("/maps/town/elevation", files={"file": ("a.tif", b"no raster")}), "source-unreadable", 422
+    )
+    problem_of(await http.post("/maps/town/elevation", data={"name": "x"}), "missing-parameter", 422)

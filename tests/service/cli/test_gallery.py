@@ -3,7 +3,9 @@
 import json
 import sqlite3
 
+import numpy as np
 import pytest
+import rasterio
 from typer.testing import CliRunner
 
 from service.cli.main import app
@@ -171,3 +173,22 @@ def test_a_gallery_that_is_no_gallery_is_one_line(run, tmp_path):
         result = run(*command, *run.local)
         assert result.exit_code == 1
         assert "not an aerofix gallery" in result.stderr
+
+
+def test_a_map_with_its_elevation(run, town, tmp_path):
+    profile = {"driver": "GTiff", "count": 1, "width": 50, "height": 50, "dtype": "float32", "crs": "EPSG:4326"}
+    with rasterio.open(
+        tmp_path / "dem.tif", "w", **profile, transform=rasterio.Affine(0.1, 0, 119, 0, -0.1, 26)
+    ) as out:
+        out.write(np.full((1, 50, 50), 40, "float32"))
+    said = "dem.tif: the ground of map town is 40 to 40 m high"
+    result = run("add", town, "--elevation", tmp_path / "dem.tif", *run.local)
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+    assert (
+        said in run("add", "--map", "town", "--elevation", tmp_path / "dem.tif", *run.local).stdout
+    )  # one that is there
+    lost = run("add", "--map", "village", "--elevation", tmp_path / "dem.tif", *run.local)
+    assert (lost.exit_code, "there is no map 'village'" in lost.output) == (1, True)
+    assert run("add", "--elevation", tmp_path / "dem.tif", *run.local).exit_code == 2
+    assert "cannot be read" in run("add", "--map", "town", "--elevation", tmp_path / "no.tif", *run.local).output
