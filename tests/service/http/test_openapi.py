@@ -31,6 +31,8 @@ def test_every_route_is_described(description):
         ("/maps", "get"),
         ("/maps/{map}", "get"),
         ("/maps/{map}", "delete"),
+        ("/maps/{map}/elevation", "post"),
+        ("/maps/{map}/elevation", "delete"),
         ("/maps/{map}/tilejson.json", "get"),
         ("/maps/{map}/{z}/{x}/{y}.webp", "get"),
         ("/gallery", "post"),
