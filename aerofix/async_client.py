@@ -15,6 +15,7 @@ from aerofix import models
 from aerofix.options import ImportOptions, Photo, PhotoOptions, TrackOptions, form_of, name_of
 from aerofix.transport import ServiceError, Transport, open_http, reason, segment
 from service.cli.packing import upload_of
+from service.ground.maps import check_map_name
 from service.ground.tile import check_id
 from service.text import visible
 
@@ -168,11 +169,23 @@ class AsyncClient:
         return await self._call(models.MapList, "GET", "/maps")
 
     async def map(self, name: str) -> models.MapState:
-        """Describe a map."""
+        """Describe a map.
+
+        Raises:
+            InvalidParameter: no map can have this name.
+            ServiceError: there is none of this name.
+        """
+        check_map_name(name)
         return await self._call(models.MapState, "GET", f"/maps/{segment(name)}")
 
     async def delete_map(self, name: str) -> models.MapDeleted:
-        """Delete a map."""
+        """Delete a map.
+
+        Raises:
+            InvalidParameter: no map can have this name.
+            ServiceError: there is none of this name.
+        """
+        check_map_name(name)
         return await self._call(models.MapDeleted, "DELETE", f"/maps/{segment(name)}")
 
     async def add_elevation(self, name: str, raster: str | Path) -> models.ElevationAdded:

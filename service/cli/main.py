@@ -1,4 +1,4 @@
-"""``aerofix``: serve, localize photos, look after the installation; ``cli_gallery`` looks after the map."""
+"""``aerofix``: serve, localize photos, look after the installation; ``gallery.py`` and ``maps.py`` have the rest."""
 
 import io
 import logging
@@ -31,6 +31,7 @@ from service.cli.common import (
 )
 from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
+from service.cli.maps import map_app
 from service.cli.report import merge, problem_of, table
 from service.cli.serve import serve as run
 from service.cli.terminal import complain, out, say, say_json
@@ -42,6 +43,7 @@ from service.text import visible
 
 app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(map_app, name="map")
 
 
 def _say_version(wanted: bool) -> None:

@@ -65,13 +65,13 @@ class Builder:
     batcher: Batcher
     gallery: Gallery
 
-    def outline(self, mosaic: Mosaic, options: MapOptions) -> Plan:
-        """The plan of a new import.
+    def outline(self, mosaic: Mosaic, options: MapOptions, origin: str) -> Plan:
+        """The plan of a new import from a file of the name ``origin``.
 
         Raises:
             InvalidParameter: windows of the wanted sizes cannot be made.
         """
-        return self._plan(mosaic, self._known(options) or self._new(mosaic, options))
+        return self._plan(mosaic, self._known(options) or self._new(mosaic, options, origin))
 
     def begin(self, job: Import, options: MapOptions, mosaic: Mosaic) -> Task:
         """Make the map of an import or, after a restart, go on with it.
@@ -90,7 +90,7 @@ class Builder:
             elif there is not None and not options.replace:
                 raise MapExists(f"the gallery has a map {options.map!r} already; give another name.")
             else:
-                known = maps.create(self._new(mosaic, options), there is None, job.id)
+                known = maps.create(self._new(mosaic, options, job.name), there is None, job.id)
         plan = self._plan(mosaic, known)
         self.gallery.imports.begin(job.id, len(plan))
         done = job.done if len(plan) == job.total else 0
@@ -186,12 +186,12 @@ class Builder:
         """The map that an import extends, if it is there."""
         return self.gallery.maps.find(str(options.map)) if options.extend else None
 
-    def _new(self, mosaic: Mosaic, options: MapOptions) -> NewMap:
+    def _new(self, mosaic: Mosaic, options: MapOptions, origin: str) -> NewMap:
         """A map as the source and the options want it."""
         lattice, bounds = self.gallery.lattice, mosaic.bounds
         levels = options.levels(lattice, mosaic.gsd_m, (bounds[1] + bounds[3]) / 2)
         zooms = zooms_for(lattice, bounds, mosaic.gsd_m, levels)
-        origin, overlap = mosaic.name, options.overlap > 0
+        overlap = options.overlap > 0
         return NewMap(str(options.map), origin, bounds, mosaic.gsd_m, mosaic.date, levels, overlap, *zooms)
 
     def _plan(self, mosaic: Mosaic, known: NewMap) -> Plan:

@@ -119,7 +119,7 @@ class Importer:
                 wanted = {**asdict(options), "map": options.map or _plain(mosaic.name)}
                 check_map_name(wanted["map"])
                 self._check_free(MapOptions(**wanted))
-                plan = self._builder.outline(mosaic, MapOptions(**wanted))
+                plan = self._builder.outline(mosaic, MapOptions(**wanted), name)
                 job = self._gallery.imports.create(name, wanted, len(plan), import_id)
                 self._gallery.imports.warn(import_id, mosaic.notes)
             return job

@@ -37,7 +37,7 @@ async def test_a_geotiff_becomes_a_map_that_is_searched_at_every_scale(http, geo
     assert (state["state"], state["map"], state["done"]) == ("done", "town", state["total"])
     assert state["added"] == (await http.get("/gallery")).json()["count"]
     (town,) = (await http.get("/maps")).json()["maps"]
-    assert (town["name"], town["windows"], town["origin"]) == ("town", state["added"], "town")
+    assert (town["name"], town["windows"], town["origin"]) == ("town", state["added"], "town.tif")
     assert [level["zoom"] for level in town["levels"]][:2] == [16, 15]
     found = await best_of(http, window(3, 2))
     assert (found["map"], found["tile_id"]) == ("town", "town/16/448003/875002")
