@@ -86,7 +86,9 @@ def row_of(height_m: float, rows: list[tuple[float, str, str]]) -> str:
     located = np.mean([status == "located" for _, status, _ in rows])
     zooms = sorted({zoom for _, _, zoom in rows})
     median_m = np.median(errors_m[found]) if found.any() else math.nan
-    return f"{height_m:>8g} {short_m:>12.0f} {found.mean():>6.2f} {located:>8.2f} {median_m:>9.1f} {','.join(zooms):>12}"
+    return (
+        f"{height_m:>8g} {short_m:>12.0f} {found.mean():>6.2f} {located:>8.2f} {median_m:>9.1f} {','.join(zooms):>12}"
+    )
 
 
 async def add(http: httpx.AsyncClient, path: Path, tile_size_m: str) -> None:

@@ -34,7 +34,9 @@ async def list_(
         return 0
     if not maps:
         remark("no map yet; add one with `aerofix map add SOURCE`.")
-    table = Table("map", "windows", "gsd m", "zooms", "west", "south", "east", "north", "date", "MB", box=None, pad_edge=False)
+    table = Table(
+        "map", "windows", "gsd m", "zooms", "west", "south", "east", "north", "date", "MB", box=None, pad_edge=False
+    )
     table.columns[0].overflow = "fold"
     for each in maps:
         table.add_row(*_cells(each))
