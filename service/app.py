@@ -20,6 +20,7 @@ from service.http.explanations import add_problem_pages
 from service.http.head import Head
 from service.http.middleware import HEADER, RequestContext
 from service.http.openapi import describe
+from service.http.prefix import Prefix
 from service.http.problems import add_problem_handlers
 from service.http.security import Keys
 from service.imaging.decoders import Decoders
@@ -122,6 +123,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+        servers=[{"url": settings.root_path or "/"}],
         form_limits={"max_part_size": max_field_bytes},
     )
     app.state.settings = settings
@@ -153,6 +156,7 @@ def create_app(settings: Settings) -> FastAPI:
     routes = [route for router in routers for route in router.routes]
     app.add_middleware(RequestContext, observers=observers, routes=routes)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Prefix, root_path=settings.root_path)
     describe(app, keys.needed)
     return app
 

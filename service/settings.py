@@ -186,6 +186,11 @@ class Settings(BaseSettings):
     allowed_hosts: Words = Field(
         (), description="Names that a request may address; empty takes any, or on a loopback address its names."
     )
+    root_path: str = Field(
+        "",
+        pattern=r"^((/[\w.~-]+)+)?$",
+        description="Path below which a proxy shows the service, such as /aerofix; the proxy may take it off or not.",
+    )
     cors_origins: Words = Field(
         (), description="Origins whose web pages may call, such as https://map.example; empty allows none."
     )

@@ -83,10 +83,10 @@ def _name_and_port(host: str) -> tuple[str, str]:
     return name.lower(), port
 
 
-# Pages load only what this service has, plus map images that they make themselves.
+# Pages load only what this service has, plus pictures and videos that the user gives them.
 PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
 )
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 

@@ -12,14 +12,24 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>aerofix</title>
-<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
 <div id="swagger"></div>
-<script src="/docs/assets/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </html>
 """
-# a file of its own, so that the page's policy need not allow scripts inside pages
-_START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger", deepLinking: true});
+# A file of its own, so that the page's policy need not allow scripts inside pages. Swagger UI fills forms with the
+# least value that is allowed: every field that may be left out is shown empty instead.
+_START = """fetch("openapi.json").then((response) => response.json()).then((spec) => {
+  for (const form of Object.values(spec.components.schemas)) {
+    for (const [name, field] of Object.entries(form.properties ?? {})) {
+      if (field.default !== undefined || form.required?.includes(name)) continue;
+      delete field.examples;
+      field.example = field.type === "array" ? [] : "";
+    }
+  }
+  SwaggerUIBundle({spec, dom_id: "#swagger", deepLinking: true});
+});
 """
 _POLICY = f"{PAGE_POLICY}; style-src 'self' 'unsafe-inline'"  # Swagger UI writes style attributes
 

@@ -25,6 +25,7 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
         for name, form in components["schemas"].items():
             if name.startswith("Body_"):  # as FastAPI calls a route's form
                 form["additionalProperties"] = False  # see ``only_known``
+                form["properties"] = {field: _to_fill_in(schema) for field, schema in form["properties"].items()}
         components["securitySchemes"] = {
             _KEY: {
                 "type": "http",
@@ -40,6 +41,18 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+
+
+def _to_fill_in(schema: dict[str, Any]) -> dict[str, Any]:
+    """A form's field as pages that offer it to be filled in understand it: files to choose, no null to type."""
+    if "anyOf" in schema:
+        (given,) = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+        schema = given | schema
+    if "items" in schema:
+        schema["items"] = _to_fill_in(schema["items"])
+    if schema.pop("contentMediaType", None) is not None:
+        schema["format"] = "binary"
+    return schema
 
 
 def _add_door(path: str, verb: str, operation: dict[str, Any]) -> None:

@@ -51,6 +51,12 @@ class Fix:
     tolerance_m: Floats = field(repr=False)
     seen: Seen = field(repr=False)
 
+    @property
+    def ground_places(self) -> list[tuple[float, float]]:
+        """Where the matches that agree lie on the ground: ``lat, lon`` of each."""
+        lat, lon = offset(*self.origin, self.ground_m.real, self.ground_m.imag)
+        return list(zip(lat.tolist(), lon.tolist(), strict=True))
+
     def steps_m(self, look: Look) -> tuple[complex, complex]:
         """Ground, east + i·north, of a step of one side to the right, and of one up, at the centre of a look's square.
 

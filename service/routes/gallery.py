@@ -87,7 +87,7 @@ async def add_tiles(
 
 
 @router.get("", response_model=schemas.GalleryState, responses=documented(errors.GalleryUnusable))
-async def describe(request: Request) -> dict[str, Any]:
+async def describe_gallery(request: Request) -> dict[str, Any]:
     """Count, bounds, generation, model identity and index of the gallery."""
     gallery: Gallery = request.app.state.gallery
     return vars(await asyncio.to_thread(gallery.info))

@@ -28,7 +28,7 @@ def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
     list under ``results``; the property ``photo`` of each feature counts from 0.
     """
     features = [feature for i, result in enumerate(results) for feature in _features(result, i)]
-    places = {"position", "candidates", "camera", "footprint"}
+    places = {"position", "candidates", "camera", "footprint", "matches"}
     members = [result.model_dump(exclude=places) for result in results]
     extra = members[0] if len(members) == 1 else {"results": members}
     return {"type": "FeatureCollection", "features": features} | extra
@@ -51,6 +51,9 @@ def _features(result: Localization | Failure, photo: int) -> list[dict[str, Any]
     if len(corners) == FOUR:  # a photo that shows the horizon has no polygon
         polygon = {"type": "Polygon", "coordinates": [_ring(corners)]}
         features.append({"type": "Feature", "geometry": polygon, "properties": {"kind": "footprint", "photo": photo}})
+    if result.matches:
+        points = {"type": "MultiPoint", "coordinates": [[match.lon, match.lat] for match in result.matches]}
+        features.append({"type": "Feature", "geometry": points, "properties": {"kind": "matches", "photo": photo}})
     return features
 
 

@@ -92,6 +92,12 @@ class LocalizeForm:
         Form(description="looks at the photo while the answer is unsure: fast takes one, thorough more than normal"),
     ] = "normal"
     refine: Annotated[bool, Form(description="a position between tile centres; else the best tile's centre")] = True
+    matches: Annotated[bool, Form(description="answer the details that were found in both photo and map, too")] = False
+
+    @property
+    def named_maps(self) -> tuple[str, ...]:
+        """The maps that are named; an empty field, as forms on pages send it, names none."""
+        return tuple(filter(None, self.maps or ()))
 
     def hints(self) -> Hints:
         """The fields about the photo.
@@ -157,7 +163,7 @@ async def localize(
     async def answer(upload: UploadFile) -> Answer:
         data = await upload.read()
         work = localizer.localize(
-            data, hints, form.top_k, form.refine, in_line=several, maps=form.maps or (), effort=form.effort
+            data, hints, form.top_k, form.refine, in_line=several, maps=form.named_maps, effort=form.effort
         )
         return await in_time(work, deadline_s, ends_at)
 
@@ -166,15 +172,17 @@ async def localize(
         at_once = request.app.state.encoder.useful_batch(localizer.settings.max_batch)
         answers = await gather_limited(image, answer, at_once)
         request.scope[VISIT].late = any(isinstance(each, DeadlineExceeded) for each in answers)
-        results = _each(answers, localizer)
+        results = _each(answers, localizer, form.matches)
         content = geojson.collection(results) if as_geojson else {"results": [_dump(result) for result in results]}
     else:
-        result = localization(await answer(image[0]), localizer)
+        result = localization(await answer(image[0]), localizer, form.matches)
         content = geojson.collection([result]) if as_geojson else result.model_dump()
     return JSONResponse(content, media_type=geojson.MEDIA_TYPE if as_geojson else JSON)
 
 
-def _each(answers: list[Answer | Exception], localizer: Localizer) -> list[schemas.Localization | schemas.Failure]:
+def _each(
+    answers: list[Answer | Exception], localizer: Localizer, matches: bool
+) -> list[schemas.Localization | schemas.Failure]:
     """The answers to several photos; what concerns one of them alone is its own problem.
 
     Raises:
@@ -184,13 +192,15 @@ def _each(answers: list[Answer | Exception], localizer: Localizer) -> list[schem
         if isinstance(error, AerofixError) and not isinstance(error, PHOTO_ERRORS):
             raise error
     return [
-        schemas.Failure(problem=problem_of(each)) if isinstance(each, Exception) else localization(each, localizer)
+        schemas.Failure(problem=problem_of(each))
+        if isinstance(each, Exception)
+        else localization(each, localizer, matches)
         for each in answers
     ]
 
 
-def localization(answer: Answer, localizer: Localizer) -> schemas.Localization:
-    """The answer as JSON has it."""
+def localization(answer: Answer, localizer: Localizer, matches: bool = False) -> schemas.Localization:
+    """The answer as JSON has it; with the details that were found when ``matches`` are asked for."""
     position = answer.position
     return schemas.Localization(
         status=answer.verdict.status,
@@ -199,6 +209,7 @@ def localization(answer: Answer, localizer: Localizer) -> schemas.Localization:
         camera=_camera(answer),
         camera_missing=answer.whereabouts.missing,
         footprint=answer.whereabouts.footprint,
+        matches=_details(answer) if matches else None,
         query=schemas.Query(
             width=answer.width,
             height=answer.height,
@@ -234,6 +245,17 @@ def _camera(answer: Answer) -> schemas.Camera | None:
         hfov_deg=camera.hfov_deg,
         accuracy_m=accuracy_m,
     )
+
+
+def _details(answer: Answer) -> list[schemas.Detail] | None:
+    if answer.fix is None:
+        return None
+    return [
+        schemas.Detail(
+            x=(0.5 + at.real) * answer.width, y=0.5 * answer.height - at.imag * answer.width, lat=lat, lon=lon
+        )
+        for at, (lat, lon) in zip(answer.fix.photo, answer.fix.ground_places, strict=True)
+    ]
 
 
 def _candidate(answer: Answer, i: int) -> schemas.Candidate:

@@ -15,6 +15,7 @@ from service.geo import MAX_ZOOM, metres_per_degree
 from service.ground.gallery import Gallery
 from service.ground.maps import GroundMap
 from service.ground.windows import TILE_PX
+from service.http.prefix import PREFIX
 from service.http.problems import documented
 from service.importing.jobs import Importer
 from service.routes import ground_schemas as schemas
@@ -66,11 +67,12 @@ async def tilejson(request: Request, map: str) -> dict[str, Any]:
     known = gallery.maps.get(map)
     west, south, east, north = known.bounds
     east = east if east >= west else east + 360
+    here = str(request.url.replace(path=request.scope[PREFIX] + request.url.path, query=""))
     return {
         "tilejson": "3.0.0",
         "name": known.name,
         "scheme": "xyz",
-        "tiles": [str(request.url).split("?")[0].removesuffix("tilejson.json") + "{z}/{x}/{y}.webp"],
+        "tiles": [f"{here.removesuffix('tilejson.json')}{{z}}/{{x}}/{{y}}.webp"],
         "minzoom": known.min_zoom,
         "maxzoom": known.max_zoom,
         "bounds": [west, south, east, north],
@@ -84,7 +86,7 @@ async def tilejson(request: Request, map: str) -> dict[str, Any]:
     responses=_TILE
     | documented(errors.MapNotFound, errors.InvalidParameter, errors.TileNotFound, errors.GalleryUnusable),
 )
-async def get_tile(request: Request, map: str, z: int, x: int, y: int) -> Response:
+async def get_map_tile(request: Request, map: str, z: int, x: int, y: int) -> Response:
     """A tile of the map's pixels in the XYZ scheme, with an ETag."""
     gallery: Gallery = request.app.state.gallery
     known = gallery.maps.get(map)

@@ -81,6 +81,15 @@ class Camera(BaseModel):
     )
 
 
+class Detail(BaseModel):
+    """A detail that was found in the photo and on the map, and agrees with how the photo lies."""
+
+    x: float = Field(description="pixels from the left of the upright photo", examples=[1912.4])
+    y: float = Field(description="pixels from its top", examples=[803.0])
+    lat: float = Field(description="degrees north, WGS84", examples=[24.26034])
+    lon: float = Field(description="degrees east, WGS84", examples=[120.71871])
+
+
 class Query(BaseModel):
     """What was understood of the photo."""
 
@@ -139,6 +148,9 @@ class Localization(BaseModel):
         default=None,
         description="(lat, lon) of the photo's corners on the ground, clockwise from its top left; null for one above "
         "the horizon, and null as a whole when the photo was not laid on the ground",
+    )
+    matches: list[Detail] | None = Field(
+        default=None, description="when asked for: the details that lay the photo on the ground; null when none do"
     )
     query: Query
     searched_tiles: int = Field(description="tiles that the prior leaves, or all")

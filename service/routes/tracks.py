@@ -125,7 +125,7 @@ async def delete_track(request: Request, track_id: TrackId) -> None:
         errors.NotReady,
     ),
 )
-async def localize_next(
+async def localize_next_photo(
     request: Request,
     track_id: TrackId,
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or TIFF")],
@@ -153,13 +153,13 @@ async def localize_next(
     async def answer() -> schemas.TrackedLocalization:
         async with tracker.store.turn(track_id, _owner(request)) as track:
             step = await tracker.localize(
-                track, data, hints, timestamp_s, form.top_k, form.refine, form.maps or (), form.effort
+                track, data, hints, timestamp_s, form.top_k, form.refine, form.named_maps, form.effort
             )
             return schemas.TrackedLocalization(
                 track_id=track_id,
                 use=step.use,
                 fused_tile_id=None if step.place is None else step.place.tile_id,
-                photo=localization(step.answer, tracker.localizer),
+                photo=localization(step.answer, tracker.localizer, form.matches),
                 **_estimate(track),
             )
 

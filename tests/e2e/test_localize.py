@@ -245,3 +245,10 @@ async def test_an_unexpected_failure_of_one_photo_stays_its_own(filled, photo, m
 async def test_a_mistyped_field_is_not_taken_for_none(filled, photo, problem_of, path, named):
     answer = await filled.post(path, files={"image": ("p.jpg", photo(1))}, data={"altitude": "90"})
     assert named in problem_of(answer, "invalid-parameter", 422)["detail"]
+
+
+async def test_an_empty_field_names_no_map(start, tile_request, photo):
+    async with start() as http:
+        await http.post("/gallery", **tile_request(1))
+        answer = await http.post("/localize", files={"image": ("p.jpg", photo(1))}, data={"maps": ""})
+    assert answer.json()["searched_tiles"] == 1

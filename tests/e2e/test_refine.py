@@ -53,6 +53,19 @@ async def test_a_turned_photo_is_found_by_its_descriptors(start, with_local, til
     assert 1 < position["accuracy_m"] < 5  # 1.5 × 0.02 × 96 m and more: that of a position from matches
 
 
+async def test_the_details_that_were_found_are_told_when_asked_for(start, with_local, tile_request, send, place):
+    """Of a photo that shows a whole tile of 96 m, north up, every pixel's place is known."""
+    async with start(model=with_local(SECTION)) as http:
+        await http.post("/gallery", **tile_request(*COLUMNS))
+        assert (await send(http, 3))["matches"] is None
+        answer = await send(http, 3, matches="true")
+    assert len(answer["matches"]) > 40
+    for match in answer["matches"]:
+        right_m, up_m = (match["x"] - 32) * 1.5, (32 - match["y"]) * 1.5
+        true = offset(*place(3), right_m, up_m)
+        assert haversine_m(match["lat"], match["lon"], *map(float, true)) < 12  # a cell
+
+
 async def test_a_heading_that_is_given_is_checked(start, with_local, tile_request, send):
     """The photo's top faces east, and a view that is turned by another heading says so."""
     async with start(model=with_local(SECTION)) as http:

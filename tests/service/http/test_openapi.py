@@ -88,6 +88,20 @@ def test_forms_take_no_fields_but_their_own(description):
     assert all(schemas[form]["additionalProperties"] is False for form in forms)
 
 
+def test_forms_can_be_filled_in_by_a_page(description):
+    schemas = description["components"]["schemas"]
+    assert schemas["Body_localize"]["properties"]["image"]["items"] == {"type": "string", "format": "binary"}
+    assert schemas["Body_localize_next_photo"]["properties"]["image"]["format"] == "binary"
+    forms = [schema for name, schema in schemas.items() if name.startswith("Body_")]
+    assert not any("anyOf" in field for form in forms for field in form["properties"].values())
+
+
+def test_operations_have_names_to_read(description):
+    names = [operation["operationId"] for _, _, operation in operations(description)]
+    assert len(set(names)) == len(names)
+    assert not any("__" in name or name.endswith(("_get", "_post")) for name in names)
+
+
 def test_localize_documents_its_form_its_errors_and_geojson(description):
     operation = description["paths"]["/localize"]["post"]
     assert set(operation["responses"]) == {
@@ -127,6 +141,7 @@ def test_localize_documents_its_form_its_errors_and_geojson(description):
         "use_exif_position",
         "maps",
         "refine",
+        "matches",
     }
     assert (form["top_k"]["minimum"], form["top_k"]["maximum"], form["top_k"]["default"]) == (1, 100, 5)
 
