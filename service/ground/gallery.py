@@ -153,6 +153,10 @@ class Gallery:
         """Centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]`` of what was found."""
         return self._inventory.geometry(found.ids)
 
+    def nearest_sides_m(self, found: Found, side_m: float) -> NDArray[np.float64]:
+        """Of each window found, the side of that level of its map which is nearest to ``side_m``; a picture's own."""
+        return self._inventory.nearest_sides_m(found.ids, side_m)
+
     def count(self, area: Circle | None = None, maps: Sequence[str] = ()) -> int:
         """Number of windows and pictures, of those whose centre lies in ``area``, or of those in some maps."""
         if maps:

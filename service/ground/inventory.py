@@ -5,6 +5,7 @@ One writer at a time changes it, and readers take no lock: they see whole object
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,16 @@ class Inventory:
             if tile is not None:
                 centres[i], sides_m[i] = tile.footprint.centre, tile.footprint.side_m
         return centres, sides_m
+
+    def nearest_sides_m(self, ids: Ids, side_m: float) -> Floats:
+        """Of each window, the side of that level of its map which is nearest to ``side_m``; a picture's own."""
+        nearest_m = self.geometry(ids)[1]
+        numbers = maps_of(ids)
+        for each in self.maps:
+            levels_m = [self.lattice.side_m(zoom, each.lat) for zoom in each.levels]
+            if levels_m:
+                nearest_m[numbers == each.number] = min(levels_m, key=lambda level_m: abs(math.log(level_m / side_m)))
+        return nearest_m
 
     def sides_m(self) -> tuple[Floats, NDArray[np.int64]]:
         """Sides in metres that there are, and how many tiles or windows have each: of a map's level, one for all."""

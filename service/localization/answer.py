@@ -68,6 +68,7 @@ class Answer:
     Attributes:
         verdict: status and confidences.
         position: None when the status is ``not_found``.
+        place: ``lat, lon`` of the best candidate; None where there are no candidates.
         whereabouts: of the camera.
         hits: the candidates to show, best first; ``verdict.candidate_confidences`` starts with theirs.
         pool: all candidates that were looked at, best first, those ``near`` the asked-for circle at the end.
@@ -83,6 +84,7 @@ class Answer:
 
     verdict: Verdict
     position: Position | None
+    place: tuple[float, float] | None
     whereabouts: Whereabouts
     hits: list[Hit]
     pool: Ranking

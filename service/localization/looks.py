@@ -4,6 +4,7 @@ Hints are evidence, not orders: after the look that believes all of them come lo
 then all. A pitch that nobody states is guessed as -90, -45 and -60; a look is right for a pitch that is off by 15°.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,17 @@ PITCHES_DEG = (-90.0, -45.0)
 HALF_TURN_DEG = 45.0
 """Descriptors know turns of up to 50° or so. A photo of unknown heading is tried in four quarter turns; every other
 look starts from halfway between two of them."""
+
+
+QUARTER_DEG = 60.0
+"""A square is matched only where it is turned by less than this against the ground: half a quarter turn, and what a
+slant or a look halfway between adds. Descriptors that know any turn are matched however they lie."""
+
+HEADING_SIGMAS, TURNED_DEG = 3.0, 10.0
+"""A heading that is believed may be off by so many of its spreads, and a slanting square by a little more."""
+
+SIZE_SIGMAS, SIZE_SIGMA, GUESSED_SIGMA = 2.5, 0.1, 0.3
+"""Likewise a size, in the logarithm: by its spreads, by what hills and the slant add, and by a guess at the pitch."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,22 @@ class Plan:
         """Ground side of a look's square, metres; None where the photo's size is not known."""
         height_m = self._height_m
         return None if height_m is None or look.side_heights is None else look.side_heights * height_m
+
+    def within_deg(self, turns: int) -> float:
+        """How far the square can be from lying north up, in the best of so many ``turns``."""
+        heading = self.known.heading_deg
+        off = 180.0 if heading is None else HEADING_SIGMAS * heading.sigma + TURNED_DEG
+        return min(off, QUARTER_DEG if turns > 1 else 180.0)
+
+    def sides_m(self, look: Look) -> tuple[float, float]:
+        """Smallest and largest ground side that a look's square can have if what is believed is right, metres."""
+        side_m, height, lens = self.side_m(look), self.known.height_m, self.known.hfov_deg
+        if side_m is None or height is None or lens is None:
+            return 0.0, math.inf
+        guessed = GUESSED_SIGMA if self.known.pitch_deg is None else 0.0
+        sigma = math.hypot(height.sigma / max(MIN_HEIGHT_M, height.value), lens.sigma, SIZE_SIGMA, guessed)
+        factor = math.exp(min(10.0, SIZE_SIGMAS * sigma))
+        return side_m / factor, side_m * factor
 
     @property
     def _height_m(self) -> float | None:

@@ -21,6 +21,9 @@ HYPOTHESES = 512
 DRAWS_PER_HYPOTHESIS = 4
 """Pairs are drawn, and the first ones kept that could be right by their own length; random ones fail by half or so."""
 
+MOST_DRAWS = 4
+"""Times as many pairs are drawn at the most where the turn is known, for so many more fail."""
+
 MIN_BASELINE = 0.15
 """Distance, in sides of the photo, below which the half cell that a match is off by turns a pair by over 10°."""
 
@@ -87,7 +90,12 @@ def mutual_neighbours(photo: NDArray[np.float32], tile: NDArray[np.float32]) -> 
 
 
 def fit_similarity(
-    source: Complex, target: Complex, tolerance: Floats, scale_range: tuple[float, float]
+    source: Complex,
+    target: Complex,
+    tolerance: Floats,
+    scale_range: tuple[float, float],
+    toward: complex = 1 + 0j,
+    within_deg: float = 180.0,
 ) -> Similarity | None:
     """Robust similarity from matched points: RANSAC over pairs (Fischler and Bolles 1981), polished by least squares.
 
@@ -98,13 +106,15 @@ def fit_similarity(
         target: ``[M]``.
         tolerance: ``[M]``, how far a match may be off, in target units.
         scale_range: smallest and largest scale that can be right.
+        toward: of length 1; where a step to the right is expected to lead.
+        within_deg: how far from there it may lead.
 
     Returns:
         The best one, None when no pair of matches is possible or least squares leave the range.
     """
     if len(source) < 2:
         return None
-    a, b = _hypotheses(source, target, scale_range)
+    a, b = _hypotheses(source, target, scale_range, toward, within_deg)
     if not len(a):
         return None
     best = int(np.argmin(_costs(a, b, source, target, tolerance)))
@@ -123,14 +133,19 @@ def fit_similarity(
     return Similarity(found_a, found_b, inliers, float(np.sqrt(np.mean(distances[inliers] ** 2))))
 
 
-def _hypotheses(source: Complex, target: Complex, scale_range: tuple[float, float]) -> tuple[Complex, Complex]:
+def _hypotheses(
+    source: Complex, target: Complex, scale_range: tuple[float, float], toward: complex, within_deg: float
+) -> tuple[Complex, Complex]:
     """Similarities through two matches each, ``a [H]`` and ``b [H]``, H at most ``HYPOTHESES``."""
-    one, two = np.random.default_rng(SEED).integers(len(source), size=(2, HYPOTHESES * DRAWS_PER_HYPOTHESIS))
+    draws = HYPOTHESES * DRAWS_PER_HYPOTHESIS * min(MOST_DRAWS, math.ceil(180 / within_deg))
+    one, two = np.random.default_rng(SEED).integers(len(source), size=(2, draws))
     across = source[two] - source[one]
     far = np.abs(across) >= MIN_BASELINE
     one, across = one[far], across[far]
     a = (target[two[far]] - target[one]) / across
-    possible = np.flatnonzero((np.abs(a) >= scale_range[0]) & (np.abs(a) <= scale_range[1]))[:HYPOTHESES]
+    scale = np.abs(a)
+    turned = (a * toward.conjugate()).real >= math.cos(math.radians(within_deg)) * scale
+    possible = np.flatnonzero((scale >= scale_range[0]) & (scale <= scale_range[1]) & turned)[:HYPOTHESES]
     a = a[possible]
     return a, target[one[possible]] - a * source[one[possible]]
 

@@ -18,6 +18,7 @@ from service.encoder.preprocess import preprocess
 from service.geo import Circle
 from service.ground.gallery import Gallery
 from service.ground.records import Hit
+from service.ground.search import Found
 from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
 from service.imaging.view import make_view, shrunk
@@ -137,9 +138,9 @@ class Localizer:
                 looks += 1
             ranking, verdict = await self._confirm(ranking, image, watch)
 
-        position = fix = None
-        if verdict.status != "not_found":
-            position, fix = await self.matchers.run(self._position, ranking, verdict, refine)
+        best, fix = await self.matchers.run(self._position, ranking, verdict, refine)
+        position = None if verdict.status == "not_found" else best
+        fix = None if position is None else fix
         disputed, whereabouts = await self.matchers.run(self._whereabouts, job, fix, verdict)
         watch.lap("refine")
 
@@ -147,6 +148,7 @@ class Localizer:
         return Answer(
             verdict=verdict,
             position=position,
+            place=None if best is None else (best.lat, best.lon),
             whereabouts=whereabouts,
             hits=ranking.hits[:top_k],
             pool=with_others(ranking, others),
@@ -233,7 +235,9 @@ class Localizer:
         if encoded.local is None or not hits:
             return searched, unmatched(hits, self.contract.calibration), others
         turns = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
-        ranking = await self.matchers.run(self._rerank, Seen(look, turns, number), hits)
+        within_deg = plan.within_deg(self.contract.calibration.local.turns)
+        seen = Seen(look, turns, number, within_deg, plan.sides_m(look))
+        ranking = await self.matchers.run(self._rerank, seen, hits)
         watch.lap("rerank")
         return searched, ranking, others
 
@@ -248,15 +252,18 @@ class Localizer:
 
         def best(area: Circle | None) -> list[Hit]:
             found = self.gallery.find(embedding, count, area, search.maps)
-            if side_m is not None:
-                found = found.take(prefer_size(*self.gallery.geometry(found), side_m))
-            return self.gallery.hits(found)
+            return self.gallery.hits(found if side_m is None else self._of_size(found, side_m))
 
         hits, others = best(search.prior), list[Hit]()
         if near is not None and search.prior is None:  # what the caller knows comes before what the track guesses
             known_ids = {hit.tile.id for hit in hits}
             others = [hit for hit in best(near) if hit.tile.id not in known_ids]
         return self.gallery.count(search.prior, search.maps), hits, others
+
+    def _of_size(self, found: Found, side_m: float) -> Found:
+        """What shows the ground about as large as the photo does."""
+        nearest_m = self.gallery.nearest_sides_m(found, side_m)
+        return found.take(prefer_size(*self.gallery.geometry(found), nearest_m, side_m))
 
     def _rerank(self, seen: Seen, hits: list[Hit]) -> Ranking:
         """The candidates in their order under one look."""
@@ -283,8 +290,10 @@ class Localizer:
 
     # the answer
 
-    def _position(self, ranking: Ranking, verdict: Verdict, refine: bool) -> tuple[Position, Fix | None]:
+    def _position(self, ranking: Ranking, verdict: Verdict, refine: bool) -> tuple[Position | None, Fix | None]:
         """The best candidate's place. Only one that is laid on the ground has the accuracy fitted for those."""
+        if not ranking.hits:
+            return None, None
         best, calibration = ranking.hits[0], self.contract.calibration
         fix = matched_position(ranking, calibration.local.min_inliers) if refine else None
         if fix is not None:

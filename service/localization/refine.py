@@ -18,12 +18,15 @@ from service.geo import offset, offset_m
 from service.ground.records import Hit
 from service.localization.matching import Similarity, fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_place
-from service.localization.rerank import Matches, Ranking, Seen, scale_range_m
+from service.localization.rerank import Matches, Ranking, Seen
 from service.localization.tilt import Homography, fit_tilted
 
 SIZES = 2.5
 """Neighbours up to so many times larger or smaller add their matches: those of the next levels. Those of others are
 few, or so coarse that they agree with anything."""
+
+ALIKE, ALIKE_DEG = 1.5, 30.0
+"""What neighbours add may change the scale of the best one's matches by this factor and turn it so far, no further."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,11 @@ def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
         return None
     square, ground_m, tolerance_m = _gathered(ranking, matches)
     side_m = best.tile.footprint.side_m
-    level = fit_similarity(square, ground_m, tolerance_m, scale_range_m(side_m))
+    level = None
+    if matches.fit is not None:
+        first = matches.fit
+        sides_m = first.scale / ALIKE, first.scale * ALIKE
+        level = fit_similarity(square, ground_m, tolerance_m, sides_m, first.a / first.scale, ALIKE_DEG)
     if level is None:
         return None
     laid = laid_flat(level, square, ground_m, tolerance_m)

@@ -22,9 +22,19 @@ from service.ground.windows import cells_of, maps_of, zooms_of
 from service.localization.glance import inner_cells, unit
 from service.localization.neighbours import NEAR_SIDES
 from service.localization.refine import laid_flat
-from service.localization.rerank import Cells, Matches, Ranking, Seen, ground_grid, match, ranked, turn_of
+from service.localization.rerank import (
+    Cells,
+    Matches,
+    Ranking,
+    Seen,
+    ground_grid,
+    match,
+    ranked,
+    sightings_of,
+    turn_of,
+)
 
-PLACES = 3
+PLACES = 5
 """Places that are matched again after each look, the best ones."""
 
 MARGIN = 1 / 7
@@ -32,6 +42,9 @@ MARGIN = 1 / 7
 
 LIKE_THE_MAP_DEG, LIKE_THE_MAP_SCALE = 10.0, 1.2
 """A first match that was turned and scaled by less, without a slant, had the photo as the second one would have it."""
+
+LAID_DEG, LAID_SCALE = 20.0, 1.5
+"""What the first match leaves open: how far the square may still be turned, and by which factor it may be off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +108,23 @@ def match_again(
     """
     hits, matches = list(ranking.hits), list(ranking.matches)
     rows = {hit.tile.id: row for row, hit in enumerate(hits)}
+    done = set[tuple[str, int]]()
     for again, local in zip(chosen, locals_, strict=True):
         cells = _cells(again, local.shape, gallery, resize)
         if cells is None:
             continue
-        seen = Seen(again.look, local[None], again.plan)
-        found = match(turn_of(seen, 0), cells, again.hit.tile.footprint.side_m, seen, again=True)
+        side_m = again.hit.tile.footprint.side_m
+        sides_m = side_m / LAID_SCALE, side_m * LAID_SCALE
+        seen = Seen(again.look, local[None], again.plan, LAID_DEG, sides_m)
+        found = match(turn_of(seen, 0), cells, side_m, seen, again=True)
         row = rows[again.hit.tile.id]
         matches[row] = found
+        done.add((again.hit.tile.id, again.plan))
         hits[row] = replace(hits[row], inliers=0 if found.fit is None else found.fit.count)
-    return ranked(hits, matches, calibration)
+    once = [each for each in ranking.sightings if (each.tile_id, each.look) not in done]
+    twice = [rows[tile_id] for tile_id, _ in done]
+    more = sightings_of([hits[row] for row in twice], [matches[row] for row in twice])
+    return ranked(hits, matches, calibration, [*once, *more])
 
 
 def _near(one: Hit, other: Hit) -> bool:

@@ -14,6 +14,7 @@ from service.geo import offset_m
 from service.ground.local_maps import LocalMap
 from service.ground.records import Hit
 from service.ground.tile import Footprint
+from service.localization.agreement import Sighting, pooled, sighting
 from service.localization.evidence import support
 from service.localization.glance import GLANCED, best_looking, inner_cells, likeness, unit
 from service.localization.matching import (
@@ -51,11 +52,15 @@ class Seen:
         local: unit descriptors ``[T, C, h, w]`` of the square: as it is, and for T = 4 turned counter-clockwise by 90°,
             180° and 270°.
         plan: number of the look.
+        within_deg: how far the square, in its turn, can be from lying north up on the ground.
+        sides_m: smallest and largest side that the square can have on the ground.
     """
 
     look: Look
     local: NDArray[np.float32]
     plan: int = 0
+    within_deg: float = 180.0
+    sides_m: tuple[float, float] = (0.0, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,36 +95,72 @@ class Ranking:
             calibration knows nothing of matches.
         matches: of each, None for those not matched.
         calibration: how evidence turns into probabilities.
+        supports: of each, what its matches and all that agree with them are worth; None for those not matched.
+        sightings: where all matches of all looks lay the photo.
     """
 
     hits: list[Hit]
     evidence: list[float]
     matches: list[Matches | None]
     calibration: Calibration
+    supports: list[float | None]
+    sightings: list[Sighting]
 
 
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
     """Candidates as the search has ordered them."""
-    return Ranking(hits, [hit.score for hit in hits], [None] * len(hits), calibration)
+    return Ranking(hits, [hit.score for hit in hits], [None] * len(hits), calibration, [None] * len(hits), [])
 
 
 def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
     """Add candidates, by score, that the search found to be worse and nobody matched."""
     more = unmatched(others, ranking.calibration)
-    evidence, matches = [*ranking.evidence, *more.evidence], [*ranking.matches, *more.matches]
-    return Ranking([*ranking.hits, *others], evidence, matches, ranking.calibration)
+    return replace(
+        ranking,
+        hits=[*ranking.hits, *others],
+        evidence=[*ranking.evidence, *more.evidence],
+        matches=[*ranking.matches, *more.matches],
+        supports=[*ranking.supports, *more.supports],
+    )
 
 
-def ranked(hits: list[Hit], matches: list[Matches | None], calibration: Calibration) -> Ranking:
-    """Order candidates by score and matches; those of equal evidence keep their order."""
-    local = calibration.local
-    evidence = [
-        local.evidence(hit.score, None if found is None else found.support)
+def ranked(
+    hits: list[Hit], matches: list[Matches | None], calibration: Calibration, sightings: list[Sighting]
+) -> Ranking:
+    """Order candidates by score and matches; those of equal evidence keep their order.
+
+    Args:
+        hits: candidates.
+        matches: of each.
+        calibration: of the model.
+        sightings: of all looks, these matches among them.
+    """
+    local, worth = calibration.local, pooled(sightings)
+    supports = [
+        None if found is None else worth.get((hit.tile.id, found.seen.plan), found.support)
         for hit, found in zip(hits, matches, strict=True)
     ]
+    evidence = [local.evidence(hit.score, support) for hit, support in zip(hits, supports, strict=True)]
     order = sorted(range(len(hits)), key=lambda i: -evidence[i])
     judged = [hits[i].score if local.judge is None else evidence[i] for i in order]
-    return Ranking([hits[i] for i in order], judged, [matches[i] for i in order], local.judge or calibration)
+    return Ranking(
+        [hits[i] for i in order],
+        judged,
+        [matches[i] for i in order],
+        local.judge or calibration,
+        [supports[i] for i in order],
+        sightings,
+    )
+
+
+def sightings_of(hits: list[Hit], matches: Sequence[Matches | None]) -> list[Sighting]:
+    """Where matches lay the photo."""
+    found = (
+        sighting(hit, each.seen.plan, each.seen.look.from_photo, each.fit, each.support)
+        for hit, each in zip(hits, matches, strict=True)
+        if each is not None
+    )
+    return [each for each in found if each is not None]
 
 
 def joined(one: Ranking, other: Ranking, calibration: Calibration) -> Ranking:
@@ -132,7 +173,8 @@ def joined(one: Ranking, other: Ranking, calibration: Calibration) -> Ranking:
                 best[hit.tile.id] = hit, found
     if all(found is None for _, found in best.values()):
         return unmatched(sorted((hit for hit, _ in best.values()), key=lambda hit: -hit.score), calibration)
-    return ranked([hit for hit, _ in best.values()], [found for _, found in best.values()], calibration)
+    hits, matches = [hit for hit, _ in best.values()], [found for _, found in best.values()]
+    return ranked(hits, matches, calibration, [*one.sightings, *other.sightings])
 
 
 def rerank(
@@ -163,7 +205,7 @@ def rerank(
         looked_at[i] = replace(hits[i], inliers=0 if found.fit is None else found.fit.count)
         if count >= AT_LEAST and max(each.support for each in matches if each is not None) > sure:
             break
-    return ranked(looked_at, matches, calibration)
+    return ranked(looked_at, matches, calibration, sightings_of(hits, matches))
 
 
 def levels_of(hits: list[Hit]) -> list[int]:
@@ -187,10 +229,14 @@ def glanced(hits: list[Hit]) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A turned square: where its cells lay before, and their descriptors ``[C, P]``."""
+    """A turned square: where its cells lay before, their descriptors ``[C, P]``, and what faces east if it is north up.
+
+    ``east`` is a step to the right of the square as it was, on ground that lies north up in the turned one.
+    """
 
     points: Complex
     descriptors: NDArray[np.float32]
+    east: complex = 1 + 0j
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +261,9 @@ def match(turn: Turn, cells: Cells, side_m: float, seen: Seen, again: bool = Fal
     of_photo, of_tile = mutual_neighbours(turn.descriptors, cells.descriptors)
     square, ground_m = turn.points[of_photo], cells.ground_m[of_tile]
     tolerance_m = np.full(len(of_tile), INLIER_CELLS * cells.cell_m)
-    fit = fit_similarity(square, ground_m, tolerance_m, scale_range_m(side_m))
+    (smallest_m, largest_m), (least_m, most_m) = scale_range_m(side_m), seen.sides_m
+    sides_m = max(smallest_m, least_m), min(largest_m, most_m)
+    fit = fit_similarity(square, ground_m, tolerance_m, sides_m, turn.east, seen.within_deg)
     return Matches(square, ground_m, tolerance_m, seen, fit, support(fit, square, ground_m, side_m), again)
 
 
@@ -227,7 +275,7 @@ def turn_of(seen: Seen, k: int) -> Turn:
     height, width = seen.local.shape[2:]
     points = (-1j) ** k * cell_centres(height, width)
     of_use = inner_cells(height, width).ravel() & seen.look.shown(points)
-    return Turn(points[of_use], seen.local[k].reshape(seen.local.shape[1], -1)[:, of_use])
+    return Turn(points[of_use], seen.local[k].reshape(seen.local.shape[1], -1)[:, of_use], 1j**k)
 
 
 def ground_grid(footprint: Footprint, height: int, width: int, resize: Resize) -> tuple[Complex, float]:

@@ -48,20 +48,29 @@ def closest_side_m(sides_m: list[float], ground_side_m: float) -> float | None:
     return min(sides_m, key=lambda side_m: abs(math.log(side_m / ground_side_m)), default=None)
 
 
-def prefer_size(centres: Floats, sides_m: Floats, ground_side_m: float) -> NDArray[np.intp]:
-    """Leave out what shows the same ground as another that is clearly nearer to the photo's size.
+def prefer_size(centres: Floats, sides_m: Floats, nearest_m: Floats, ground_side_m: float) -> NDArray[np.intp]:
+    """Leave out what shows ground that another, clearly nearer to the photo's size, shows as well.
 
-    A place that only windows of another size show keeps them: a preference must not hide a part of the map.
+    A window goes when its map has such a level, whether or not the search found windows of it; a loose picture when
+    one that was found lies over it. A place that is shown in another size only keeps it: a preference must not hide a
+    part of the ground.
 
     Args:
-        centres: ``lat, lon`` of N windows or tiles, ``[N, 2]``.
+        centres: ``lat, lon`` of N windows or pictures, ``[N, 2]``.
         sides_m: their sides, ``[N]``.
+        nearest_m: side of the level of its map that is nearest to the photo's size, ``[N]``; of a picture its own.
         ground_side_m: of the photo.
 
     Returns:
         Rows of those that are left, ascending.
     """
     off = np.abs(np.log2(sides_m / ground_side_m))
+    rows = np.flatnonzero(off <= np.abs(np.log2(nearest_m / ground_side_m)) + WORSE)
+    return rows[_not_covered(centres[rows], sides_m[rows], off[rows])]
+
+
+def _not_covered(centres: Floats, sides_m: Floats, off: Floats) -> NDArray[np.intp]:
+    """Rows of what nothing covers that is nearer to the photo's size, by ``off`` octaves each."""
     if len(off) == 0 or off.max() <= off.min() + WORSE:
         return np.arange(len(off))
     lat, lon = centres.T

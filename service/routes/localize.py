@@ -261,17 +261,17 @@ def _details(answer: Answer) -> list[schemas.Detail] | None:
 def _candidate(answer: Answer, i: int) -> schemas.Candidate:
     hit, footprint = answer.hits[i], answer.hits[i].tile.footprint
     lat, lon = footprint.centre
-    best, matches = answer.position if i == 0 else None, answer.pool.matches[i]
+    place = answer.place if i == 0 and answer.place is not None else (lat, lon)
     return schemas.Candidate(
         rank=i + 1,
         tile_id=hit.tile.id,
         map=hit.map,
         score=hit.score,
         inliers=hit.inliers,
-        support=None if matches is None else matches.support,
+        support=answer.pool.supports[i],
         confidence=answer.verdict.candidate_confidences[i],
-        lat=lat if best is None else best.lat,
-        lon=lon if best is None else best.lon,
+        lat=place[0],
+        lon=place[1],
         tile=schemas.CandidateTile(
             lat=lat, lon=lon, bounds=footprint.bounds, corners=list(footprint.corners), gsd_m=footprint.gsd_m
         ),

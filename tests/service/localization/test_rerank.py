@@ -91,7 +91,7 @@ def test_a_model_file_says_what_matches_are_worth(hit, calibration_json, tile_ma
     section = {"min_inliers": 50, "inlier_weight": 0.5, "sigma_tiles": 0.02}
     fitted = Calibration.parse(json.dumps(calibration_json | {"local": section}))
     ranking = rerank(hits, photo_map(), maps, fitted, "squash")
-    supports = [matches.support for matches in ranking.matches]
+    supports = ranking.supports
     scores = [each.score for each in ranking.hits]
     assert ranking.evidence == [fitted.local.evidence(*each) for each in zip(scores, supports, strict=True)]
     assert supports[0] > 100 > 50 > supports[1]

@@ -18,7 +18,8 @@ def tile(side_m, east_m=0.0, north_m=0.0):
 def preferred(places, ground_side_m):
     """Rows that are left of ``(side_m, east_m)``."""
     centres = np.array([np.array(offset(*ORIGIN, east_m, 0.0)) for _, east_m in places]).reshape(-1, 2)
-    return prefer_size(centres, np.array([float(side_m) for side_m, _ in places]), ground_side_m).tolist()
+    sides_m = np.array([float(side_m) for side_m, _ in places])
+    return prefer_size(centres, sides_m, sides_m, ground_side_m).tolist()
 
 
 def test_the_closest_size_is_that_of_the_nearest_ratio():
@@ -42,6 +43,11 @@ def test_sizes_about_as_far_off_both_stay():
     assert preferred([(100, 0.0), (140, 10.0)], 118.0) == [0, 1]
     assert preferred([(100, 0.0), (200, 10.0)], 141.0) == [0, 1]
     assert preferred([(100, 0.0), (200, 10.0)], 110.0) == [0]
+
+
+def test_a_window_yields_to_a_level_of_its_map_that_was_not_found():
+    centres, sides_m = np.array([ORIGIN, ORIGIN]), np.array([344.0, 344.0])
+    assert prefer_size(centres, sides_m, np.array([86.0, 344.0]), 86.0).tolist() == [1]
 
 
 def test_without_a_better_size_nothing_is_hidden():

@@ -96,7 +96,9 @@ def test_the_heading_of_a_tilted_photo_that_was_turned_north_up(hit, calibration
     seen = Seen(Look(similarity_matrix(turn, 0j), 1.5), np.zeros((1, 1, 1, 1), np.float32))
     target = spoil(ground_seen(turn * GRID, pitch_deg=pitch_deg, heading_deg=turned_deg + 10), 0)
     found = replace(hit(0.9), inliers=300)
-    ranking = Ranking([found], [0.9], [Matches(GRID, target, TOLERANCE_M, seen, None, 300.0)], calibration)
+    fit = fit_similarity(GRID, target, TOLERANCE_M, SCALES)
+    matches = Matches(GRID, target, TOLERANCE_M, seen, fit, 300.0)
+    ranking = Ranking([found], [0.9], [matches], calibration, [300.0], [])
     fix = matched_position(ranking, MIN_INLIERS)
     assert abs((fix.heading_deg - turned_deg - 10 + 180) % 360 - 180) < 2
     across = Look(similarity_matrix(1 + 0j, 0j), 1.5)  # of the photo as it was taken
