@@ -1,9 +1,10 @@
 """Accuracy on real photos over real maps of other dates, through the running service.
 
-    python benchmarks/real.py --all DATA [--sets ariel-v17 …] [--hints none heading all] [--out real.json]
+    python benchmarks/real.py --all DATA [--sets ariel-v17 …] [--hints none heading all wrong] [--out real.json]
 
 Every map in DATA is imported with default options into one gallery, so that each is a distractor for the others, and
-every photo is sent to ``POST /localize``: without hints and EXIF, with its heading alone, and with all that is known.
+every photo is sent to ``POST /localize``: without hints and EXIF, with its heading alone, and with all that is known;
+with ``--hints wrong`` also with all that is known and one hint wrong (``real_sets.WRONG``).
 One table has a row for each set and kind of hints. Errors are measured to the first candidate, whatever the status
 says; "camera" is the error of the camera's place against the drone's own GPS. Sets take minutes each: what is done is
 kept in ``--out``, and done again only for another model. ``--gallery`` keeps the imported maps for the next time.
@@ -17,12 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-from real_sets import HINTS, RealSet, Shot, maps_of, sets_of
+from real_sets import HINTS, WRONG, RealSet, Shot, maps_of, sets_of
 from rich.console import Console
 from rich.table import Table
 from servers import aerofix
@@ -39,13 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", type=Path, required=True, metavar="DATA", help="folder with the sets")
     parser.add_argument("--sets", nargs="*", help="only these")
-    parser.add_argument("--hints", nargs="*", default=list(HINTS))
+    parser.add_argument("--hints", nargs="*", default=list(HINTS), help="wrong stands for all wrong-…")
     parser.add_argument("--effort", default="normal")
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--gallery", type=Path, help="keep the imported maps in this file")
     parser.add_argument("--out", type=Path, help="keep the answers in this file, and ask only what it lacks")
     parser.add_argument("--every", type=int, default=1, help="of strangers take every n-th photo")
     options = parser.parse_args()
+    options.hints = [
+        kind for each in options.hints for kind in ([f"wrong-{name}" for name in WRONG] if each == "wrong" else [each])
+    ]
     done: dict[str, list[dict[str, Any]]] = {}
     if options.out is not None and options.out.exists():
         done = json.loads(options.out.read_text())
@@ -111,23 +116,24 @@ def print_table(sets: Sequence[RealSet], hints: Sequence[str], done: dict[str, l
     """One row for each set and kind of hints."""
     table = Table(title="real photos (right: see real_sets.py; located of those right; right of those located)")
     columns = ("set", "hints", "photos", "right", "< 10 m", "median", "located", "right of located", "in accuracy_m")
-    for column in (*columns, "camera median, in accuracy_m", "looks", "p50"):
+    for column in (*columns, "camera median, in accuracy_m", "disputed", "looks", "p50"):
         table.add_column(column)
     for each in sets:
         for kind in hints:
             answers = done.get(f"{each.name} / {kind}")
             if answers:
-                table.add_row(each.name, kind, str(len(answers)), *cells(each, answers))
+                table.add_row(each.name, kind, str(len(answers)), *cells(each, kind, answers))
     Console(width=170).print(table)
 
 
-def cells(each: RealSet, answers: list[dict[str, Any]]) -> list[str]:
-    """The numbers of one row."""
-    looks = statistics.mean(answer["looks"] for answer in answers)
+def cells(each: RealSet, kind: str, answers: list[dict[str, Any]]) -> list[str]:
+    """The numbers of one row; disputed: of the located, which dispute the wrong hint, or any if none is wrong."""
+    looks = looks_of(answers)
     p50 = f"{statistics.median(answer['total_ms'] for answer in answers):.0f} ms"
     located = [answer for answer in answers if answer["status"] == "located"]
+    field = WRONG.get(kind.removeprefix("wrong-")) if kind.startswith("wrong-") else None
     if each.right_m == 0:
-        return ["-", "-", "-", share([answer in located for answer in answers]), "-", "-", "-", f"{looks:.1f}", p50]
+        return ["-", "-", "-", share([answer in located for answer in answers]), "-", "-", "-", "-", looks, p50]
     errors = [answer["error_m"] if answer["error_m"] is not None else float("inf") for answer in answers]
     right = [answer for answer, error in zip(answers, errors, strict=True) if error < each.right_m]
     cameras = [answer for answer in right if answer["camera_error_m"] is not None]
@@ -144,9 +150,16 @@ def cells(each: RealSet, answers: list[dict[str, Any]]) -> list[str]:
         share([answer["error_m"] < each.right_m for answer in located]),
         share([answer["error_m"] < answer["accuracy_m"] for answer in located]),
         camera,
-        f"{looks:.1f}",
+        share([field in answer["disputed"] if field else bool(answer["disputed"]) for answer in located]),
+        looks,
         p50,
     ]
+
+
+def looks_of(answers: list[dict[str, Any]]) -> str:
+    """How many photos needed how many looks, as ``1 x 18, 3 x 2``."""
+    counts = Counter(answer["looks"] for answer in answers)
+    return ", ".join(f"{looks} x {count}" for looks, count in sorted(counts.items()))
 
 
 def share(hits: list[bool]) -> str:

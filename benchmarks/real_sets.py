@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 PICTURES = {".jpg", ".jpeg", ".png"}
 HINTS = ("none", "heading", "all")
+WRONG = {
+    "heading": "heading_deg",
+    "compass": "heading_deg",
+    "height": "altitude_m",
+    "pitch": "pitch_deg",
+    "lens": "hfov_deg",
+}
+"""Kinds of wrong hints, all others right, and the field that is wrong: half a turn off, a compass that says 0, feet for
+metres, a pitch that is 45° off, and a field of view that is half as wide."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +82,32 @@ def sets_of(root: Path) -> Iterator[RealSet]:
     )
 
 
+def wrong(known: dict[str, str], *, heading_deg: str, altitude_m: str, hfov_deg: str) -> dict[str, dict[str, str]]:
+    """All hints with one that is wrong, by its kind (``WRONG``); the pitch is the caller's."""
+    half = math.degrees(2 * math.atan(math.tan(math.radians(float(hfov_deg)) / 2) / 2))
+    return {
+        "wrong-heading": known | {"heading_deg": f"{(float(heading_deg) + 180) % 360:.1f}"},
+        "wrong-compass": known | {"heading_deg": "0"},
+        "wrong-height": known | {"altitude_m": f"{3.28 * float(altitude_m):.1f}"},
+        "wrong-lens": known | {"hfov_deg": f"{half:.1f}"},
+    }
+
+
 def _ariel(root: Path, row: dict[str, str]) -> Shot:
     heading = {"heading_deg": row["reg_heading_deg"]}
     known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
     hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}
+    hints |= wrong(known, heading_deg=row["reg_heading_deg"], altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
+    hints["wrong-pitch"] = known | {"pitch_deg": "-90"}
     centre = float(row["reg_center_lat"]), float(row["reg_center_lon"])
     return Shot(root / "ariel" / row["file"], centre, (float(row["drone_lat"]), float(row["drone_lon"])), hints)
 
 
 def _fengyuan(root: Path, row: dict[str, str]) -> Shot:
-    hints = {"none": {}, "heading": {"heading_deg": row["flight_yaw_deg"]}, "all": {"use_exif": "true"}}
+    exif = {"use_exif": "true"}
+    hints = {"none": {}, "heading": {"heading_deg": row["flight_yaw_deg"]}, "all": exif}
+    hints |= wrong(exif, heading_deg=row["flight_yaw_deg"], altitude_m=row["rel_alt_m"], hfov_deg="71.6")
+    hints["wrong-pitch"] = exif | {"pitch_deg": "-45"}
     centre = float(row["reg_center_lat"]), float(row["reg_center_lon"])
     return Shot(root / "fengyuan" / row["file"], centre, (float(row["lat"]), float(row["lon"])), hints)
 

@@ -1,8 +1,9 @@
 """What several looks and levels say of one place: a position that is found again counts for more.
 
-Chance puts a photo somewhere else in every look and at every level; the right place is found again. So what matches are
-worth is pooled over those that lay the photo alike. Looks are not told apart by how good they are: their fourth powers
-add, so that one good look stands alone, and what chance reaches elsewhere hardly adds to it.
+Chance puts a photo somewhere else in every look and at every level; the right place is found again. So what matches
+are worth is pooled over those that lay the photo alike: their fourth powers add, so that one good look stands alone,
+and what chance reaches elsewhere hardly adds to it. None is lifted by a better one: others count as much as itself at
+the most, so that of those that agree the best one stays the best.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from service.ground.records import Hit
 from service.localization.matching import Complex, Floats, Similarity
 
 POWER = 4
-"""Of the sum over looks: as much again in a second look makes 1.19 times as much, half as much 1.02 times."""
+"""Of the sum over looks: as much again in a second look makes 1.19 times as much, half as much 1.015 times."""
 
 NEAR_WIDTHS, TURNED_DEG, SCALED = 0.25, 30.0, 1.6
 """Two matches lay a photo alike when its centre differs by less than this share of its width on the ground, its turn by
@@ -84,11 +85,11 @@ def pooled(sightings: Sequence[Sighting]) -> dict[tuple[str, int], float]:
     support = np.array([each.support for each in sightings])
     alike = _alike(sightings)
     groups = np.array([(each.look, each.octave) for each in sightings])
-    total = support**POWER
+    total = support**POWER  # its own group it stands for itself
     for group in np.unique(groups, axis=0):
         of_group = (groups == group).all(axis=1)
         best = np.where(alike[:, of_group], support[of_group], 0.0).max(axis=1)
-        total += np.where(of_group, 0.0, best**POWER)  # its own group it stands for itself
+        total += np.where(of_group, 0.0, np.minimum(best, support) ** POWER)
     worth = total ** (1 / POWER)
     return {(each.tile_id, each.look): float(value) for each, value in zip(sightings, worth, strict=True)}
 

@@ -23,13 +23,14 @@ PITCHES = {"gimbal": ("gimbal pitch", 0.3), "camera": ("camera pitch", 2.0)}
 LENSES = {
     "calibrated": ("calibrated focal length", 0.01),
     "focal_plane": ("focal length and sensor size", 0.03),
-    "film": ("35 mm focal length", 0.05),
+    "film": ("35 mm focal length", 0.08),
 }
 """By where a field of view is read: its name, and the spread of the focal length. Equivalent focal lengths are rounded
 to whole millimetres, and say little of the crop; videos are cropped by up to a tenth."""
 
-FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.5, 0.05
-"""Spreads of what a caller states: a heading from a compass, a pitch from a gimbal, a lens from its data sheet."""
+FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.3, 0.08
+"""Spreads of what a caller states: a heading from a compass, a pitch from a gimbal, a lens from its data sheet, of
+which videos and digital stabilization crop up to a tenth."""
 
 HEIGHT_SHARE, HEIGHT_M = 0.15, 5.0
 """Spread of a height: as a share, for the ground is not as high as where the drone took off, and in metres."""

@@ -15,7 +15,7 @@ from service.camera.pinhole import Pinhole
 
 Effort = Literal["fast", "normal", "thorough"]
 
-LOOKS: dict[Effort, int] = {"fast": 1, "normal": 5, "thorough": 8}
+LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 10}
 """Looks that a photo is given at the most."""
 
 MIN_HEIGHT_M = 0.01
@@ -23,6 +23,9 @@ MIN_HEIGHT_M = 0.01
 
 PITCHES_DEG = (-90.0, -45.0)
 """The first guesses at an unknown pitch."""
+
+STEEP_DEG = -67.5
+"""Halfway between them."""
 
 HALF_TURN_DEG = 45.0
 """Descriptors know turns of up to 50° or so. A photo of unknown heading is tried in four quarter turns; every other
@@ -122,14 +125,19 @@ def plan_looks(known: KnownCamera, effort: Effort) -> list[Plan]:
         plans.append(Plan(known, PITCHES_DEG[1]))
     if len(said) > 1:
         plans += [_plan(known, (name,)) for name in said]
+    if len(said) > 2:
+        plans.append(_plan(known, said[:2]))  # whatever height and compass say: gimbals err least
+    bare = known.without(*(HINTS[name][0] for name in said))
     if said:
-        plans.append(_plan(known, said))
-    bare = _plan(known, said).known
+        plans.append(Plan(bare, PITCHES_DEG[0], 0.0, said))
     plans += [Plan(bare, pitch, turn, said) for pitch, turn in GUESSES]
     return plans[: LOOKS[effort]]
 
 
 def _plan(known: KnownCamera, without: tuple[str, ...]) -> Plan:
+    """The look that leaves some hints out; in the stead of a pitch that is not believed, one that is far from it."""
     left = known.without(*(HINTS[name][0] for name in without))
-    pitch = PITCHES_DEG[0] if left.pitch_deg is None else left.pitch_deg.value
-    return Plan(left, pitch, 0.0, without)
+    if left.pitch_deg is not None:
+        return Plan(left, left.pitch_deg.value, 0.0, without)
+    steep = known.pitch_deg is not None and known.pitch_deg.value < STEEP_DEG
+    return Plan(left, PITCHES_DEG[1] if steep else PITCHES_DEG[0], 0.0, without)

@@ -24,6 +24,7 @@ from service.imaging.decoders import Decoders
 from service.imaging.view import make_view, shrunk
 from service.localization.answer import Answer, Position, View, Whereabouts
 from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
+from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
 from service.localization.looks import HINTS, Effort, Plan, plan_looks
@@ -41,7 +42,7 @@ from service.localization.rerank import (
     with_others,
 )
 from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
-from service.localization.whereabouts import NO_MATCH, disputes, find_camera
+from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
 from service.telemetry import Stopwatch
 from service.threads import Threads
@@ -311,7 +312,7 @@ class Localizer:
             return {}, Whereabouts(missing=NO_MATCH)
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
-        believed = said.without(*(HINTS[name][0] for name in disputed))
+        believed = said.without(*(HINTS[name][0] for name in disputed if name in HINTS))
         camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect)
         shape = footprint_of(fix, corners(job.aspect))
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)

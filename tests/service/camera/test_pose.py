@@ -64,8 +64,8 @@ def test_the_covariance_says_how_far_off_it_is(pitch):
 
 def test_a_wrong_focal_length_is_found_in_a_slanting_view():
     pose = solve(-45, prior(-45, hfov=74, focal_sigma=0.05), noise_m=0.5)
-    assert pose.hfov_deg == pytest.approx(HFOV_DEG, abs=1)
-    assert complex(pose.east_m, pose.north_m) == pytest.approx(PLACE, abs=3)
+    assert pose.hfov_deg == pytest.approx(HFOV_DEG, abs=1.5)
+    assert complex(pose.east_m, pose.north_m) == pytest.approx(PLACE, abs=4)
 
 
 def test_a_pitch_that_nobody_states_is_found_from_the_slant():
