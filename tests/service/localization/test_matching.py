@@ -135,3 +135,15 @@ def test_matches_that_determine_nothing(count):
 def test_what_a_similarity_says_of_itself():
     found = Similarity(cmath.rect(2.0, math.radians(30)), 1j, np.array([True, False, True]), 0.4)
     assert (found.scale, found.rotation_deg, found.count) == (pytest.approx(2), pytest.approx(30), 2)
+
+
+def test_a_turn_that_cannot_be_is_not_found():
+    """A third of the matches agree on a quarter turn, a sixth on none: the more is found unless no turn is expected."""
+    rng = np.random.default_rng(0)
+    source = rng.uniform(-0.5, 0.5, 180) + 1j * rng.uniform(-0.5, 0.5, 180)
+    target = rng.uniform(-50, 50, 180) + 1j * rng.uniform(-50, 50, 180)
+    target[:60], target[60:90] = 100j * source[:60], 100 * source[60:90]
+    free = fit_similarity(source, target, np.full(180, 1.0), (40, 250))
+    level = fit_similarity(source, target, np.full(180, 1.0), (40, 250), 1 + 0j, 30.0)
+    assert (free.rotation_deg, level.rotation_deg) == pytest.approx((90, 0), abs=0.1)
+    assert free.count >= 60 > level.count >= 30
