@@ -119,7 +119,7 @@ def search_rows(device: str, count: int) -> Iterator[Row]:
     index = make_index(dim, device)
     for start in range(0, count, 100_000):
         ids = np.arange(start, min(start + 100_000, count))
-        index.upsert(ids, vectors[ids], np.zeros((len(ids), 2)))
+        index.upsert(ids, vectors[ids].astype(np.float16), np.zeros((len(ids), 2)))
     asked = vectors[rng.integers(0, count, queries)] + rng.standard_normal((queries, dim), dtype=np.float32) / 30
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     k = 128

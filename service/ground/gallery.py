@@ -28,14 +28,14 @@ from service.ground.store.copies import snapshot
 from service.ground.store.imports import Imports
 from service.ground.store.store import NewRow, Store
 from service.ground.tile import Tile
-from service.ground.vectors import Half, half, unit
+from service.ground.vectors import Half, half
 from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
 
 PAGE_BYTES = 2**20
 """Properties on a page of tiles, as JSON: a page is made and sent in one go, and a thousand tiles could have 16 MB."""
 
 LOAD_ROWS = 4096
-"""Rows that are brought back to unit length at a time: 40 MB at 1,280 dimensions."""
+"""Rows that are made searchable at a time: 40 MB in float32 at 1,280 dimensions."""
 
 WINDOW_PX = 224
 """Side of the windows where no model says otherwise: that of the one we ship."""
@@ -356,7 +356,7 @@ class Gallery:
             return
         self._inventory.put_loose(numbers, tiles)
         centres = np.array([tile.footprint.centre for tile in tiles])
-        self._index.upsert(np.array(numbers, np.int64), unit(vectors), centres)
+        self._index.upsert(np.array(numbers, np.int64), vectors, centres)
         self._locals.forget(numbers)
 
 

@@ -22,7 +22,7 @@ def half(embeddings: Sequence[NDArray[Any]], dim: int) -> Half:
     if any(embedding.shape != (dim,) for embedding in embeddings):
         raise ValueError(f"an embedding does not have {dim} dimensions")
     stacked = np.stack(list(embeddings)).astype(np.float16)
-    unit(stacked)
+    lengths(stacked)
     return stacked
 
 
@@ -33,11 +33,24 @@ def unit(stored: Half) -> NDArray[np.float32]:
         ValueError: one is zero or not finite.
     """
     wide = stored.astype(np.float32)
+    wide /= _lengths(wide)[:, None]
+    return wide
+
+
+def lengths(stored: Half) -> NDArray[np.float32]:
+    """Lengths of rows ``[N, D]``.
+
+    Raises:
+        ValueError: one is zero or not finite.
+    """
+    return _lengths(stored.astype(np.float32))
+
+
+def _lengths(wide: NDArray[np.float32]) -> NDArray[np.float32]:
     squares = np.einsum("nd,nd->n", wide, wide)
     if not (np.isfinite(squares).all() and squares.all()):
         raise ValueError("an embedding is zero or not finite")
-    wide /= np.sqrt(squares)[:, None]
-    return wide
+    return np.asarray(np.sqrt(squares), np.float32)
 
 
 def gathered(chunks: Iterable[tuple[Ids, Half]], rows: int) -> Iterator[tuple[Ids, Half]]:

@@ -12,6 +12,8 @@ from service.geo import Circle, haversine_m
 from service.ground.index.exact import FaissIndex
 from service.ground.index.gpu import FaissGpuIndex
 from service.ground.index.protocol import NO_ID
+from service.ground.index.rows import Sizes
+from service.ground.index.tiered import TieredIndex
 
 DIM = 12
 
@@ -36,7 +38,12 @@ def gpu_index(dim):
     return FaissGpuIndex(dim, to_gpu=GpuShaped, rebuild_at=8)
 
 
-INDEXES = [FaissIndex, gpu_index]
+def few_rows(dim):
+    """Chunks that fill, rows that are sorted in and moved after every few writes."""
+    return FaissIndex(dim, Sizes(first_chunk=8, last_chunk=32, sort_after=16, move_after=12))
+
+
+INDEXES = [FaissIndex, few_rows, TieredIndex, gpu_index]
 
 each_index = pytest.mark.parametrize("make_index", INDEXES)
 
@@ -48,7 +55,7 @@ class BruteForce:
         self.rows = {}
 
     def upsert(self, ids, vectors, centres):
-        self.rows.update({int(i): (v, c) for i, v, c in zip(ids, vectors, centres, strict=True)})
+        self.rows.update({int(i): (v.astype(float), c) for i, v, c in zip(ids, vectors, centres, strict=True)})
 
     def delete(self, ids):
         for i in ids.tolist():
@@ -65,7 +72,7 @@ class BruteForce:
         ids = np.full((len(queries), k), NO_ID)
         for n, query in enumerate(queries):
             scored = [
-                (float(np.float32(np.dot(v.astype(float), query.astype(float)))), i)
+                (float(np.float32((v * query.astype(float)).sum() / np.sqrt((v * v).sum()))), i)
                 for i, v in self.inside(area).items()
             ]
             for rank, (score, i) in enumerate(sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]):
@@ -74,8 +81,13 @@ class BruteForce:
 
 
 def unit(rng, count):
+    """Queries: unit vectors in float32. What is stored is these in float16."""
     vectors = rng.normal(size=(count, DIM))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def stored(rng, count):
+    return unit(rng, count).astype(np.float16)
 
 
 def places(rng, count):
@@ -104,7 +116,7 @@ def test_random_histories_equal_brute_force(make_index, seed, steps):
     for step in [*steps, "search"]:
         if step == "upsert":
             ids = rng.choice(200, size=rng.integers(0, 40), replace=False)
-            vectors, centres = unit(rng, len(ids)), places(rng, len(ids))
+            vectors, centres = stored(rng, len(ids)), places(rng, len(ids))
             index.upsert(ids, vectors, centres)
             reference.upsert(ids, vectors, centres)
         elif step == "delete":
@@ -121,7 +133,7 @@ def test_random_histories_equal_brute_force(make_index, seed, steps):
 @each_index
 def test_equal_vectors_come_in_order_of_id_whatever_the_batch(make_index):
     rng = np.random.default_rng(1)
-    index, one = make_index(DIM), unit(rng, 1)
+    index, one = make_index(DIM), stored(rng, 1)
     ids = rng.permutation(3000)
     index.upsert(ids, np.repeat(one, 3000, axis=0), np.zeros((3000, 2)))
     for batch in (1, 3, 64):
@@ -134,23 +146,24 @@ def test_equal_vectors_come_in_order_of_id_whatever_the_batch(make_index):
 def test_equal_vectors_cost_no_more_than_a_few(make_index, monkeypatch, count):
     """Sea and sand: however many vectors are the same, a bounded number of them is scored again, and the first win."""
     rng = np.random.default_rng(6)
-    index, one, others = make_index(DIM), unit(rng, 1), unit(rng, 200)
+    index, one, others = make_index(DIM), stored(rng, 1), stored(rng, 200)
     ids = rng.permutation(count) + 1000
     index.upsert(ids, np.repeat(one, count, axis=0), np.zeros((count, 2)))
     index.upsert(np.arange(200), others, np.zeros((200, 2)))
-    scored, rescored = [], FaissIndex._rescored
+    scored, ranked = [], FaissIndex._ranked
 
-    def counting(self, queries, slots):
+    def counting(self, version, query, k, slots):
         scored.append(slots.size)
-        return rescored(self, queries, slots)
+        return ranked(self, version, query, k, slots)
 
-    monkeypatch.setattr(FaissIndex, "_rescored", counting)
+    monkeypatch.setattr(FaissIndex, "_ranked", counting)
     query = one + 0.7 * unit(rng, 1)
     query /= np.linalg.norm(query)
-    ahead = int((others @ query[0] > one[0] @ query[0]).sum())
+    lengths = np.linalg.norm(others.astype(float), axis=1)
+    ahead = int((others @ query[0] / lengths > one[0] @ query[0] / np.linalg.norm(one.astype(float))).sum())
     _, found = index.search(query, 100 + ahead)
-    ranked = [i for i in found[0].tolist() if i >= 1000]
-    assert ranked == list(range(1000, 1000 + min(count, 100)))
+    same = [i for i in found[0].tolist() if i >= 1000]
+    assert same == list(range(1000, 1000 + min(count, 100)))
     assert sum(scored) <= 6000
 
 
@@ -158,8 +171,8 @@ def test_equal_vectors_cost_no_more_than_a_few(make_index, monkeypatch, count):
 async def test_counting_and_describing_wait_for_no_search(make_index, monkeypatch):
     """A search is held half way; the loop that counts and describes goes on ticking meanwhile."""
     rng, index = np.random.default_rng(7), make_index(DIM)
-    index.upsert(np.arange(5), unit(rng, 5), np.zeros((5, 2)))
-    searching, go_on, best, ticks = threading.Event(), threading.Event(), FaissIndex._best, [0]
+    index.upsert(np.arange(5), stored(rng, 5), np.zeros((5, 2)))
+    searching, go_on, best, ticks = threading.Event(), threading.Event(), FaissIndex.best, [0]
 
     def held(self, *arguments):
         searching.set()
@@ -172,7 +185,7 @@ async def test_counting_and_describing_wait_for_no_search(make_index, monkeypatc
             ticks[0] += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(FaissIndex, "_best", held)
+    monkeypatch.setattr(FaissIndex, "best", held)
     search = asyncio.create_task(asyncio.to_thread(index.search, unit(rng, 1), 1))
     while not searching.is_set():  # noqa: ASYNC110 - a thread sets it
         await asyncio.sleep(0)
@@ -199,16 +212,16 @@ def test_an_empty_index_answers_with_padding(make_index):
 @each_index
 def test_an_update_moves_vector_and_place(make_index):
     rng = np.random.default_rng(2)
-    index, (old, new) = make_index(DIM), unit(rng, 2)[:, None]
+    index, (old, new) = make_index(DIM), stored(rng, 2)[:, None]
     index.upsert(np.array([5]), old, np.array([[10.0, 10.0]]))
     index.upsert(np.array([5]), new, np.array([[-10.0, 10.0]]))
-    assert index.search(new, 1)[0] == pytest.approx(1, abs=1e-6)
+    assert index.search(new, 1)[0] == pytest.approx(1, abs=1e-3)
     assert (index.count(), index.count(Circle(10, 10, 1000)), index.count(Circle(-10, 10, 1000))) == (1, 0, 1)
 
 
 @each_index
 def test_ids_are_not_positions(make_index):
-    index, vectors = make_index(DIM), unit(np.random.default_rng(3), 2)
+    index, vectors = make_index(DIM), stored(np.random.default_rng(3), 2)
     index.upsert(np.array([2**40, 7]), vectors, np.zeros((2, 2)))
     assert index.search(vectors, 1)[1].tolist() == [[2**40], [7]]
 
@@ -216,7 +229,7 @@ def test_ids_are_not_positions(make_index):
 @each_index
 def test_searches_see_writes_whole_or_not_at_all(make_index):
     """While a writer goes round four states, a search finds one of the four and never a mix."""
-    vectors, centres = unit(np.random.default_rng(4), 80), np.zeros((80, 2))
+    vectors, centres = stored(np.random.default_rng(4), 80), np.zeros((80, 2))
     index, base, extra = make_index(DIM), np.arange(50), np.arange(50, 80)
     index.upsert(base, vectors[base], centres[base])
     changes = [
@@ -257,7 +270,7 @@ def test_searches_see_writes_whole_or_not_at_all(make_index):
 @each_index
 def test_describes_itself(make_index):
     index = make_index(DIM)
-    index.upsert(np.array([1]), unit(np.random.default_rng(5), 1), np.zeros((1, 2)))
+    index.upsert(np.array([1]), stored(np.random.default_rng(5), 1), np.zeros((1, 2)))
     description = index.describe()
     assert description["size"] == 1
     assert description["dim"] == DIM

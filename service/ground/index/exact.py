@@ -1,20 +1,23 @@
-"""Exact search on the CPU: a flat FAISS index and NumPy arrays beside it.
+"""Exact search on the CPU: every vector is compared, or every one in an area.
 
-Vector number ``slot`` of the FAISS index belongs to ``_ids[slot]`` and ``_centres[slot]``. Slots stay dense: a deleted
-one is filled with the last. FAISS and NumPy both grow by doubling, so that appending costs the same at any size.
+FAISS compares float16 vectors with a query in float32, in an order of its own, and gives candidates. Those are scored
+again in float64, so that answers do not depend on how FAISS sums, nor on what else is asked or stored.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.errors import DeviceUnavailable
 from service.geo import Circle
-from service.ground.index.protocol import NO_ID, Centres, Ids, Vectors
+from service.ground.index.protocol import NO_ID, Centres, Half, Ids, Vectors
+from service.ground.index.rows import Chunk, Rows, Sizes, Slots, Version, half_index
+from service.ground.vectors import unit
 
 SPARE_CANDIDATES = 16
 """Candidates beyond ``k`` that are scored again; more follow by themselves where so many are as good as equal."""
@@ -23,81 +26,72 @@ MAX_TIES = 4096
 """Vectors as good as equal to the k-th that are scored again. Sea and sand give thousands that are the same, and of
 those the first by id are the right ones. 4,096 rows are 40 MB in float64 at 1,280 dimensions."""
 
+GATHERED_ROWS = 16_384
+"""Rows that are copied together at a time, to be compared: 17 MB at 512 dimensions."""
+
+SCATTERED = 512
+"""Of so many rows of a chunk less than one is wanted: to copy those is quicker than to pass the others over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some vectors: positions in a FAISS index, those in ``params`` or all, and the slots that they stand for."""
+
+    flat: Any
+    rows: int
+    slots: Slots | int
+    params: Any = None
+
+    def slots_at(self, positions: Slots) -> Slots:
+        """Slots of positions."""
+        return positions + self.slots if isinstance(self.slots, int) else self.slots[positions]
+
 
 class FaissIndex:
     """A :class:`~service.ground.index.protocol.VectorIndex` that compares with every vector; exact at any size.
 
-    Searches take turns, for they are bound by memory. Writers wait for the search that runs; counting and describing
-    do not.
+    Searches run side by side, wait for no writer, and see the vectors as they were when they began.
 
     Args:
         dim: dimensions of the vectors.
+        sizes: of what is in memory.
 
     Raises:
         DeviceUnavailable: FAISS is not installed, or a library of it is missing.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, sizes: Sizes = Sizes()) -> None:
         self._faiss = load_faiss()
-        self._flat = self._faiss.IndexFlatIP(dim)
         self._dim = dim
-        self._ids: Ids = np.empty(0, np.int64)
-        self._centres: Centres = np.empty((0, 2), np.float64)
-        self._slot_of: dict[int, int] = {}
-        self._lock = threading.Lock()  # of everything
-        self._places = threading.Lock()  # of ids and centres, held for moments: taken after the other, by writers
+        self._rows = Rows(self._faiss, dim, sizes)
+        self._writing = threading.Lock()
 
-    def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
+    @property
+    def version(self) -> Version:
+        """What a search that begins now sees."""
+        return self._rows.version
+
+    def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:
         """See :meth:`VectorIndex.upsert`."""
-        with self._lock:
-            known = np.array([self._slot_of.get(id_, -1) for id_ in ids.tolist()], np.int64)
-            old, new = known >= 0, known < 0
-            self._stored[known[old]] = vectors[old]
-            self._flat.add(np.ascontiguousarray(vectors[new], np.float32))
-            first, size = len(self._slot_of), len(self._slot_of) + int(new.sum())
-            with self._places:
-                self._centres[known[old]] = centres[old]
-                self._ids, self._centres = _grown(self._ids, size), _grown(self._centres, size)
-                self._ids[first:size] = ids[new]
-                self._centres[first:size] = centres[new]
-                self._slot_of.update(zip(ids[new].tolist(), range(first, size), strict=True))
+        with self._writing:
+            self._rows.upsert(ids, np.asarray(vectors, np.float16), centres)
 
     def delete(self, ids: Ids) -> None:
         """See :meth:`VectorIndex.delete`."""
-        with self._lock:
-            size = len(self._slot_of)
-            gone = set(ids.tolist()) & self._slot_of.keys()
-            freed = np.array([self._slot_of[id_] for id_ in gone], np.int64)
-            left = size - len(freed)
-            holes = freed[freed < left]
-            movers = np.setdiff1d(np.arange(left, size), freed)
-            self._stored[holes] = self._stored[movers]
-            self._flat.remove_ids(self._faiss.IDSelectorRange(left, size))
-            with self._places:
-                self._ids[holes] = self._ids[movers]
-                self._centres[holes] = self._centres[movers]
-                for id_ in gone:
-                    del self._slot_of[id_]
-                self._slot_of.update(zip(self._ids[holes].tolist(), holes.tolist(), strict=True))
+        with self._writing:
+            self._rows.delete(ids)
 
     def search(self, vectors: Vectors, k: int, area: Circle | None = None) -> tuple[Vectors, Ids]:
         """See :meth:`VectorIndex.search`."""
-        queries = np.ascontiguousarray(vectors, np.float32)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), NO_ID, np.int64)
-        with self._lock:
-            slots = None if area is None else self._inside(area)
-            found = min(k, len(self._slot_of) if slots is None else len(slots))
-            if found and len(queries):
-                scores[:, :found], ids[:, :found] = self._best(queries, found, slots)
-        return scores, ids
+        version = self.version
+        if area is None:
+            return self.answers(version, vectors, k, lambda _: self.all(version))
+        slots = version.inside(area)
+        return self.answers(version, vectors, k, lambda _: self.some(version, slots))
 
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""
-        if area is None:
-            return len(self._slot_of)
-        with self._places:
-            return len(self._inside(area))
+        return self.version.live if area is None else len(self.version.inside(area))
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`VectorIndex.describe`."""
@@ -106,84 +100,128 @@ class FaissIndex:
 
     def snapshot(self) -> tuple[Ids, Any]:
         """A copy of what is stored now: the ids, and a flat FAISS index of their vectors in the same order."""
-        with self._lock:
-            return self._ids[: len(self._slot_of)].copy(), self._faiss.clone_index(self._flat)
+        version, flat = self.version, self._faiss.IndexFlatIP(self._dim)
+        for chunk, start, end in version.spans():
+            slots = np.flatnonzero(version.alive[start:end]) + start - chunk.start
+            flat.add(unit(chunk.vectors[slots]))
+        return version.ids[: version.used][version.alive[: version.used]], flat
 
     def known(self, ids: Ids) -> Ids:
         """Those of ``ids`` that are stored."""
-        with self._lock:
-            return np.array([id_ for id_ in ids.tolist() if id_ in self._slot_of], np.int64)
+        return ids[self.version.slots_of(ids) >= 0]
 
     def best_among(self, vectors: Vectors, k: int, candidates: Ids) -> tuple[Vectors, Ids]:
         """The ``k`` best of each query's own candidates, scored and ordered as :meth:`search` does.
 
         Args:
             vectors: queries, shape ``[N, D]``.
-            k: at most C.
+            k: at least 1.
             candidates: ids, shape ``[N, C]``, each at most once in a row; those that are not stored are passed over.
         """
-        with self._lock:
-            flat = [self._slot_of.get(id_, -1) for id_ in candidates.ravel().tolist()]
-            slots = np.array(flat, np.int64).reshape(candidates.shape)
-            there = slots >= 0
-            scores = self._rescored(vectors, np.maximum(slots, 0)) if len(self._slot_of) else np.zeros(slots.shape)
-        scores = np.where(there, scores, -np.inf).astype(np.float32)
-        ids = np.where(there, candidates, NO_ID)
-        return _ordered(scores, ids, k)
+        version = self.version
+        slots = np.sort(version.slots_of(candidates), axis=1)
+        answers = [self._ranked(version, query, k, row[row >= 0]) for query, row in zip(vectors, slots, strict=True)]
+        return np.stack([scores for scores, _ in answers]), np.stack([ids for _, ids in answers])
 
-    @property
-    def _stored(self) -> Vectors:
-        """FAISS's own copy of the vectors, writable, shape ``[size, D]``; valid until the next add or remove."""
-        size = int(self._flat.ntotal)
-        if not size:
-            return np.empty((0, self._dim), np.float32)
-        stored: Vectors = self._faiss.rev_swig_ptr(self._flat.get_xb(), size * self._dim).reshape(size, self._dim)
-        return stored
+    # for indexes that choose what is compared
 
-    def _inside(self, area: Circle) -> NDArray[np.int64]:
-        centres = self._centres[: len(self._slot_of)]
-        return np.flatnonzero(area.contains(centres[:, 0], centres[:, 1])).astype(np.int64)
+    def all(self, version: Version, first: int = 0) -> Iterator[Part]:
+        """All vectors, or those from slot ``first`` on."""
+        for chunk, start, end in version.spans(first):
+            inside = range(start - chunk.start, end - chunk.start)
+            alive = version.alive[start:end]
+            rows = int(alive.sum())
+            if rows < len(inside):
+                yield self._marked(chunk, inside.start + np.flatnonzero(alive))
+            else:
+                selector = self._faiss.IDSelectorRange(inside.start, inside.stop)
+                yield Part(chunk.flat, rows, chunk.start, self._faiss.SearchParameters(sel=selector))
 
-    def _best(self, queries: Vectors, k: int, slots: NDArray[np.int64] | None) -> tuple[Vectors, Ids]:
-        """Top ``k`` of the slots (None: all), of which there are at least ``k``.
+    def some(self, version: Version, slots: Slots) -> Iterator[Part]:
+        """The vectors of these slots, which ascend."""
+        scattered = []
+        for chunk, part in version.by_chunk(slots):
+            if len(part) * SCATTERED < len(chunk.vectors):
+                scattered.append(part)
+            else:
+                yield self._marked(chunk, part - chunk.start)
+        few = np.concatenate(scattered) if scattered else slots[:0]
+        for start in range(0, len(few), GATHERED_ROWS):
+            part = few[start : start + GATHERED_ROWS]
+            gathered = half_index(self._faiss, self._dim)
+            gathered.add_sa_codes(version.take(part).view(np.uint8))
+            yield Part(gathered, len(part), part)
 
-        FAISS sums in another order for one query than for many, so it is asked one by one, and the candidates are
-        scored again in float64. More than ``MAX_TIES`` whose scores differ by less than the rounding of float32 are
-        too many for that; those with the lowest ids stand for them, which is exact when they are equal.
+    def _marked(self, chunk: Chunk, rows: Slots) -> Part:
+        """These rows of a chunk, where they are."""
+        marks = np.zeros(len(chunk.vectors), bool)
+        marks[rows] = True
+        selector = self._faiss.IDSelectorBitmap(np.packbits(marks, bitorder="little"))
+        return Part(chunk.flat, len(rows), chunk.start, self._faiss.SearchParameters(sel=selector))
+
+    def best(self, version: Version, query: Vectors, k: int, parts: Iterable[Part]) -> tuple[Vectors, Ids]:
+        """The ``k`` best of some parts for one query ``[D]``, padded.
+
+        More than ``MAX_TIES`` whose scores differ by less than the rounding of float32 are too many to be scored again;
+        those with the lowest ids stand for them, which is exact when they are equal.
         """
-        answers = [self._best_of_one(query[None], k, slots) for query in queries]
-        return np.concatenate([scores for scores, _ in answers]), np.concatenate([ids for _, ids in answers])
+        slack = rounding_bound(self._dim) + 2 * version.off_unit
+        found = [self._candidates(version, query[None], k, part, slack) for part in parts if part.rows]
+        if not found:
+            return self._ranked(version, query, k, np.empty(0, np.int64))
+        rough, slots = (np.concatenate(each) for each in zip(*found, strict=True))
+        if len(rough) > k:
+            kth = float(np.partition(rough, -k)[-k])
+            rough, slots = rough[rough >= kth - slack], slots[rough >= kth - slack]
+            slots = self._first(version, rough, slots, k, kth + slack)
+        return self._ranked(version, query, k, np.sort(slots))
 
-    def _best_of_one(self, query: Vectors, k: int, slots: NDArray[np.int64] | None) -> tuple[Vectors, Ids]:
-        available, parameters = int(self._flat.ntotal), None
-        if slots is not None:
-            available = len(slots)
-            parameters = self._faiss.SearchParameters(sel=self._faiss.IDSelectorArray(slots))
-        fetch = min(k + SPARE_CANDIDATES, available)
-        rough, found = self._flat.search(query, fetch, params=parameters)
-        reach = float(rough[0, k - 1]) - rounding_bound(self._dim)
-        if fetch < available and rough[0, -1] >= reach:  # what was not fetched may reach rank k
-            found = self._tied(query, float(rough[0, k - 1]), k, parameters)[None]
-        return _ordered(self._rescored(query, found), self._ids[found], k)
+    def answers(
+        self, version: Version, vectors: Vectors, k: int, parts: Callable[[Vectors], Iterable[Part]]
+    ) -> tuple[Vectors, Ids]:
+        """The ``k`` best of the parts that each query is compared with.
 
-    def _tied(self, query: Vectors, kth: float, k: int, parameters: Any) -> NDArray[np.int64]:
-        """Slots of what can be among the ``k`` best, of which the last has the rough score ``kth``."""
-        rounding = rounding_bound(self._dim)
-        below = np.nextafter(np.float32(kth - rounding), np.float32(-np.inf))  # FAISS finds what is above, not equal
-        _, rough, slots = self._flat.range_search(query, float(below), params=parameters)
-        better, equal = slots[rough > kth + rounding], slots[rough <= kth + rounding]
+        One query after the other: FAISS sums in another order for many than for one. It shares out only queries among
+        threads, and a team that waits for one takes the cores from others.
+        """
+        self._faiss.omp_set_num_threads(1)  # of this thread
+        scores = np.full((len(vectors), k), -np.inf, np.float32)
+        ids = np.full((len(vectors), k), NO_ID, np.int64)
+        for i, query in enumerate(np.ascontiguousarray(vectors, np.float32)):
+            scores[i], ids[i] = self.best(version, query, k, parts(query))
+        return scores, ids
+
+    def _candidates(self, version: Version, query: Vectors, k: int, part: Part, slack: float) -> tuple[Vectors, Slots]:
+        """Rough scores and slots of what can be among the ``k`` best of a part."""
+        fetch = min(k + SPARE_CANDIDATES, part.rows)
+        (rough,), (positions,) = part.flat.search(query, fetch, params=part.params)
+        if fetch == part.rows or rough[-1] < rough[k - 1] - slack:
+            return rough, part.slots_at(positions)
+        kth = float(rough[k - 1])  # what was not fetched may be as good
+        below = np.nextafter(np.float32(kth - slack), np.float32(-np.inf))  # FAISS finds what is above, not equal
+        _, rough, positions = part.flat.range_search(query, float(below), params=part.params)
+        slots = part.slots_at(positions)
+        kept = self._first(version, rough, slots, k, kth + slack)
+        chosen = np.isin(slots, kept)
+        return rough[chosen], slots[chosen]
+
+    def _first(self, version: Version, rough: Vectors, slots: Slots, k: int, above: float) -> Slots:
+        """All slots with scores ``above``, and of the rest, which are as good as equal, those with the lowest ids."""
+        equal = slots[rough <= above]
         most = max(k, MAX_TIES)
         if len(equal) > most:
-            equal = equal[np.argpartition(self._ids[equal], most)[:most]]
-        return np.concatenate([better, equal])
+            equal = equal[np.argpartition(version.ids[equal], most)[:most]]
+        return np.concatenate([slots[rough > above], equal])
 
-    def _rescored(self, queries: Vectors, slots: NDArray[np.int64]) -> Vectors:
-        """Inner products of each query with its own slots, shape ``[N, C]``, summed row by row in float64."""
-        scores = np.empty(slots.shape, np.float32)
-        stored = self._stored
-        for query, row, out in zip(queries.astype(np.float64), slots, scores, strict=True):
-            out[:] = (stored[row] * query).sum(axis=1)
-        return scores
+    def _ranked(self, version: Version, query: Vectors, k: int, slots: Slots) -> tuple[Vectors, Ids]:
+        """The ``k`` best of these slots, which ascend, equal scores in the order of their ids; padded."""
+        best, ids = np.full(k, -np.inf, np.float32), np.full(k, NO_ID, np.int64)
+        wide = version.take(slots).astype(np.float64)
+        lengths = np.sqrt((wide * wide).sum(axis=1))
+        scores = ((wide * query.astype(np.float64)).sum(axis=1) / lengths).astype(np.float32)
+        order = np.lexsort((version.ids[slots], -scores))[:k]
+        best[: len(order)], ids[: len(order)] = scores[order], version.ids[slots[order]]
+        return best, ids
 
 
 def load_faiss() -> Any:
@@ -207,18 +245,3 @@ def rounding_bound(dim: int) -> float:
     Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1, once for each of the two.
     """
     return 2 * dim * float(np.finfo(np.float32).eps)
-
-
-def _ordered(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
-    """The ``k`` best of each row, equal scores in the order of their ids."""
-    order = np.lexsort((ids, -scores))[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
-
-
-def _grown(array: Any, size: int) -> Any:
-    """Return ``array`` itself if it has ``size`` rows, else a copy with room for twice as many."""
-    if len(array) >= size:
-        return array
-    grown = np.empty((2 * size, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown

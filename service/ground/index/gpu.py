@@ -23,7 +23,8 @@ import numpy as np
 from service.errors import DeviceUnavailable
 from service.geo import Circle
 from service.ground.index.exact import SPARE_CANDIDATES, FaissIndex, load_faiss, rounding_bound
-from service.ground.index.protocol import NO_ID, Centres, Ids, VectorIndex, Vectors
+from service.ground.index.protocol import NO_ID, Centres, Half, Ids, VectorIndex, Vectors
+from service.ground.index.tiered import USUAL_K, TieredIndex
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,6 @@ SCRATCH_BYTES = 64 * 2**20
 
 SEARCH_TIMEOUT_S = 3.0
 """A search takes milliseconds; one that hangs leaves the CPU time to answer within the default deadline of 10 s."""
-
-USUAL_K = 128
-"""Tiles that a photo is compared with (localization/glance.py), by which we tell where searches run."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class FaissGpuIndex:
         self._lock = threading.Lock()
         self._searcher = _Searcher()
 
-    def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
+    def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:
         """See :meth:`VectorIndex.upsert`."""
         with self._lock:
             self._master.upsert(ids, vectors, centres)
@@ -239,14 +237,14 @@ def make_index(dim: int, device: str) -> VectorIndex:
     kind, _, number = device.partition(":")
     gpu = int(number or 0)
     if kind == "cpu":
-        return FaissIndex(dim)
+        return TieredIndex(dim)
     try:
         _check_gpu(gpu)
     except DeviceUnavailable as error:
         if kind == "cuda":
             raise
         log.info("search runs on the CPU: %s", error.detail)
-        return FaissIndex(dim)
+        return TieredIndex(dim)
     return FaissGpuIndex(dim, gpu)
 
 

@@ -11,6 +11,7 @@ from service.geo import Circle
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+Half = NDArray[np.float16]
 Centres = NDArray[np.float64]
 
 NO_ID = -1
@@ -18,26 +19,30 @@ NO_ID = -1
 
 
 class VectorIndex(Protocol):
-    """Nearest unit vectors by inner product, optionally among those inside a circle.
+    """Nearest vectors by the cosine of their angle, optionally among those inside a circle.
 
     Implementations are derived from the store and can be rebuilt from it. Calls may come from several threads at
     once; a search sees each write whole or not at all.
     """
 
-    def upsert(self, ids: Ids, vectors: Vectors, centres: Centres) -> None:
+    def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:
         """Add vectors, replacing those whose id is already there.
 
         Args:
             ids: shape ``[N]``, zero or above, each at most once.
-            vectors: unit L2 norm, shape ``[N, D]``.
+            vectors: float16 as the gallery stores them, shape ``[N, D]``: of unit length but for rounding, which
+                scores make good.
             centres: ``lat, lon`` in degrees, shape ``[N, 2]``.
+
+        Raises:
+            ValueError: a vector is zero or not finite; nothing is changed.
         """
 
     def delete(self, ids: Ids) -> None:
         """Forget vectors; ids that are not there are ignored. Shape ``[N]``."""
 
     def search(self, vectors: Vectors, k: int, area: Circle | None = None) -> tuple[Vectors, Ids]:
-        """Find the ``k`` vectors with the largest inner product for each query.
+        """Find the ``k`` vectors with the largest cosine for each query.
 
         The answer is that of brute force over the vectors whose centre lies in ``area``; equal scores are ordered by
         id, lowest first. Where thousands of scores are as good as equal, an implementation may rank those with the

@@ -53,12 +53,13 @@ def test_a_circle_holds_what_brute_force_finds(lat, lon, radius_m, seed):
     distances = distance_m(lat, lon, centres)
     centres = centres[np.abs(distances - radius_m) > 0.01]  # on the rim itself rounding may decide: a centimetre
     vectors = rng.normal(size=(len(centres), DIM))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    index, area, query = FaissIndex(DIM), Circle(lat, lon, radius_m), vectors[:1]
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    index, area, query = FaissIndex(DIM), Circle(lat, lon, radius_m), vectors[:1].astype(np.float32)
     index.upsert(np.arange(len(centres)), vectors, centres)
 
     inside = np.flatnonzero(distance_m(lat, lon, centres) <= radius_m)
-    scores = vectors[inside].astype(float) @ query[0].astype(float)
+    lengths = np.linalg.norm(vectors[inside].astype(float), axis=1)
+    scores = vectors[inside].astype(float) @ query[0].astype(float) / lengths
     found_scores, found = index.search(query, len(centres), area)
     assert index.count(area) == len(inside)
     assert set(found[0][found[0] != NO_ID]) == set(inside)

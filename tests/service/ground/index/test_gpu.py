@@ -14,6 +14,7 @@ from service.errors import DeviceUnavailable
 from service.geo import Circle
 from service.ground.index.exact import FaissIndex
 from service.ground.index.gpu import FaissGpuIndex, make_index
+from service.ground.index.tiered import TieredIndex
 
 DIM = 8
 LONG = 60  # seconds; no test waits that long
@@ -22,6 +23,10 @@ LONG = 60  # seconds; no test waits that long
 def unit(seed, count):
     vectors = np.random.default_rng(seed).normal(size=(count, DIM))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def stored(seed, count):
+    return unit(seed, count).astype(np.float16)
 
 
 class Device:
@@ -76,7 +81,7 @@ def settled(index):
 
 def fill(index, ids):
     ids = np.asarray(ids)
-    index.upsert(ids, unit(7, 1000)[ids], np.zeros((len(ids), 2)))
+    index.upsert(ids, stored(7, 1000)[ids], np.zeros((len(ids), 2)))
 
 
 def test_the_first_copy_is_made_in_the_background_and_then_searched(index, device):
@@ -131,7 +136,7 @@ def test_a_query_for_more_than_a_gpu_selects_goes_to_the_cpu(index, device):
     fill(index, range(50))
     settled(index)
     many = np.concatenate([np.arange(1000)] * 3)
-    index.upsert(np.arange(3000), unit(7, 1000)[many], np.zeros((3000, 2)))
+    index.upsert(np.arange(3000), stored(7, 1000)[many], np.zeros((3000, 2)))
     settled(index)
     _, ids = index.search(unit(7, 1), 2500)
     assert len(set(ids[0].tolist())) == 2500
@@ -212,7 +217,7 @@ class Hanging:
     def __init__(self, flat): pass
     def search(self, queries, k): threading.Event().wait()
 index = faiss_gpu_index.FaissGpuIndex(2, to_gpu=Hanging, rebuild_at=0)
-index.upsert(np.array([4]), np.array([[1, 0]], np.float32), np.zeros((1, 2)))
+index.upsert(np.array([4]), np.array([[1, 0]], np.float16), np.zeros((1, 2)))
 while not index.describe()["copied"]: time.sleep(0.001)
 print(index.search(np.array([[1, 0]], np.float32), 1)[1])
 """
@@ -262,11 +267,11 @@ def test_auto_takes_a_gpu_that_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", fake)
     assert make_index(DIM, "auto:1").describe()["gpu"] == "cuda:1"
     assert fake.used == 1
-    assert isinstance(make_index(DIM, "cpu"), FaissIndex)
+    assert isinstance(make_index(DIM, "cpu"), TieredIndex)
 
 
 def test_a_cpu_build_names_the_package():
-    assert isinstance(make_index(DIM, "auto"), FaissIndex)
+    assert isinstance(make_index(DIM, "auto"), TieredIndex)
     with pytest.raises(DeviceUnavailable, match=r"pip uninstall faiss-cpu`, then `pip install 'aerofix\[gpu\]'"):
         make_index(DIM, "cuda")
 
@@ -274,7 +279,7 @@ def test_a_cpu_build_names_the_package():
 @pytest.mark.parametrize(("gpus", "reason"), [(0, "FAISS sees 0 GPUs"), (RuntimeError("CUDA error 35"), "error 35")])
 def test_a_gpu_that_does_not_work_names_the_driver(monkeypatch, gpus, reason):
     monkeypatch.setitem(sys.modules, "faiss", FakeFaiss(gpus))
-    assert isinstance(make_index(DIM, "auto:0"), FaissIndex)
+    assert isinstance(make_index(DIM, "auto:0"), TieredIndex)
     with pytest.raises(DeviceUnavailable, match=reason) as caught:
         make_index(DIM, "cuda:0")
     assert "nvidia-smi" in caught.value.detail

@@ -1,0 +1,157 @@
+"""What each tier of the index costs at each size: time, memory and recall, everywhere and with a prior of a kilometre.
+
+    python benchmarks/index.py [--sizes 10000 100000 1000000] [--queries 40] [--vectors FILE]
+
+Vectors have the structure of real ones (``made_vectors.py``), and queries are as near to a window's as photos are.
+"Flat float32" is what 0.1.0 searched with. Each search has one thread, and its time is that thread's on a CPU, so that
+others on the machine count little; times are medians. --vectors keeps the vectors for the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+from made_vectors import MadeGround
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from service.geo import Circle
+from service.ground.index.exact import load_faiss
+from service.ground.index.tiered import CODES_FROM, TieredIndex
+from service.ground.vectors import unit
+
+DIM = 512
+BATCH = 16_384
+PRIOR_M = 1000.0
+COLUMNS = ("windows", "tier", "build s", "bytes each", "p50 @10", "p50 @128", "times flat", "recall", "1 km prior")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--vectors", type=Path, help="keep the vectors in FILE.npy, or use those that are there")
+    chosen = parser.parse_args()
+    load = os.getloadavg()[0]
+    table = Table(title=f"{DIM} dimensions, {os.cpu_count()} CPUs, load before: {load:.1f}; codes from {CODES_FROM:,}")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "tier" else "right")
+    priors = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = chosen.vectors or Path(folder) / "vectors.npy"
+        vectors, centres = made(file, max(chosen.sizes))
+        for size in chosen.sizes:
+            priors.append(measured(vectors[:size], centres[:size], chosen.queries, table))
+    Console(width=130).print(table)
+    print(
+        f"p50 with a prior of 1 km, of the first size: {', '.join(f'{p / priors[0]:.2f}' for p in priors)} (goal 1.2)"
+    )
+
+
+def made(file: Path, count: int) -> tuple[Any, Any]:
+    """Vectors and centres, made or from a file."""
+    beside = file.with_suffix(".centres.npy")
+    if not file.exists():
+        out = np.lib.format.open_memmap(file, "w+", np.float16, (count, DIM))
+        centres, done = np.empty((count, 2)), 0
+        for part in MadeGround(DIM).maps(count):
+            rows = slice(done, done + len(part.vectors))
+            out[rows], centres[rows] = part.vectors, part.centres
+            done = rows.stop
+        np.save(beside, centres)
+    return np.load(file, mmap_mode="r"), np.load(beside)
+
+
+def measured(vectors: Any, centres: Any, count: int, table: Table) -> float:
+    """Add the rows of one size; returns the median time with a prior."""
+    size = len(vectors)
+    rng = np.random.default_rng(size)
+    windows = np.sort(rng.choice(size, count, replace=False))
+    queries = MadeGround(DIM, 1).photos(unit(vectors[windows]))
+    areas = [Circle(lat, lon, PRIOR_M) for lat, lon in centres[windows]]
+
+    before, started = resident(), time.perf_counter()
+    flat = load_faiss().IndexFlatIP(DIM)
+    for start in range(0, size, BATCH):
+        flat.add(unit(vectors[start : start + BATCH]))
+    took, each = time.perf_counter() - started, (resident() - before) / size
+    flat_ms = {k: timed(lambda query, k=k: flat.search(query, k), queries) for k in (10, 128)}
+    row(table, size, "flat float32", took, each, flat_ms, flat_ms, (1.0, 1.0), None)
+    flat.reset()
+    gc.collect()
+
+    before, started = resident(), time.perf_counter()
+    index = TieredIndex(DIM, codes_from=min(CODES_FROM, size))
+    for start in range(0, size, BATCH):
+        rows = np.arange(start, min(start + BATCH, size))
+        index.upsert(rows, vectors[rows[0] : rows[-1] + 1], centres[rows])
+    exact = index._exact
+    took, each = time.perf_counter() - started, (resident() - before) / size
+    exact_ms = {k: timed(lambda query, k=k: exact.search(query, k), queries) for k in (10, 128)}
+    answers = [exact.search(query[None], 128)[1][0] for query in queries]
+    priors = [timed(lambda query, area=area: exact.search(query, 128, area), queries[:1]) for area in areas]
+    row(table, size, "exact", took, each, exact_ms, flat_ms, (1.0, 1.0), float(np.median(priors)))
+    while index._coding:
+        time.sleep(0.1)
+    took, each = time.perf_counter() - started, (resident() - before) / size
+    codes_ms = {k: timed(lambda query, k=k: index.search(query, k), queries) for k in (10, 128)}
+    recall = tuple(
+        float(
+            np.mean([np.isin(a[:k], index.search(q[None], k)[1]).mean() for a, q in zip(answers, queries, strict=True)])
+        )
+        for k in (10, 128)
+    )
+    row(table, size, "codes", took, each, codes_ms, flat_ms, recall, None)
+    print(f"{size}: {index.describe()}; {np.mean([index.count(area) for area in areas]):.0f} windows in 1 km")
+    return float(np.median(priors))
+
+
+def timed(search: Callable[[Any], Any], queries: Iterable[Any]) -> float:
+    """Median milliseconds of a CPU, of searches one by one."""
+    times = []
+    for query in queries:
+        started = time.thread_time()
+        search(query[None])
+        times.append(1000 * (time.thread_time() - started))
+    return float(np.median(times))
+
+
+def row(
+    table: Table,
+    size: int,
+    tier: str,
+    took: float,
+    each: float,
+    times: dict[int, float],
+    flat: dict[int, float],
+    recall: tuple[float, ...],
+    prior_ms: float | None,
+) -> None:
+    """One line."""
+    ratios = f"{flat[10] / times[10]:.1f}, {flat[128] / times[128]:.1f}"
+    prior = "" if prior_ms is None else f"{prior_ms:.1f} ms"
+    cells = [f"{size:,}", tier, f"{took:.1f}", f"{each:.0f}", f"{times[10]:.1f} ms", f"{times[128]:.1f} ms", ratios]
+    table.add_row(*cells, ", ".join(f"{share:.4f}" for share in recall), prior)
+
+
+def resident() -> int:
+    """Bytes of this process in memory that no file holds."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
