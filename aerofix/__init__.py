@@ -14,7 +14,7 @@ names the fix.
 from aerofix.async_client import AsyncClient
 from aerofix.client import Client, Localizer
 from aerofix.options import ImportOptions, Photo, PhotoOptions, TrackOptions
-from aerofix.transport import ServiceError
+from aerofix.transport import FileUnreadable, ServiceError
 from service import __version__
 from service.errors import AerofixError
 
@@ -22,6 +22,7 @@ __all__ = [
     "AerofixError",
     "AsyncClient",
     "Client",
+    "FileUnreadable",
     "ImportOptions",
     "Localizer",
     "Photo",

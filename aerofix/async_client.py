@@ -13,7 +13,7 @@ import httpx
 
 from aerofix import models
 from aerofix.options import ImportOptions, Photo, PhotoOptions, TrackOptions, form_of, name_of
-from aerofix.transport import ServiceError, Transport, open_http, reason, segment
+from aerofix.transport import FileUnreadable, ServiceError, Transport, open_http, reason, segment
 from service.cli.packing import upload_of
 from service.ground.maps import check_map_name
 from service.ground.tile import check_id
@@ -25,6 +25,8 @@ POLL_S = 0.2
 
 class AsyncClient:
     """Calls of the HTTP interface; every method raises ``ServiceError`` for a problem, whose ``detail`` names the fix.
+
+    A photo that cannot be read raises ``FileUnreadable``.
 
     A service that is busy or starting (429, or 503 with ``Retry-After``) is asked again when it says, for two minutes
     at the most.
@@ -301,4 +303,4 @@ async def _read(photo: Photo) -> bytes:
     try:
         return await anyio.to_thread.run_sync(Path(photo).read_bytes)
     except OSError as error:
-        raise ServiceError(f"the file cannot be read: {error.strerror}.") from error
+        raise FileUnreadable(f"the file cannot be read: {error.strerror}.") from error

@@ -25,6 +25,7 @@ from service.routes.schemas import (
     Position,
     TrackedLocalization,
     TrackList,
+    TrackPosition,
     TrackState,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "TilesAdded",
     "TilesDeleted",
     "TrackList",
+    "TrackPosition",
     "TrackState",
     "TrackedLocalization",
 ]

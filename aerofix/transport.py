@@ -46,6 +46,10 @@ class ServiceError(AerofixError):
         return None if self.problem is None else self.problem.type.rpartition("/")[2]
 
 
+class FileUnreadable(AerofixError):
+    """A photo on this machine cannot be read."""
+
+
 def open_http(url: str | None = None, key: str | None = None) -> httpx.AsyncClient:
     """A connection to the service at ``url`` that shows a key.
 

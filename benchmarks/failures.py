@@ -64,7 +64,8 @@ def main() -> None:
         shots = fly(given.photos, np.random.default_rng(given.seed), folder)
         use = ("--gallery", folder / "town.gallery", "--model", given.model)
         run_aerofix("gallery", "add", town_map, *use)
-        answers = json.loads(run_aerofix("localize", *(shot.path for shot in shots), "--json", "--no-exif", *use))
+        lines = run_aerofix("localize", *(shot.path for shot in shots), "--json", "--no-exif", *use).splitlines()
+        answers = [json.loads(line) for line in lines]
         failed = [(s, a) for s, a in zip(shots, answers, strict=True) if a["status"] != "located" or is_wrong(s, a)]
         wrong = sum(a["status"] == "located" for _, a in failed)
         print(f"{len(shots)} photos; located rightly: {len(shots) - len(failed)}, wrongly: {wrong}")

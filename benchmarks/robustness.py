@@ -89,7 +89,8 @@ def main() -> None:
             table.add_column(column)
         for k, change in enumerate(CHANGES):
             paths = [folder / f"{i}_{k}.jpg" for i in range(len(truth))]
-            answers = json.loads(run_aerofix("localize", *paths, "--json", "--no-exif", *use))
+            lines = run_aerofix("localize", *paths, "--json", "--no-exif", *use).splitlines()
+            answers = [json.loads(line) for line in lines]
             table.add_row(change.name, *summary(answers, [centres[k] for centres in truth], data.tile_side_m))
     Console(width=120).print(table)
 

@@ -178,6 +178,24 @@ def write_map():
     return write
 
 
+@pytest.fixture(scope="session")
+def write_video():
+    """``write_video(path, images, rate)``: a video of these pictures, ``rate`` of them a second."""
+    av = pytest.importorskip("av")
+
+    def write(path, images, rate=10):
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mpeg4", rate=rate)
+            stream.width, stream.height = images[0].size
+            stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
+            for image in images:
+                out.mux(stream.encode(av.VideoFrame.from_image(image)))
+            out.mux(stream.encode())
+        return path
+
+    return write
+
+
 def _damage(rng, data, other):
     """Change a file in one of the ways in which files go wrong, or are made to."""
     data = bytearray(data)

@@ -7,38 +7,27 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from aerofix.options import PhotoOptions
-from aerofix.transport import ServiceError
 from service import __version__
 from service.cli.common import (
-    DEFAULT_URL,
     ERROR,
     EXIT_CODES,
-    NOT_LOCATED,
-    DeviceName,
-    GalleryFile,
-    ModelFile,
-    Url,
     command,
     fail,
     make_settings,
-    reach,
 )
 from service.cli.doctor import examine
 from service.cli.gallery import gallery_app
+from service.cli.localize import localize
 from service.cli.maps import map_app
-from service.cli.report import merge, problem_of, table
 from service.cli.serve import serve as run
-from service.cli.terminal import complain, out, say, say_json
+from service.cli.terminal import out, say
 from service.errors import AerofixError
-from service.localization.looks import Effort
 from service.logs import configure_logging
-from service.routes import geojson
 from service.text import visible
 
 app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
@@ -61,22 +50,6 @@ def _options(
     """A drone photo in, a GPS position out, with an honest accuracy, offline."""
 
 
-class Prior(NamedTuple):
-    """A circle to search."""
-
-    lat: float
-    lon: float
-    radius_m: float
-
-
-def _parse_prior(prior: str) -> Prior:
-    """Three numbers with commas between them; their ranges are the service's to check."""
-    try:
-        return Prior(*map(float, prior.split(",")))
-    except (TypeError, ValueError):
-        raise typer.BadParameter("give LAT,LON,RADIUS_M, for example 24.26,120.72,500.") from None
-
-
 @app.command()
 def serve(
     host: Annotated[
@@ -96,59 +69,7 @@ def serve(
         fail(error.detail)
 
 
-@command(app, "localize")
-async def localize(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO…", help="JPEG, PNG, WebP or TIFF.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; a list for several.")] = False,
-    as_geojson: Annotated[bool, typer.Option("--geojson", help="Print a GeoJSON FeatureCollection.")] = False,
-    prior: Annotated[
-        Prior | None,
-        typer.Option(metavar="LAT,LON,RADIUS_M", parser=_parse_prior, help="Search only near here."),
-    ] = None,
-    heading: Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")] = None,
-    pitch: Annotated[float | None, typer.Option(help="-90 looks straight down, 0 at the horizon, degrees.")] = None,
-    roll: Annotated[float | None, typer.Option(help="Clockwise, seen from behind the camera, degrees.")] = None,
-    altitude: Annotated[float | None, typer.Option(help="Height above ground, metres.")] = None,
-    hfov: Annotated[float | None, typer.Option(help="Horizontal field of view, degrees.")] = None,
-    effort: Annotated[Effort, typer.Option(help="How many looks are taken while the answer is unsure.")] = "normal",
-    no_exif: Annotated[bool, typer.Option("--no-exif", help="Read no attitude, height and lens from EXIF.")] = False,
-    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates to list.")] = 5,
-    url: Url = DEFAULT_URL,
-    gallery: GalleryFile = None,
-    model: ModelFile = None,
-    device: DeviceName = None,
-) -> int:
-    """Say where photos were taken. Exit code 0: all located; 1: an error; 3: not found or ambiguous."""
-    if as_json and as_geojson:
-        raise typer.BadParameter("give --json or --geojson, not both.")
-    options = PhotoOptions(
-        prior=prior,
-        heading_deg=heading,
-        altitude_m=altitude,
-        hfov_deg=hfov,
-        pitch_deg=pitch,
-        roll_deg=roll,
-        use_exif=not no_exif,
-        effort=effort,
-        top_k=top_k,
-    )
-    answers: list[dict[str, Any]] = []
-    async with reach(url, gallery, model, device) as client:
-        for photo in photos:
-            try:
-                answer = await client.localize(photo, **options)
-                answers.append(geojson.collection([answer]) if as_geojson else answer.model_dump())
-            except ServiceError as error:
-                answers.append({"status": "error", "problem": problem_of(error)})
-                complain(f"{photo}: {error.detail}")
-    if as_geojson:
-        say_json(merge(answers, [str(photo) for photo in photos]))
-    elif as_json:
-        say_json(answers if len(answers) > 1 else answers[0])
-    else:
-        out.print(table(answers, [str(photo) for photo in photos]))
-    statuses = {answer["status"] for answer in answers}
-    return ERROR if "error" in statuses else 0 if statuses == {"located"} else NOT_LOCATED
+command(app, "localize")(localize)
 
 
 @app.command()

@@ -52,9 +52,10 @@ def say_json(value: Any, indent: int | None = 2) -> None:
     print(*map(visible, lines), sep="\n")
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr for tasks with a name, which is shown as it is."""
-    return Progress(_Name(), *Progress.get_default_columns()[1:], MofNCompleteColumn(), console=err)
+def progress_bar(shown: bool = True) -> Progress:
+    """A bar on stderr for tasks with a name, which is shown as it is; what goes to stdout meanwhile goes there."""
+    columns = (_Name(), *Progress.get_default_columns()[1:], MofNCompleteColumn())
+    return Progress(*columns, console=err, disable=not shown, redirect_stdout=sys.stdout.isatty())
 
 
 class _Name(ProgressColumn):

@@ -103,7 +103,8 @@ class Stage:
             prior = f"--prior=0,{middle_m * DEGREES_PER_M:.9f},{radius_m:.1f}"
             paths = [self.folder / f"photo{p}.jpg" for p in photos]
             wanted = ("--json", "--no-exif", "--top-k", CANDIDATES, prior)
-            answers += json.loads(run_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model))
+            lines = run_aerofix("localize", *paths, *wanted, "--gallery", gallery, "--model", model)
+            answers += map(json.loads, lines.splitlines())
             known = self.truth_m[photos]
             truth.append(np.where(np.abs(known[:, :1] - middle_m) < radius_m, known, np.nan))
         return _tabulate(answers, np.concatenate(truth))

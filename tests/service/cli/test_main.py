@@ -119,14 +119,21 @@ def test_geojson(filled, photo, strange):
     assert one["features"][0]["geometry"]["type"] == "Point"
     both = json.loads(filled("localize", photo, strange, "--geojson", *filled.local).stdout)
     assert {feature["properties"]["photo"] for feature in both["features"]} == {str(photo), str(strange)}
-    assert [result["status"] for result in both["results"]] == ["located", "not_found"]
+    places = {
+        feature["properties"]["status"]: feature["geometry"]
+        for feature in both["features"]
+        if feature["properties"]["kind"] == "photo"
+    }
+    assert places["located"]["type"] == "Point"
+    assert places["not_found"] is None
 
 
 def test_a_photo_from_elsewhere_ends_with_3(filled, strange, photo):
     assert filled("localize", strange, *filled.local).exit_code == 3
     several = filled("localize", photo, strange, "--json", *filled.local)
     assert several.exit_code == 3
-    assert [answer["status"] for answer in json.loads(several.stdout)] == ["located", "not_found"]
+    lines = [json.loads(line) for line in several.stdout.splitlines()]
+    assert [(line["file"], line["status"]) for line in lines] == [(str(photo), "located"), (str(strange), "not_found")]
 
 
 def test_one_bad_photo_is_an_error_and_the_others_are_answered(filled, photo, tmp_path):
@@ -134,7 +141,7 @@ def test_one_bad_photo_is_an_error_and_the_others_are_answered(filled, photo, tm
     bad.write_text("text")
     result = filled("localize", bad, photo, tmp_path / "absent.jpg", "--json", *filled.local)
     assert result.exit_code == 1
-    statuses = [answer["status"] for answer in json.loads(result.stdout)]
+    statuses = [json.loads(line)["status"] for line in result.stdout.splitlines()]
     assert statuses == ["error", "located", "error"]
     assert "bad.jpg: the file is not a JPEG" in result.stderr
     assert "absent.jpg: the file cannot be read" in result.stderr

@@ -11,8 +11,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from aerofix.models import Problem
 from service import __version__
 from service.app import create_app
+from service.cli.answers import Answered
 from service.cli.main import app
 from service.cli.report import table
 from service.cli.terminal import complain, out, progress_bar, remark, say, say_json
@@ -45,8 +47,9 @@ def test_json_is_the_same_json(capsys, indent):
 
 
 def test_tables_and_progress_bars_show_names_as_they_are(capsys):
-    out.print(table([{"status": NASTY}], [NASTY]))
-    assert capsys.readouterr().out.count(SHOWN) == 2
+    problem = Problem(type="/problems/any", title="Any", status=422, detail="any")
+    out.print(table([Answered(NASTY, problem)]))
+    assert capsys.readouterr().out.count(SHOWN) == 1
     with progress_bar() as progress:
         progress.add_task(NASTY, total=1)
         column = progress.columns[0].render(progress.tasks[0])
