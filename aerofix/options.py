@@ -29,6 +29,7 @@ class PhotoOptions(TypedDict, total=False):
         effort: looks while the answer is unsure.
         refine: answer a position between tile centres; default true.
         top_k: number of candidates to answer, 1 to 100; default 5.
+        matches: answer which points of the photo lie where on the map; default false.
     """
 
     prior: tuple[float, float, float] | None
@@ -44,6 +45,7 @@ class PhotoOptions(TypedDict, total=False):
     effort: Effort | None
     refine: bool | None
     top_k: int | None
+    matches: bool | None
 
 
 class ImportOptions(TypedDict, total=False):
