@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--gallery", type=Path, help="keep the imported maps in this file")
     parser.add_argument("--out", type=Path, help="keep the answers in this file, and ask only what it lacks")
-    parser.add_argument("--every", type=int, default=1, help="of strangers take every n-th photo")
+    parser.add_argument(
+        "--every", type=int, default=1, help="with wrong hints, and of strangers, take every n-th photo"
+    )
     options = parser.parse_args()
     options.hints = [
         kind for each in options.hints for kind in ([f"wrong-{name}" for name in WRONG] if each == "wrong" else [each])
@@ -62,8 +64,9 @@ def main() -> None:
         settings = {"AEROFIX_DEADLINE_S": str(TIMEOUT_S)}
         with aerofix(gallery, options.model, settings).running() as url, httpx.Client(timeout=TIMEOUT_S) as client:
             for each in sets:
-                shots = each.shots[:: options.every] if each.name == "strangers" else each.shots
                 for kind in options.hints:
+                    few = each.name == "strangers" or kind.startswith("wrong-")
+                    shots = each.shots[:: options.every] if few else each.shots
                     key = f"{each.name} / {kind}"
                     if key not in done and any(kind in shot.hints for shot in shots):
                         done[key] = [ask(client, url, shot, kind, options.effort) for shot in shots]
