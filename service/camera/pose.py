@@ -24,7 +24,7 @@ SLOPE = 0.1
 SIGMA_TOLERANCES = 1 / 3
 """A right match is off by about a third of its tolerance: half a cell of rounding in photo and map each."""
 
-PATCHES = 4
+PATCHES = 5
 """Patches along a photo's width; the matches of one share their error, and weigh as much as one match. Of 28 real
 photos straight down whose pitch nobody states, two thirds lie within what the covariance says; of matches that count
 one by one, an eighth (``benchmarks/real.py``)."""

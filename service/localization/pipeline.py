@@ -27,7 +27,7 @@ from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
 from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, resolve
-from service.localization.looks import HINTS, Effort, Plan, plan_looks
+from service.localization.looks import Effort, Plan, plan_looks
 from service.localization.places import matched_error
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
 from service.localization.rematch import Again, match_again, worth_a_second
@@ -312,7 +312,7 @@ class Localizer:
             return {}, Whereabouts(missing=NO_MATCH)
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
-        believed = said.without(*(HINTS[name][0] for name in disputed if name in HINTS))
+        believed = said.without(*("height_m" if name == "altitude_m" else name for name in disputed))
         camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect)
         shape = footprint_of(fix, corners(job.aspect))
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)

@@ -31,9 +31,9 @@ MATCHED = 48
 photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
 time (``benchmarks/real.py``)."""
 
-SURE, AT_LEAST = 2.5, 8
+SURE, AT_LEAST = 2.0, 8
 """Times ``min_inliers`` of support from which on no other candidate needs to be matched, once so many were: wrong ones
-reach 1.2 times."""
+reach 1.6 times."""
 
 INLIER_CELLS = 1.5
 """Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,

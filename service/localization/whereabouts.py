@@ -23,6 +23,9 @@ PLANE = 0.1
 half down. Hills put the ground that it sees higher or lower, the more the further ahead that is; a tenth, as ``SLOPE``
 has it."""
 
+MAP_M = 2.0
+"""Spread of what maps are off by along either axis: satellite imagery is laid on the ground to a few metres."""
+
 STEEP_DEG = -80.0
 """A camera that looks further down than this has a height only if its field of view is known."""
 
@@ -87,7 +90,7 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
         pitch,
         0.0 if steep else roll,
         None if no_height else pose.hfov_deg,
-        math.hypot(pose.sigma_m, PLANE * pose.height_m * ahead / math.sqrt(2)),  # the mean over both axes
+        math.hypot(pose.sigma_m, PLANE * pose.height_m * ahead / math.sqrt(2), MAP_M),  # the mean over both axes
     ), NO_LENS if no_height else None
 
 
