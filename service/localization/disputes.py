@@ -51,7 +51,10 @@ def disputes(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> d
         if cheapest is not None and (pose is None or pose.cost - cheapest.cost > COST):
             of_slant = _pitch(known.pitch_deg, cheapest) if cheapest is free else _lens(lens, cheapest)
             pose = cheapest if of_slant else pose
-    return found | of_slant | ({} if pose is None or known.height_m is None else _size(known.height_m, lens, pose))
+    if pose is None or known.height_m is None:
+        return found | of_slant
+    slanting = known.pitch_deg is not None and pose.attitude.pitch_deg >= STEEP_DEG
+    return found | of_slant | _size(known.height_m, lens, pose.height_m, slanting)
 
 
 def _pitch(said: Reading, pose: CameraPose) -> dict[str, str]:
@@ -69,13 +72,13 @@ def _lens(said: Reading, pose: CameraPose) -> dict[str, str]:
     return {"hfov_deg": f"the photo lies on the map as with a field of view of {pose.hfov_deg:.0f}°"}
 
 
-def _size(height: Reading, lens: Reading, pose: CameraPose) -> dict[str, str]:
-    """A height that makes the ground too wide or too narrow; straight down, perhaps a stated lens."""
-    times = pose.height_m / height.value
+def _size(height: Reading, lens: Reading, found_m: float, slanting: bool) -> dict[str, str]:
+    """A height that makes the ground too wide or narrow; only a known slant tells whether it is not a stated lens."""
+    times = found_m / height.value
     if abs(math.log(times)) <= math.log(SIZE_OFF):
         return {}
     wide = f"the ground that the photo shows is {times:.2f} times as wide as"
     found = {"altitude_m": f"{wide} this height makes it"}
-    if lens.source == "form" and pose.attitude.pitch_deg < STEEP_DEG:
+    if lens.source == "form" and not slanting:
         found["hfov_deg"] = f"{wide} this and the height make it: one of them is off"
     return found

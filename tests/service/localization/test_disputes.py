@@ -58,8 +58,9 @@ def test_a_wrong_pitch_is_named(true, said):
 def test_a_wrong_lens_is_named_by_the_slant_or_beside_the_height():
     half = math.degrees(2 * math.atan(math.tan(math.radians(HFOV_DEG) / 2) / 2))
     assert "hfov_deg" in disputes(fix_of(-45.0), camera(hfov_deg=half), -45.0, ASPECT)
-    straight_down = disputes(fix_of(-90.0), camera(hfov_deg=half, pitch_deg=-90.0), -90.0, ASPECT)
-    assert set(straight_down) == {"altitude_m", "hfov_deg"}  # which of the two, nobody can tell
+    for said in (-90.0, None):
+        straight_down = disputes(fix_of(-90.0), camera(hfov_deg=half, pitch_deg=said), -90.0, ASPECT)
+        assert set(straight_down) == {"altitude_m", "hfov_deg"}  # which of the two, nobody can tell
 
 
 def test_straight_down_without_a_lens_the_place_is_known_and_the_height_is_not():
