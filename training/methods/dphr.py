@@ -65,7 +65,7 @@ class DPHR(Method):
         super().__init__()
         self.config = config
         self.host = host
-        self.needs_stages = host.needs_stages
+        self.needs_stages, self.turns_tiles = host.needs_stages, host.turns_tiles
         start = 0.0 if config.progressive else config.lambda_max
         self.progress = ProgressSignal(start, config.lambda_max, window=config.window, beta=config.beta)
 
@@ -73,13 +73,14 @@ class DPHR(Method):
         """The host's."""
         return self.host.views(batch, progress, generator)
 
+    def mined(self, photo: Tensor, progress: float) -> Tensor:
+        """The host's."""
+        return self.host.mined(photo, progress)
+
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
         """``loss``, ``host``, ``triplet``, ``weighted_triplet``, ``lambda``, and the host's parts as ``host/…``."""
         host = self.host(features, batch)
-        distance = pairwise_distances(features["photo"].embedding, features["tile"].embedding, self.config.distance)
-        rival = rivals(batch.place)
-        there, back = self._one_way(distance, rival), self._one_way(distance.T, rival)
-        triplet, weighted = ((a + b) / 2 for a, b in zip(there, back, strict=True))
+        triplet, weighted = self.triplets(features, batch)
         weight = self.progress(triplet)
         return {
             "loss": host["loss"] + self.config.mu * (triplet + weight * weighted),
@@ -89,6 +90,13 @@ class DPHR(Method):
             "lambda": weight,
             **{f"host/{name}": value for name, value in host.items() if name != "loss"},
         }
+
+    def triplets(self, features: dict[str, Features], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Plain and weighted triplet loss, each ``[]``: the mean of both directions."""
+        distance = pairwise_distances(features["photo"].embedding, features["tile"].embedding, self.config.distance)
+        rival = rivals(batch.place)
+        there, back = self._one_way(distance, rival), self._one_way(distance.T, rival)
+        return (there[0] + back[0]) / 2, (there[1] + back[1]) / 2
 
     def _one_way(self, distance: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
         """Plain and weighted triplet loss of queries (rows) against references (columns)."""
