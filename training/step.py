@@ -7,7 +7,6 @@ gradient through it. The result is the gradient of the whole batch; only a chunk
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -18,8 +17,7 @@ from training.checkpoint import State
 from training.config import OptimConfig
 from training.distributed import World, gather_rows, sum_gradients
 from training.models.encoder import as_input
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from training.precision import autocast
 
 
 def train_step(
@@ -61,47 +59,55 @@ def backward(
 ) -> tuple[dict[str, Tensor], dict[str, Features]]:
     """Fill the gradients of one batch; returns the losses and the features of all processes' images, by view."""
     views = state.method.views(batch, progress, generator)
-    images = torch.cat(list(views.values()))
-    chunks = torch.split(images, optim.chunk_images or len(images))
-    seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in chunks]
+    groups = _by_shape(views)
+    parts = [torch.split(torch.cat([views[name] for name in group]), optim.chunk_images or 2**31) for group in groups]
+    cached = any(len(chunks) > 1 for chunks in parts)
+    seeds = [[int(torch.randint(2**31, (), generator=generator)) for _ in chunks] for chunks in parts]
 
-    def encode(i: int) -> Features:
+    def encode(group: int, i: int) -> Features:
         with torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else []):
-            torch.manual_seed(seeds[i])  # the second pass must drop the same paths as the first
-            with _precision(optim, world):
+            torch.manual_seed(seeds[group][i])  # the second pass must drop the same paths as the first
+            with autocast(optim.precision, world.device):
                 stages, embedding = state.method.needs_stages, state.method.needs_embedding
-                return state.encoder.features(as_input(chunks[i]), stages=stages, embedding=embedding)
+                return state.encoder.features(as_input(parts[group][i]), stages=stages, embedding=embedding)
 
-    cached = len(chunks) > 1
     with torch.set_grad_enabled(not cached):
-        encoded = [encode(i) for i in range(len(chunks))]
-    rows = [torch.cat(parts) for parts in zip(*(f.tensors() for f in encoded), strict=True)]
-    by_view = {
-        name: encoded[0].with_tensors([_leaf(gather_rows(t, world)) for t in tensors])
-        for name, tensors in zip(
-            views, zip(*(row.detach().chunk(len(views)) for row in rows), strict=True), strict=True
-        )
-    }
+        encoded = [[encode(group, i) for i in range(len(chunks))] for group, chunks in enumerate(parts)]
+    by_view = {}
+    for names, features in zip(groups, encoded, strict=True):
+        rows = [torch.cat(same) for same in zip(*(f.tensors() for f in features), strict=True)]
+        each = zip(*(row.detach().chunk(len(names)) for row in rows), strict=True)
+        for name, tensors in zip(names, each, strict=True):
+            by_view[name] = features[0].with_tensors([_leaf(gather_rows(t, world)) for t in tensors])
     losses = state.method(by_view, _everywhere(batch, world))
     state.scaler.scale(losses["loss"]).backward()
-    gradients = _own_gradients(by_view, len(batch), world)
-    for n, parts in enumerate(zip(*(torch.split(g, len(chunks[0])) for g in gradients), strict=True)):
-        outputs = (encode(n) if cached else encoded[n]).tensors()
-        moving = [i for i, output in enumerate(outputs) if output.requires_grad]  # those of frozen stages stay
-        torch.autograd.backward([outputs[i] for i in moving], [parts[i] for i in moving])
+    for group, names in enumerate(groups):
+        gradients = _own_gradients([by_view[name] for name in names], len(batch), world)
+        sizes = [len(chunk) for chunk in parts[group]]
+        for n, own in enumerate(zip(*(torch.split(g, sizes) for g in gradients), strict=True)):
+            outputs = (encode(group, n) if cached else encoded[group][n]).tensors()
+            moving = [i for i, output in enumerate(outputs) if output.requires_grad]  # those of frozen stages stay
+            torch.autograd.backward([outputs[i] for i in moving], [own[i] for i in moving])
     return losses, by_view
+
+
+def _by_shape(views: dict[str, Tensor]) -> list[list[str]]:
+    """Names of views that can be encoded together: panoramas are wider than tiles."""
+    groups: dict[torch.Size, list[str]] = {}
+    for name, view in views.items():
+        groups.setdefault(view.shape, []).append(name)
+    return list(groups.values())
 
 
 def _leaf(tensor: Tensor) -> Tensor:
     return full_precision(tensor).requires_grad_()
 
 
-def _own_gradients(by_view: dict[str, Features], rows: int, world: World) -> list[Tensor]:
+def _own_gradients(views: list[Features], rows: int, world: World) -> list[Tensor]:
     """The loss's gradient by this process's images, views one after another: the order of encoding."""
     mine = slice(world.rank * rows, (world.rank + 1) * rows)
     of_view = [
-        [(torch.zeros_like(t) if t.grad is None else t.grad)[mine] for t in features.tensors()]
-        for features in by_view.values()
+        [(torch.zeros_like(t) if t.grad is None else t.grad)[mine] for t in features.tensors()] for features in views
     ]
     return [torch.cat(parts) for parts in zip(*of_view, strict=True)]
 
@@ -110,11 +116,6 @@ def _everywhere(batch: Batch, world: World) -> Batch:
     """The pairs of all processes, but for the pixels, which stay this process's."""
     names = ["place", "offset_m", "tile_side_m", "overlap", *([] if batch.ground_m is None else ["ground_m"])]
     return replace(batch, **{name: gather_rows(getattr(batch, name), world) for name in names})
-
-
-def _precision(optim: OptimConfig, world: World) -> AbstractContextManager[None]:
-    kind = _DTYPES.get(optim.precision)
-    return torch.autocast(world.device.type, dtype=kind, enabled=kind is not None)
 
 
 def _move(state: State, optim: OptimConfig) -> None:

@@ -36,18 +36,14 @@ def test_dump_is_the_inverse_of_parse_through_json():
     assert parse_config(json.loads(json.dumps(dump_config(config)))) == config
 
 
-def test_the_shipped_configs_are_valid():
-    files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-    assert files
-    for file in files:
-        config = load_config(file)
-        if file.stem.startswith("lite2") or file.stem == "adapt":  # recipes of shipped models
-            continue
-        method, _, dataset = file.stem.partition("_")
-        if file.stem.startswith("csp_hd"):
-            method, dataset = "csp_hd", file.stem.removeprefix("csp_hd_")
-        assert config.data.dataset == dataset
-        assert config.method_name == {"dphr": "sample4geo+dphr"}.get(method, method)
+def test_several_files_are_joined_and_name_the_run(tmp_path):
+    (tmp_path / "method.yaml").write_text("optim: {steps: 7, lr: 1.0e-3}\n")
+    (tmp_path / "places.yaml").write_text("optim: {lr: 2.0e-3}\ndata: {tile_side_m: 50}\n")
+    both = [tmp_path / "method.yaml", tmp_path / "places.yaml"]
+    config = load_config(both, ["optim.batch_pairs=8"])
+    assert (config.optim.steps, config.optim.lr, config.optim.batch_pairs) == (7, 2e-3, 8)
+    assert (config.data.tile_side_m, config.name, config.run.out) == (50, "method-places", Path("runs/method_places"))
+    assert load_config(both, ["name=mine", "run.out=here"]).run.out == Path("here")
 
 
 def test_bases_are_joined_section_by_section_and_the_file_wins(tmp_path):
@@ -80,7 +76,7 @@ def test_configs_do_not_change():
         ("optim.learning_rate=1", "optim.learning_rate: Unexpected keyword argument"),
         ("optim.lr=0", "optim.lr: Input should be greater than 0"),
         ("optim.lr=fast", "optim.lr: Input should be a valid number"),
-        ("model.weights=magic", "model.weights: Input should be 'package', 'timm' or 'none'"),
+        ("model.aggregation=magic", "model.aggregation: Input should be 'gem', 'avg' or 'attention_gem'"),
         ("method.name=magic", "method: Input tag 'magic'"),
         ("data.dataset=magic", "data: Input tag 'magic'"),
         ("method.label_smoothing=1", "method.label_smoothing: Input should be less than 1"),

@@ -139,6 +139,23 @@ def test_cached_gradients_are_the_whole_batchs(tiny_config, pairs, method, awake
     )
 
 
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_panoramas_wider_than_tiles_have_the_gradient_of_plain_autograd(tiny_config, pairs, chunk):
+    config = tiny_config()
+    batch = pairs()
+    batch = replace(batch, photo=torch.cat((batch.photo, batch.photo.flip(3)), 3))
+    state = in_float64(fresh(config))
+    backward(state, batch, replace(config.optim, chunk_images=chunk), ALONE, dice(), progress=0.0)
+    ours = gradients(state)
+    state.encoder.zero_grad()
+    state.method.zero_grad()
+    views = {"photo": batch.photo, "tile": batch.tile}
+    features = {k: state.encoder.features(v.mul(255).permute(0, 2, 3, 1)) for k, v in views.items()}
+    state.method(features, batch)["loss"].backward()
+    plain = gradients(state)
+    assert (ours - plain).norm() <= 1e-9 * plain.norm()
+
+
 def test_cached_gradients_drop_the_same_paths_twice(tiny_config, pairs, monkeypatch):
     """With random layers the second pass must see the network of the first: a gradient of zero noise proves it."""
     config = tiny_config()

@@ -74,6 +74,7 @@ class Task:
         gallery: where it is looked for.
         positives: per query, the gallery rows that are right; may be empty.
         semi_positives: per query, rows that show part of the place (VIGOR, GTA-UAV); None when there are none.
+        tile_side_m: ``[G]`` ground side of each gallery image, where these are north-up tiles of known scale; or None.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Task:
     gallery: Images
     positives: list[NDArray[np.int64]]
     semi_positives: list[NDArray[np.int64]] | None = None
+    tile_side_m: NDArray[np.float64] | None = None
 
 
 class Dataset(Protocol):

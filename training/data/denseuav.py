@@ -22,8 +22,11 @@ GPS_FILE = "Dense_GPS_ALL.txt"
 TREE = """
   Dense_GPS_ALL.txt                (lines like train/drone/000001/H80.JPG E119.1 N30.2 80.0)
   train/drone/000001/H80.JPG ..    train/satellite/000001/H80.tif, H80_old.tif ..
-  test/query_drone/ID/..           test/gallery_drone/ID/..
-  test/query_satellite/ID/..       test/gallery_satellite/ID/.."""
+  test/query_drone/ID/..           test/gallery_satellite/ID/..
+and, for the way back, where a copy has them
+  test/query_satellite/ID/..       test/gallery_drone/ID/.."""
+#: What is asked and where it is looked for; folders of a direction may be missing, as in trees that circulate.
+DIRECTIONS = (("query_drone", "gallery_satellite"), ("query_satellite", "gallery_drone"))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,12 +50,13 @@ class DenseUAV:
 
     def __init__(self, config: DenseUAVConfig, size: InputSize) -> None:
         self.layout, self.size = Layout("DenseUAV", config.root, TREE), size
-        views = ("query_drone", "gallery_drone", "query_satellite", "gallery_satellite")
+        views = [view for pair in DIRECTIONS for view in pair if (config.root / "test" / view).is_dir()]
         self.drone, self.satellite = self.layout.by_place("train/drone"), self.layout.by_place("train/satellite")
         self.test = {view: self.layout.by_place(f"test/{view}") for view in views}
         require_places(self.layout, self.drone, self.satellite, "train/satellite")
-        require_places(self.layout, self.test["query_drone"], self.test["gallery_satellite"], "test/gallery_satellite")
-        require_places(self.layout, self.test["query_satellite"], self.test["gallery_drone"], "test/gallery_drone")
+        for asked, held in DIRECTIONS:
+            if asked in self.test and held in self.test:
+                require_places(self.layout, self.test[asked], self.test[held], f"test/{held}")
         self.position = self._positions()
         for name in sorted(self.drone.keys() | set().union(*self.test.values())):
             if name not in self.position:
@@ -65,7 +69,13 @@ class DenseUAV:
         return pairs
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite`` and ``satellite_to_drone``, each in its full gallery."""
+        """``drone_to_satellite`` and ``satellite_to_drone``, each in its full gallery, where both folders are there.
+
+        Raises:
+            TrainingError: neither is complete.
+        """
+        if not any(asked in self.test and held in self.test for asked, held in DIRECTIONS):
+            raise self.layout.wrong("test/ has neither query_drone/ with gallery_satellite/, nor the way back.")
         return both_directions(self.layout, self.test, self.size, position=self.position)
 
     def _positions(self) -> dict[str, tuple[float, float]]:

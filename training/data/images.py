@@ -30,8 +30,10 @@ class InputSize(Protocol):
         """How images become square: ``squash`` or ``center_crop``."""
 
 
-def read_image(path: Path, size: InputSize) -> Image.Image:
+def read_image(path: Path, size: InputSize, aspect: int = 1) -> Image.Image:
     """An image file as the model wants it, ``S`` by ``S`` px, by the convention of the model contract.
+
+    An ``aspect`` of more than 1 squashes it to ``S`` by ``aspect`` times ``S`` (height by width) instead.
 
     ``squash`` resizes the whole image, ``center_crop`` its centre square, both with Pillow's BICUBIC. Large JPEGs are
     decoded at a fraction of their size, but never below twice the model's.
@@ -46,11 +48,11 @@ def read_image(path: Path, size: InputSize) -> Image.Image:
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         raise TrainingError(f"{path} is not a readable picture: {error}") from error
-    if size.resize == "center_crop":
+    if size.resize == "center_crop" and aspect == 1:
         short = min(image.size)
         left, top = (image.width - short) // 2, (image.height - short) // 2
         image = image.crop((left, top, left + short, top + short))
-    return image.resize((side, side), Image.Resampling.BICUBIC)
+    return image.resize((aspect * side, side), Image.Resampling.BICUBIC)
 
 
 class ImageFiles:
@@ -62,6 +64,7 @@ class ImageFiles:
         size: what the model wants.
         root: names of images count from here.
         position: ``[N, 2]`` lat, lon in degrees, or None.
+        aspect: width over height of what the model gets; more than 1 for panoramas.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class ImageFiles:
         root: Path,
         *,
         position: NDArray[np.float64] | None = None,
+        aspect: int = 1,
     ) -> None:
         self.paths, self.place, self.position, self._size = list(paths), place, position, size
+        self._aspect = aspect
         self.name = [path.relative_to(root).as_posix() for path in paths]
 
     def __len__(self) -> int:
@@ -85,7 +90,7 @@ class ImageFiles:
         Raises:
             TrainingError: a file is no readable picture.
         """
-        return torch.stack([to_tensor(read_image(self.paths[i], self._size)) for i in index])
+        return torch.stack([to_tensor(read_image(self.paths[i], self._size, self._aspect)) for i in index])
 
 
 @dataclass
@@ -104,6 +109,7 @@ class FilePairs:
         overlap: ``[M]`` share of common ground, 0 to 1; None: not graded.
         also_shows: per pair, other places that the photo shows; None when places do not overlap.
         turns: what may be turned by quarter circles in training (``training.data.recipe``).
+        aspect: width over height of the photos that the model gets; more than 1 for panoramas.
     """
 
     photos: list[Path]
@@ -117,6 +123,11 @@ class FilePairs:
     overlap: NDArray[np.float64] | None = None
     also_shows: list[NDArray[np.int64]] | None = None
     turns: Turns = "tile"
+    aspect: int = 1
+
+    def leave_tiles_upright(self) -> None:
+        """Turn no tile alone; where tile and panorama turn together, they go on to."""
+        self.turns = "none" if self.turns == "tile" else self.turns
 
     def load(self, pairs: Sequence[int], generator: Generator, *, clean: bool = False) -> Batch:
         """Read these pairs, augmented by Sample4Geo's recipe unless ``clean``.
@@ -128,7 +139,8 @@ class FilePairs:
         offset_m = _rows(self.offset_m, index, (len(index), 2), torch.nan)
         photos, tiles = [], []
         for row, pair in enumerate(index):
-            photo, tile = read_image(self.photos[pair], self.size), read_image(self.tiles[pair], self.size)
+            photo = read_image(self.photos[pair], self.size, self.aspect)
+            tile = read_image(self.tiles[pair], self.size)
             if clean:
                 photos.append(to_tensor(photo))
                 tiles.append(to_tensor(tile))

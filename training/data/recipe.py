@@ -21,8 +21,8 @@ from PIL import Image, ImageFilter
 from torch import Generator, Tensor
 
 #: ``tile``: turn the tile, always (the heading of the photo is not known); ``both``: turn the tile and roll the
-#: panorama by the same angle, p 0.75 (north stays in the panorama's middle).
-Turns = Literal["tile", "both"]
+#: panorama by the same angle, p 0.75 (north stays in the panorama's middle); ``none``: the method turns tiles itself.
+Turns = Literal["tile", "both", "none"]
 
 COLOUR = 0.15
 BLUR_SIGMA_PX = (0.2, 1.0)
@@ -39,33 +39,33 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def augment_pair(
     photo: Image.Image, tile: Image.Image, offset_m: Tensor, generator: Generator, *, turns: Turns
-) -> tuple[Tensor, Tensor]:
-    """Augment a pair of square images; where the photo's ground point lies in the tile follows every turn.
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Augment a photo and a square tile; where the photo's ground point lies in the tile follows every turn.
 
     Args:
-        photo: ``S`` by ``S`` px.
-        tile: likewise.
+        photo: ``S`` px high, any width.
+        tile: ``S`` by ``S`` px.
         offset_m: ``[2]`` right and down of the photo's ground point from the tile's centre; may be NaN.
         generator: the source of all randomness, on the CPU.
         turns: see ``Turns``.
 
     Returns:
-        photo and tile ``[2, 3, S, S]``, 0 to 1, and the offset ``[2]`` in the new tile.
+        photo ``[3, S, W]`` and tile ``[3, S, S]``, 0 to 1, and the offset ``[2]`` in the new tile.
     """
     right, down = offset_m
     if _chance(0.5, generator):
         photo, tile = (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in (photo, tile))
         right = -right
     quarters = _whole(0, 3, generator)  # counter-clockwise
-    if turns == "both" and not _chance(0.75, generator):
+    if turns == "none" or (turns == "both" and not _chance(0.75, generator)):
         quarters = 0
     tile = tile.rotate(90 * quarters)
     for _ in range(quarters):
         right, down = down, -right
     if turns == "both":  # east of a tile that turned once is up, and has to be in the panorama's middle
         photo = Image.fromarray(np.roll(np.array(photo), -round(photo.width * quarters / 4), axis=1))
-    images = [_holes(to_tensor(_appearance(image, generator)), generator) for image in (photo, tile)]
-    return torch.stack(images), torch.stack((right, down))
+    first, second = (_holes(to_tensor(_appearance(image, generator)), generator) for image in (photo, tile))
+    return (first, second), torch.stack((right, down))
 
 
 def _appearance(image: Image.Image, generator: Generator) -> Image.Image:
@@ -104,20 +104,22 @@ def _holes(image: Tensor, generator: Generator) -> Tensor:
 
 
 def grid_holes(image: Tensor, generator: Generator) -> Tensor:
-    """Black squares on a grid of ten by ten, each 0.4 of a cell wide, the grid shifted at random: ``[3, S, S]``."""
-    side = image.shape[-1]
-    cell = max(2, round(side * GRID_CELL_SHARE))
-    row, col = ((torch.arange(side) + _whole(0, cell - 1, generator)) % cell < cell * GRID_HOLE_SHARE for _ in range(2))
+    """Black squares on a grid of ten rows, each 0.4 of a cell wide, the grid shifted at random: ``[3, H, W]``."""
+    cell = max(2, round(image.shape[1] * GRID_CELL_SHARE))
+    row, col = (
+        (torch.arange(side) + _whole(0, cell - 1, generator)) % cell < cell * GRID_HOLE_SHARE
+        for side in image.shape[1:]
+    )
     return image.masked_fill(row[:, None] & col[None, :], 0.0)
 
 
 def coarse_holes(image: Tensor, generator: Generator) -> Tensor:
-    """10 to 25 black rectangles, each 0.1 to 0.2 of the image's side high and wide: ``[3, S, S]``."""
-    side = image.shape[-1]
+    """10 to 25 black rectangles, each 0.1 to 0.2 of the image's height and width: ``[3, H, W]``."""
+    height, width = image.shape[1:]
     image = image.clone()
     for _ in range(_whole(*HOLES, generator)):
-        high, wide = (max(1, round(side * _between(*HOLE_SHARE, generator))) for _ in range(2))
-        top, left = _whole(0, side - high, generator), _whole(0, side - wide, generator)
+        high, wide = (max(1, round(side * _between(*HOLE_SHARE, generator))) for side in (height, width))
+        top, left = _whole(0, height - high, generator), _whole(0, width - wide, generator)
         image[:, top : top + high, left : left + wide] = 0.0
     return image
 

@@ -35,7 +35,8 @@ Ints = NDArray[np.int64]
 class SamplingConfig:
     """Where hard negatives come from. Numbers are Sample4Geo's; its University-1652 recipe is random throughout."""
 
-    first: Literal["random", "gps"] = "random"  # the first epoch
+    first: Literal["random", "gps"] = "random"  # the first epochs
+    first_epochs: Annotated[int, Field(ge=1)] = 1  # how many these are; Sample4Geo takes 4 by GPS
     then: Literal["random", "dss"] = "random"  # the others
     refresh_epochs: Annotated[int, Field(ge=1)] = 4  # epochs between two looks at all places for DSS
     neighbours: Annotated[int, Field(ge=1)] = 128  # of each place that are known

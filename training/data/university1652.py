@@ -87,7 +87,7 @@ def both_directions(
     suffix: str = "",
     position: dict[str, tuple[float, float]] | None = None,
 ) -> list[Task]:
-    """The two tasks of a test folder in the style of University-1652: places with the same name match.
+    """The tasks of a test folder in the style of University-1652, two where all is there: the same names match.
 
     Args:
         layout: names of images count from its root.
@@ -106,6 +106,8 @@ def both_directions(
 
     tasks = []
     for asked, held in (("drone", "satellite"), ("satellite", "drone")):
+        if f"query_{asked}" not in views or f"gallery_{held}" not in views:
+            continue
         queries, gallery = images(f"query_{asked}"), images(f"gallery_{held}")
         tasks.append(Task(f"{asked}_to_{held}{suffix}", queries, gallery, same_place(queries, gallery)))
     return tasks

@@ -8,10 +8,11 @@ SliceMatch (Lentsch et al., CVPR 2023) corrected.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from training.data.base import Task
@@ -39,6 +40,9 @@ class VIGORConfig:
     root: Path  # the folder that holds the cities
     area: Literal["same", "cross"] = "same"
     labels: Literal["splits__corrected", "splits_new", "splits"] = "splits__corrected"  # splits: the first release
+    # width over height of the panoramas that the model gets: 2 as published; 1 squashes them, as models that take
+    # squares alone need (exported files, ViTs)
+    panorama_aspect: Annotated[int, Field(ge=1, le=4)] = 1
     dataset: Literal["vigor"] = "vigor"
 
 
@@ -90,6 +94,7 @@ class VIGOR:
                 for panorama in side.panoramas
             ],
             turns="both",
+            aspect=self.config.panorama_aspect,
         )
 
     def tasks(self) -> list[Task]:
@@ -98,11 +103,13 @@ class VIGOR:
         own = np.array([panorama.tiles[0] for panorama in side.panoramas], np.int64)
         names = [panorama.path for panorama in side.panoramas]
         where = np.array([self._position(path, *path.name.split(",")[1:3]) for path in names])
-        queries = ImageFiles(names, own, self.size, root, position=where)
+        aspect = self.config.panorama_aspect
+        queries = ImageFiles(names, own, self.size, root, position=where, aspect=aspect)
         rows = np.arange(len(side.tiles), dtype=np.int64)
         gallery = ImageFiles(side.tiles, rows, self.size, root, position=side.tile_positions())
         semis = [np.array(panorama.tiles[1:], np.int64) for panorama in side.panoramas]
-        return [Task("ground_to_satellite", queries, gallery, [tile[None] for tile in own], semis)]
+        own_tile = [tile[None] for tile in own]
+        return [Task("ground_to_satellite", queries, gallery, own_tile, semis, np.array(side.side_m))]
 
     def _position(self, path: Path, *latlon: str) -> tuple[float, float]:
         try:
@@ -117,6 +124,7 @@ class _Side:
 
     def __init__(self, data: VIGOR, cities: tuple[str, ...], label: str) -> None:
         self.data, self.tiles, self.panoramas = data, list[Path](), list[Panorama]()
+        self.side_m: list[float] = []  # of each tile
         for city in cities:
             self._read(city, label)
 
@@ -135,6 +143,7 @@ class _Side:
                 raise layout.wrong(f"{city}/satellite_list.txt names {name}, which is not in {city}/satellite/.")
             row[name] = len(self.tiles)
             self.tiles.append(there["satellite"][name])
+            self.side_m.append(GSD_M[city] * TILE_PX)
         file = f"{labels}/{city}/{label}{'__corrected' if labels.endswith('__corrected') else ''}.txt"
         for number, line in enumerate(layout.lines(file), start=1):
             name, *values = line.split()

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +18,13 @@ from rich.progress import track
 from torch import Tensor
 
 from training.batch import Features
-from training.checkpoint import load_encoder
+from training.checkpoint import load_encoder, read_weights, start_from
+from training.config import Config
 from training.data.base import Images
 from training.errors import TrainingError
 from training.evaluation.search import Embeddings
 from training.models.encoder import Encoder
+from training.precision import Precision, autocast
 
 #: Threads that read images: decoders and resamplers release Python's lock.
 LOADERS = min(8, os.cpu_count() or 1)
@@ -59,15 +62,19 @@ class TorchEmbedder:
         model_id: name of the model.
         image_size: side of the input, px.
         resize: ``squash`` or ``center_crop``.
+        precision: of autocast, as in training; ``fp32`` is none.
     """
 
-    def __init__(self, encoder: Encoder, model_id: str, image_size: int, resize: str) -> None:
+    def __init__(
+        self, encoder: Encoder, model_id: str, image_size: int, resize: str, precision: Precision = "fp32"
+    ) -> None:
         self.encoder, self.model_id, self.image_size, self.resize = encoder, model_id, image_size, resize
+        self.precision = precision
 
     def __call__(self, images: Tensor) -> Embeddings:
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
         device = next(self.encoder.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self.precision, device):
             embedding: Tensor = self.encoder(as_bytes(images).to(device))
         return embedding.float().cpu().numpy()
 
@@ -78,7 +85,7 @@ class TorchEmbedder:
             TrainingError: the model has none.
         """
         device = next(self.encoder.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self.precision, device):
             features = self.encoder.features(as_bytes(images).to(device))
         if features.local is None:
             raise no_descriptors(self.model_id)
@@ -107,7 +114,13 @@ class OnnxEmbedder:
             raise TrainingError(f"{path} lacks aerofix's metadata: make it with aerofix-train export.") from error
 
     def __call__(self, images: Tensor) -> Embeddings:
-        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
+        """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length.
+
+        Raises:
+            TrainingError: the images are no squares.
+        """
+        if images.shape[2] != images.shape[3]:
+            raise TrainingError(f"{self.model_id} takes squares: evaluate it with panorama_aspect=1.")
         embedding: Embeddings = self.session.run(["embedding"], {"image": as_bytes(images).numpy()})[0]
         return embedding
 
@@ -142,23 +155,45 @@ class Flipped:
         return summed
 
 
-def load_embedder(path: Path) -> Embedder:
-    """A model by the suffix of its file: ``.onnx``, or else a checkpoint of ``fit``.
+def load_embedder(path: Path, config: Config | None = None) -> Embedder:
+    """A model: an ``.onnx`` file, a checkpoint of ``fit``, or published weights of a timm model.
+
+    Args:
+        path: of the file.
+        config: of the network that published weights are of; files of ours hold their own.
 
     Raises:
-        TrainingError: the file is missing, or neither.
+        TrainingError: the file is missing or none of these, or published weights come without a config that fits.
     """
     if not path.is_file():
         raise TrainingError(f"There is no model file {path}: give an .onnx file or the checkpoint.pt of a run.")
     if path.suffix == ".onnx":
         return OnnxEmbedder(path)
-    encoder, config = load_encoder(path)
+    encoder, config = _published(path, config) if "config" not in read_weights(path) else load_encoder(path)
     digest = hashlib.sha256()
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode() + b"\0" + value.cpu().contiguous().numpy().tobytes())
     model_id = f"{config.name}-checkpoint-{digest.hexdigest()[:8]}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEmbedder(encoder.to(device), model_id, config.model.image_size, config.model.resize)
+    model = config.model
+    return TorchEmbedder(encoder.to(device), model_id, model.image_size, model.resize, config.optim.precision)
+
+
+def _published(path: Path, config: Config | None) -> tuple[Encoder, Config]:
+    """A network with nothing of its own but what the file gives."""
+    if config is None:
+        raise TrainingError(
+            f"{path} is no checkpoint of aerofix-train, which would say what network it is of: for published weights "
+            "give the config of theirs, such as --config configs/methods/sample4geo.yaml."
+        )
+    if config.model.aggregation != "avg" or config.model.embedding_dim is not None:
+        raise TrainingError(
+            "Published weights are judged as they are, without a head of ours: set model.aggregation=avg and "
+            "model.embedding_dim=null."
+        )
+    encoder = Encoder(replace(config.model, weights="none", local_dim=None)).eval()
+    start_from(encoder, path)
+    return encoder, config
 
 
 def embed(embedder: Embedder, images: Images, *, batch: int = 64, label: str = "", quiet: bool = False) -> Embeddings:

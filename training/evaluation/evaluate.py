@@ -11,7 +11,7 @@ from training.data.base import Images, Task
 from training.errors import TrainingError
 from training.evaluation.embed import Embedder, Flipped, OnnxEmbedder, TorchEmbedder, embed, load_embedder
 from training.evaluation.metrics import SDM, Sdm
-from training.evaluation.protocol import Outcome, Protocol, filtered, judge
+from training.evaluation.protocol import FILTERED_TOO, Outcome, Protocol, filtered, judge
 from training.evaluation.report import write_report
 from training.evaluation.rerank import reranked
 from training.evaluation.robustness import robustness as robustness_grid
@@ -31,7 +31,7 @@ def evaluate(
     tasks: Sequence[Task],
     *,
     dataset: str,
-    gallery: Literal["full", "filtered", "both"] = "both",
+    gallery: Literal["full", "filtered", "both"] | None = None,
     flip: bool = False,
     robustness: bool = False,
     rerank: bool = False,
@@ -47,7 +47,8 @@ def evaluate(
         model: an ``.onnx`` file, a checkpoint, or a loaded model.
         tasks: what to ask, usually both directions of a data set, with images of the model's input size.
         dataset: name of the data set, for the results.
-        gallery: rank all gallery images, only those of places that are asked for, or both, one after the other.
+        gallery: rank all gallery images, only those of places that are asked for, or both, one after the other; None:
+            both where figures of both are published (``FILTERED_TOO``), else all.
         flip: add the embeddings of mirror images.
         robustness: R@1 of turned and cropped queries, too (in the full gallery, unless only the filtered one is asked).
         rerank: look at the first five answers again, by dense descriptors (UnifyGeo); not together with ``flip``.
@@ -65,6 +66,7 @@ def evaluate(
     Raises:
         TrainingError: the model cannot be read or is broken, a task is empty, or ``gallery`` is unknown.
     """
+    gallery = gallery or ("both" if dataset in FILTERED_TOO else "full")
     if gallery not in PROTOCOLS:
         raise TrainingError(f"There is no gallery protocol {gallery!r}: choose {', '.join(PROTOCOLS)}.")
     if len({task.name for task in tasks}) != len(tasks) or not tasks:

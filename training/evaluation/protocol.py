@@ -21,6 +21,8 @@ from training.evaluation.metrics import SDM, Sdm, metrics
 from training.evaluation.search import Embeddings, Ints, Ranking, search
 
 Protocol = Literal["full", "filtered"]
+#: Data sets of which figures in the filtered gallery are published; for others it would be a figure of ours alone.
+FILTERED_TOO = frozenset({"university1652", "sues200"})
 
 
 class Subset:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from training.config import Config
 from training.data.base import Dataset, Images, Task
-from training.evaluation.embed import TorchEmbedder
-from training.evaluation.evaluate import evaluate
-from training.evaluation.protocol import Subset
+from training.distributed import World, sum_over_processes
+from training.evaluation.embed import TorchEmbedder, embed
+from training.evaluation.protocol import Subset, judge
+from training.evaluation.search import Embeddings
 from training.models.encoder import Encoder
 
 #: What goes into ``metrics.jsonl``, where the task has it; ``aerofix-train evaluate`` prints everything.
@@ -43,17 +44,33 @@ class Validation:
         """Whether this step ends with an evaluation."""
         return self.every is not None and (step % self.every == 0 or step == self.steps)
 
-    def measure(self, encoder: Encoder) -> dict[str, float]:
-        """Metrics by ``task/metric``, in the full gallery; leaves the encoder in evaluation mode."""
+    def measure(self, encoder: Encoder, world: World) -> dict[str, float] | None:
+        """Metrics by ``task/metric``, in the full gallery; leaves the encoder in evaluation mode.
+
+        Every process embeds its share of the images, so that none waits for another, and the leading one ranks them;
+        the others get None.
+        """
         model = self.config.model
-        embedder = TorchEmbedder(encoder.eval(), self.config.name, model.image_size, model.resize)
-        result = evaluate(embedder, self.tasks, dataset=self.config.data.dataset, gallery="full", quiet=True)
-        return {
-            f"{task}/{name}": outcome["full"]["metrics"][name]
-            for task, outcome in result["tasks"].items()
-            for name in METRICS
-            if name in outcome["full"]["metrics"]
-        }
+        embedder = TorchEmbedder(
+            encoder.eval(), self.config.name, model.image_size, model.resize, self.config.optim.precision
+        )
+        found: dict[str, float] = {}
+        for task in self.tasks:
+            asked, held = (_embed_together(embedder, side, world) for side in (task.queries, task.gallery))
+            if world.leads:
+                metrics = judge(task, asked, held, "full").metrics
+                found |= {f"{task.name}/{name}": metrics[name] for name in METRICS if name in metrics}
+        return found if world.leads else None
+
+
+def _embed_together(embedder: TorchEmbedder, images: Images, world: World) -> Embeddings:
+    """Embeddings ``[N, D]`` of all images, in every process."""
+    rows = np.arange(world.rank, len(images), world.size)
+    together = torch.zeros(len(images), embedder.encoder.embedding_dim, device=world.device)
+    if len(rows):
+        together[rows] = torch.from_numpy(embed(embedder, Subset(images, rows), quiet=True)).to(world.device)
+    embeddings: Embeddings = sum_over_processes(together, world).cpu().numpy()
+    return embeddings
 
 
 def _some(task: Task, count: int | None) -> Task:

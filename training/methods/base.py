@@ -40,6 +40,8 @@ class Method(nn.Module, ABC):
     needs_stages: bool = False
     #: False asks for no embeddings, and saves the time of making them: they have no columns then.
     needs_embedding: bool = True
+    #: True says that the method turns tiles itself, and that the tile it compares with has to stay upright.
+    turns_tiles: bool = False
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The images ``[B, 3, S, S]`` to encode, by name; every method has at least ``photo`` and ``tile``.
@@ -50,6 +52,10 @@ class Method(nn.Module, ABC):
             generator: the source of all randomness, on the CPU.
         """
         return {"photo": batch.photo, "tile": batch.tile}
+
+    def mined(self, photo: Tensor, progress: float) -> Tensor:
+        """Photos ``[N, 3, S, S]`` as hard negatives are to be mined with; ``progress`` as in ``views``."""
+        return photo
 
     @abstractmethod
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:

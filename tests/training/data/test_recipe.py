@@ -41,7 +41,7 @@ def test_the_offset_follows_the_pixel_it_means(geometry_only, seed, turns):
     tile = marked(6, 29)  # 9.5 px right of the centre and 13.5 px over it
     offset = torch.tensor([9.5, -13.5])
     images, moved = augment_pair(marked(3, 4), tile, offset, generator(seed), turns=turns)
-    assert images.shape == (2, 3, SIDE, SIDE)
+    assert [tuple(image.shape) for image in images] == [(3, SIDE, SIDE)] * 2
     assert moved.tolist() == where(images[1])
     assert offset.tolist() == [9.5, -13.5]
 
@@ -62,6 +62,25 @@ def test_photo_and_tile_are_mirrored_together(geometry_only):
         mirrored = where(images[0])[0] > 0
         turned = [images[1].rot90(k, (1, 2)) for k in range(4)]
         assert any(torch.equal(image, images[0]) for image in turned), mirrored
+
+
+def test_tiles_that_the_method_turns_are_only_mirrored(geometry_only):
+    seen = set()
+    for seed in range(40):
+        images, moved = augment_pair(
+            marked(3, 4), marked(6, 29), torch.tensor([9.5, -13.5]), generator(seed), turns="none"
+        )
+        assert moved.tolist() == where(images[1])
+        seen.add(tuple(where(images[1])))
+    assert seen == {(9.5, -13.5), (-9.5, -13.5)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_panoramas_may_be_wider_than_tiles(seed):
+    wide = noise(1).resize((2 * SIDE, SIDE))
+    (panorama, tile), _ = augment_pair(wide, noise(2), torch.zeros(2), generator(seed), turns="both")
+    assert panorama.shape == (3, SIDE, 2 * SIDE)
+    assert tile.shape == (3, SIDE, SIDE)
 
 
 def test_an_unknown_offset_stays_unknown():
@@ -106,10 +125,9 @@ def noise(seed=0, side=SIDE):
 @pytest.mark.parametrize("seed", range(8))
 def test_pairs_stay_pictures(seed):
     images, _ = augment_pair(noise(1), noise(2), torch.zeros(2), generator(seed), turns="tile")
-    assert images.dtype == torch.float32
-    assert 0 <= images.min() <= images.max() <= 1
+    assert all(image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1 for image in images)
     again, _ = augment_pair(noise(1), noise(2), torch.zeros(2), generator(seed), turns="tile")
-    assert torch.equal(images, again)
+    assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
 
 
 def test_appearance_changes_as_often_as_the_recipe_says():

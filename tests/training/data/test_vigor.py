@@ -142,3 +142,14 @@ def test_names_must_hold_positions(vigor, size):
     label.write_text(label.read_text().replace(name, "renamed.png"))
     with pytest.raises(TrainingError, match=r"the name of renamed\.png does not hold its latitude"):
         opened(vigor, size, labels="splits").tasks()
+
+
+def test_panoramas_keep_their_aspect_when_asked(vigor, size):
+    """384 × 768 in the published recipe: twice as wide as high, and the tiles square."""
+    data = opened(vigor, size, panorama_aspect=2)
+    batch = data.train().load([0, 1], torch.Generator().manual_seed(0))
+    assert batch.photo.shape == (2, 3, 16, 32)
+    assert batch.tile.shape == (2, 3, 16, 16)
+    (task,) = data.tasks()
+    assert task.queries.load([0]).shape == (1, 3, 16, 32)
+    assert task.gallery.load([0]).shape == (1, 3, 16, 16)

@@ -51,7 +51,7 @@ def tasks():
 
 
 def test_both_galleries_in_both_directions(tasks, tmp_path, capsys):
-    result = evaluate(Counted(), tasks, dataset="noise", json_path=tmp_path / "a" / "b.json")
+    result = evaluate(Counted(), tasks, dataset="noise", gallery="both", json_path=tmp_path / "a" / "b.json")
     assert result["model"] == "counted"
     assert result["dataset"] == "noise"
     assert list(result["tasks"]) == ["drone_to_satellite", "satellite_to_drone"]
@@ -72,6 +72,12 @@ def test_both_galleries_in_both_directions(tasks, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "full: 10" in shown
     assert "filtered: 6" in shown
+
+
+@pytest.mark.parametrize(("dataset", "shown"), [("university1652", 2), ("sues200", 2), ("vigor", 1), ("gta_uav", 1)])
+def test_the_filtered_gallery_is_shown_where_figures_of_it_are_published(tasks, dataset, shown):
+    outcome = evaluate(Counted(), tasks, dataset=dataset, quiet=True)["tasks"]["drone_to_satellite"]
+    assert list(outcome) == ["full", "filtered"][:shown]
 
 
 def test_the_same_model_and_data_give_the_same_file(tasks, tmp_path):

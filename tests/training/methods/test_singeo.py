@@ -81,8 +81,9 @@ def test_a_moved_crop_stays_inside_the_picture():
     assert centre.amin() < -0.19
 
 
-@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.25), (1.0, 1.0)])
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.0), (0.5, 0.35), (1.0, 0.7)])
 def test_quarter_turns_of_the_tile_grow_likelier(progress, expected):
+    """Kept upright with 1 → 0.3, as the authors' University-1652 recipe does, and never turned by 180°."""
     method = SinGeo(SinGeoConfig(), SHAPE)
     tile = ramps(4, 4000)
     seen = method.views(batch_of(tile, tile), progress, seeded(0))["tile*"]
@@ -92,7 +93,7 @@ def test_quarter_turns_of_the_tile_grow_likelier(progress, expected):
     ]
     assert sum(found) == pytest.approx(1)
     # 4000 draws: five deviations of a share of 1/4 are 0.034
-    assert found == pytest.approx([1 - expected, *[expected / 3] * 3], abs=0.034)
+    assert found == pytest.approx([1 - expected, expected / 2, 0, expected / 2], abs=0.034)
 
 
 @pytest.mark.parametrize(("progress", "bound_deg"), [(0.0, 0.0), (0.5, 90.0), (1.0, 180.0)])
@@ -197,9 +198,9 @@ def test_the_loss_is_its_weighted_sum():
 
 
 def test_equal_embeddings_cost_the_logarithm_of_the_batch():
-    """Every InfoNCE is log 4; weights of the paper: 1 + 3 · 0.25 + 0.5 · 2 of them."""
+    """Every InfoNCE is log 4; the authors' weights for University-1652: 1 + 0.5 + 0.5 + 1 + 0.5 · 2 of them."""
     same = torch.full((4, 5), 5**-0.5, dtype=torch.float64)
-    assert losses(SinGeo(SinGeoConfig(), SHAPE), [same] * 4)["loss"].item() == pytest.approx(2.75 * math.log(4))
+    assert losses(SinGeo(SinGeoConfig(), SHAPE), [same] * 4)["loss"].item() == pytest.approx(4 * math.log(4))
 
 
 def test_gradients_agree_with_finite_differences():
@@ -255,3 +256,30 @@ def test_eight_places_are_learnt_by_heart():
         optimizer.step()
     assert before < 0.6
     assert recall() == 1
+
+
+def numbered_columns(width):
+    """Panoramas ``[64, 3, 8, width]`` whose pixels are the numbers of their columns."""
+    return torch.arange(width, dtype=torch.float32).expand(64, 3, 8, width).clone()
+
+
+@pytest.mark.parametrize(("progress", "width"), [(0.0, 384), (0.5, 224), (1.0, 64)])
+def test_panoramas_are_shifted_and_cut_to_a_field_of_view(progress, width):
+    """From 360° to 70° of 384 columns (75, and 64 is the nearest multiple of 32), at any heading, never squeezed."""
+    method = SinGeo(SinGeoConfig(photo_view="pan"), SHAPE)
+    panorama = numbered_columns(384)
+    seen = method.views(batch_of(panorama, ramps(8, 64)), progress, seeded(0))["photo*"]
+    assert seen.shape == (64, 3, 8, width)
+    first = seen[:, 0, 0, 0]
+    expected = (first[:, None] + torch.arange(width)) % 384
+    assert torch.equal(seen[:, 0, 0], expected)
+    assert len(first.unique()) > 40
+    assert torch.equal(method.mined(panorama, progress), panorama[..., :width])
+
+
+def test_hard_negatives_are_mined_at_the_current_crop():
+    method = SinGeo(SinGeoConfig(crop_area=(1.0, 0.25)), SHAPE)
+    photo = ramps(8, 3)
+    torch.testing.assert_close(method.mined(photo, 0.0), photo)
+    middle = torch.nn.functional.interpolate(photo[..., 2:6, 2:6], size=(8, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(method.mined(photo, 1.0)[..., 1:7, 1:7], middle[..., 1:7, 1:7])

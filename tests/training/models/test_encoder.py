@@ -1,3 +1,4 @@
+import httpx
 import numpy as np
 import pytest
 import timm
@@ -197,3 +198,55 @@ def test_a_backbone_without_such_stages_names_the_fix(images):
         encoder.features(images, stages=True)
     with pytest.raises(TrainingError, match=r"model\.local_dim: test_vit has no maps"):
         Encoder(config(backbone="test_vit", frozen_stages=0, image_size=160, local_dim=16))
+
+
+# --- as published -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_efficientnet", "test_vit"])
+@torch.no_grad()
+def test_avg_embeds_as_the_plain_timm_model_does(backbone):
+    """The published models: timm's own pooling and norm, no head, unit length. Values keep their sign."""
+    torch.manual_seed(1)
+    size = 160 if backbone == "test_vit" else 64
+    encoder = Encoder(config(backbone=backbone, aggregation="avg", embedding_dim=None, frozen_stages=0)).eval()
+    for weight in encoder.parameters():  # a fresh norm would leave the order of norm and mean unseen
+        weight.add_(0.2 * torch.randn_like(weight))
+    plain = timm.create_model(backbone, num_classes=0).eval()
+    plain.load_state_dict(encoder.backbone.state_dict())
+    settings = timm.data.resolve_model_data_config(plain)
+    images = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = images.permute(0, 3, 1, 2).float() / 255
+    x = (x - torch.tensor(settings["mean"]).view(3, 1, 1)) / torch.tensor(settings["std"]).view(3, 1, 1)
+    expected = torch.nn.functional.normalize(plain(x), dim=1)
+    assert (expected < 0).any()
+    torch.testing.assert_close(encoder(images), expected, atol=1e-5, rtol=1e-4)
+    if backbone != "test_vit":
+        torch.testing.assert_close(encoder.features(images, stages=True).embedding, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_of_a_file_need_no_hub(tmp_path):
+    torch.manual_seed(2)
+    source = timm.create_model("test_convnext")  # with its classifier, as published
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    encoder = Encoder(config(backbone="test_convnext", weights=tmp_path / "weights.pth", frozen_stages=0))
+    theirs = source.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in encoder.backbone.state_dict().items())
+    with pytest.raises(TrainingError, match=r"There is no file .*none\.pth"):
+        Encoder(config(backbone="test_convnext", weights=tmp_path / "none.pth"))
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    asked = []
+
+    def unreachable(url, **options):
+        asked.append((url, options["timeout"]))
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(httpx, "head", unreachable)
+    monkeypatch.setattr("training.models.backbone.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: pytest.fail("timm would try for a minute"))
+    with pytest.raises(TrainingError, match=r"does not answer \(ConnectError\).*model\.weights=FILE"):
+        Encoder(config(backbone="convnext_tiny.fb_in22k_ft_in1k", weights="timm", frozen_stages=0))
+    assert len(asked) == 1
+    assert asked[0][1] <= 10

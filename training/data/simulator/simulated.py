@@ -114,8 +114,9 @@ class Simulated:
         right = np.hypot(*np.moveaxis(gap, 2, 0)) <= RIGHT_WITHIN_SIDES
         shown = (np.abs(gap).max(2) <= 0.5) & ~right
         asked = np.flatnonzero(right.any(0))
+        side_m = np.full(len(tiles), config.tile_side_m)
         return [
-            Task("drone_to_satellite", photos, tiles, _rows(right), _rows(shown)),
+            Task("drone_to_satellite", photos, tiles, _rows(right), _rows(shown), side_m),
             Task(
                 "satellite_to_drone",
                 HeldOutTiles(simulator, self.seed, asked),

@@ -1,0 +1,48 @@
+"""What there is to train with: config files by their short names, methods and data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.errors import TrainingError
+
+#: Where a checkout keeps its configs; an installed package has none, and takes paths.
+CONFIGS = Path(__file__).parents[1] / "configs"
+#: Sub-folders, in the order in which a run names them.
+KINDS = {"methods": "methods, the first --config", "data": "data sets, the second", ".": "whole recipes, alone"}
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or the bare name of one under ``configs/``, such as ``sample4geo``.
+
+    Raises:
+        TrainingError: there is no such file; the message lists the names.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path  # one that is missing is told by whoever reads it
+    for folder in KINDS:
+        file = CONFIGS / folder / f"{name}.yaml"
+        if file.exists():
+            return file
+    known = ", ".join(file.stem for files in configs().values() for file in files)
+    raise TrainingError(f"There is no config {name}: give a file, or one of {known or 'those of a checkout'}.")
+
+
+def configs() -> dict[str, list[Path]]:
+    """The config files of a checkout by kind, see ``KINDS``."""
+    return {folder: sorted((CONFIGS / folder).glob("*.yaml")) for folder in KINDS}
+
+
+def describe() -> list[str]:
+    """Lines that list all configs with the first line of each, which says what it is."""
+    lines = []
+    for folder, files in configs().items():
+        lines.append(f"{KINDS[folder]}:")
+        lines += [f"  {file.stem:<20} {_first_line(file)}" for file in files]
+    lines.append("aerofix-train fit --config METHOD --config DATA data.root=FOLDER [key=value …]")
+    return lines
+
+
+def _first_line(file: Path) -> str:
+    return file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
