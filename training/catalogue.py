@@ -6,8 +6,9 @@ from pathlib import Path
 
 from training.errors import TrainingError
 
-#: Where a checkout keeps its configs; an installed package has none, and takes paths.
-CONFIGS = Path(__file__).parents[1] / "configs"
+#: Where a checkout keeps its configs; an installed package has none, and looks in the working folder.
+_OURS = Path(__file__).parents[1] / "configs"
+CONFIGS = _OURS if _OURS.is_dir() else Path("configs")
 #: Sub-folders, in the order in which a run names them.
 KINDS = {"methods": "methods, the first --config", "data": "data sets, the second", ".": "whole recipes, alone"}
 
