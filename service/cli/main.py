@@ -21,6 +21,7 @@ from service.cli.common import (
     make_settings,
 )
 from service.cli.doctor import examine
+from service.cli.embed import embed
 from service.cli.gallery import gallery_app
 from service.cli.localize import localize
 from service.cli.maps import map_app
@@ -33,6 +34,7 @@ from service.text import visible
 app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(gallery_app, name="gallery")
 app.add_typer(map_app, name="map")
+command(app, "embed")(embed)
 
 
 def _say_version(wanted: bool) -> None:

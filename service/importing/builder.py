@@ -21,7 +21,7 @@ from service.ground.pyramid import Cutter
 from service.ground.store.imports import Import, Step
 from service.importing.build import Cut, Windows, cut_windows, read_tiles, shrink_tiles
 from service.importing.options import MapOptions
-from service.importing.plan import Piece, Plan, zooms_for
+from service.importing.plan import Piece, Plan, new_map
 from service.importing.troubles import trouble_of
 from service.maps.mosaic import Mosaic
 from service.threads import Shared
@@ -71,7 +71,7 @@ class Builder:
         Raises:
             InvalidParameter: windows of the wanted sizes cannot be made.
         """
-        return self._plan(mosaic, self._known(options) or self._new(mosaic, options, origin))
+        return self._plan(mosaic, self._known(options) or new_map(self.gallery.lattice, mosaic, options, origin))
 
     def begin(self, job: Import, options: MapOptions, mosaic: Mosaic) -> Task:
         """Make the map of an import or, after a restart, go on with it.
@@ -90,7 +90,7 @@ class Builder:
             elif there is not None and not options.replace:
                 raise MapExists(f"the gallery has a map {options.map!r} already; give another name.")
             else:
-                known = maps.create(self._new(mosaic, options, job.name), there is None, job.id)
+                known = maps.create(new_map(self.gallery.lattice, mosaic, options, job.name), there is None, job.id)
         plan = self._plan(mosaic, known)
         self.gallery.imports.begin(job.id, len(plan))
         done = job.done if len(plan) == job.total else 0
@@ -185,14 +185,6 @@ class Builder:
     def _known(self, options: MapOptions) -> GroundMap | None:
         """The map that an import extends, if it is there."""
         return self.gallery.maps.find(str(options.map)) if options.extend else None
-
-    def _new(self, mosaic: Mosaic, options: MapOptions, origin: str) -> NewMap:
-        """A map as the source and the options want it."""
-        lattice, bounds = self.gallery.lattice, mosaic.bounds
-        levels = options.levels(lattice, mosaic.gsd_m, (bounds[1] + bounds[3]) / 2)
-        zooms = zooms_for(lattice, bounds, mosaic.gsd_m, levels)
-        overlap = options.overlap > 0
-        return NewMap(str(options.map), origin, bounds, mosaic.gsd_m, mosaic.date, levels, overlap, *zooms)
 
     def _plan(self, mosaic: Mosaic, known: NewMap) -> Plan:
         return Plan(self.gallery.lattice, mosaic.bounds, known.levels, known.min_zoom, known.max_zoom)

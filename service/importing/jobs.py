@@ -116,7 +116,7 @@ class Importer:
 
         def create() -> Import:
             with closing(self._open(import_id, name, options)) as mosaic:
-                wanted = {**asdict(options), "map": options.map or _plain(mosaic.name)}
+                wanted = {**asdict(options), "map": options.map or plain(mosaic.name)}
                 check_map_name(wanted["map"])
                 self._check_free(MapOptions(**wanted))
                 plan = self._builder.outline(mosaic, MapOptions(**wanted), name)
@@ -298,6 +298,6 @@ class Importer:
         return open_mosaic(path, name=name, scheme=options.scheme)
 
 
-def _plain(name: str) -> str:
-    """A suggested name as one that a map may have."""
+def plain(name: str) -> str:
+    """A suggested name, as one that a map may have."""
     return name.replace("/", "_").replace("\\", "_").strip()[:100].strip()

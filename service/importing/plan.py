@@ -12,7 +12,10 @@ from typing import Literal
 
 from service.errors import InvalidParameter
 from service.geo import Bounds
+from service.ground.maps import NewMap
 from service.ground.windows import TILE_PX, Lattice, Rectangle, nearest_zoom, rectangle_of
+from service.importing.options import MapOptions
+from service.maps.mosaic import Mosaic
 
 Kind = Literal["read", "shrink", "embed"]
 """Finest tiles are read from the source, coarser ones made from finer ones, windows embedded."""
@@ -121,6 +124,26 @@ def tiles_in(area: Rectangle) -> Rectangle:
     """Columns and rows of the tiles that an area of pixels touches."""
     left, top = area.left // TILE_PX, area.top // TILE_PX
     return Rectangle(left, top, -(-area.right // TILE_PX), -(-area.bottom // TILE_PX))
+
+
+def new_map(lattice: Lattice, mosaic: Mosaic, options: MapOptions, origin: str) -> NewMap:
+    """A map as its source and the options want it.
+
+    Args:
+        lattice: of the model.
+        mosaic: the source.
+        options: with the map's name.
+        origin: name of the source's file.
+
+    Raises:
+        InvalidParameter: windows of the wanted sizes cannot be made.
+    """
+    bounds = mosaic.bounds
+    levels = options.levels(lattice, mosaic.gsd_m, (bounds[1] + bounds[3]) / 2)
+    zooms = zooms_for(lattice, bounds, mosaic.gsd_m, levels)
+    return NewMap(
+        str(options.map), origin, bounds, mosaic.gsd_m, mosaic.date, levels, options.overlap > 0, zooms[0], zooms[1]
+    )
 
 
 def zooms_for(lattice: Lattice, bounds: Bounds, gsd_m: float, levels: tuple[int, ...]) -> tuple[int, int]:

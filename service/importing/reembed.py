@@ -10,25 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.encoder.session import Encoder, Features
+from service.encoder.session import Encoder
 from service.errors import AerofixError, EmbeddingError, GalleryUnusable
-from service.ground.blocks import middle
-from service.ground.local_maps import LocalMap, to_int8
+from service.ground.local_maps import to_int8
 from service.ground.maps import GroundMap
 from service.ground.pyramid import Cutter
 from service.ground.store.reembed import Reembedding
 from service.ground.store.store import Store
 from service.ground.windows import Lattice, key_of
-from service.importing.build import Cut, cut_windows
+from service.importing.build import cut_windows
+from service.importing.features import blocks_of, encode, is_unit
 from service.importing.plan import Plan
 from service.importing.tiles import model_input
 from service.settings import Settings
 
 TILES_PER_STEP = 64
 """Single pictures between two writes: at most these, or a piece of a map, are embedded twice when the run is killed."""
-
-UNIT_TOLERANCE = 1e-2
-"""As for photos: reduced precision leaves a unit vector within 1e-3; a failed image gives 0 or NaN."""
 
 OnProgress = Callable[[int], None]
 
@@ -107,25 +104,17 @@ def _embed_map(
     for piece in (piece for piece in plan.pieces if piece.kind == "embed"):
         if piece.first not in done:
             cuts = cut_windows(piece, known.number, stored, lattice, known.overlap, has_local).cuts
-            features = _encode(encoder, [cut.pixels for cut in cuts], max_batch)
+            features = encode(encoder, [cut.pixels for cut in cuts], max_batch)
             kept = [i for i, cut in enumerate(cuts) if cut.searched and (searched is None or cut.key in searched)]
-            bad = next(
-                (cut for cut, vector in zip(cuts, features.embedding, strict=True) if not _is_unit(vector)), None
-            )
+            bad = next((cut for cut, vector in zip(cuts, features.embedding, strict=True) if not is_unit(vector)), None)
             if bad is not None:
                 raise EmbeddingError(f"the model gives no finite embedding for a window of the map {known.name}.")
             ids = np.array([cuts[i].key for i in kept], np.int64)
             embeddings = features.embedding[kept].astype(np.float16)
-            work.put_piece(known.number, piece.first, ids, embeddings, _blocks(cuts, features))
+            work.put_piece(known.number, piece.first, ids, embeddings, blocks_of(cuts, features))
             count += len(kept)
         step(len(piece))
     return count
-
-
-def _blocks(cuts: list[Cut], features: Features) -> dict[int, LocalMap]:
-    if features.local is None:
-        return {}
-    return {cut.key: middle(to_int8(local)) for cut, local in zip(cuts, features.local, strict=True) if cut.described}
 
 
 def _embed_tiles(
@@ -142,8 +131,8 @@ def _embed_tiles(
 
     for tiles in work.pending(TILES_PER_STEP):
         small += sum(_shorter_side(image) < contract.image_size for _, _, image in tiles)
-        features = _encode(encoder, list(threads.map(read, tiles)), settings.max_batch)
-        good = [_is_unit(vector) for vector in features.embedding]
+        features = encode(encoder, list(threads.map(read, tiles)), settings.max_batch)
+        good = [is_unit(vector) for vector in features.embedding]
         if not all(good):
             name = tiles[good.index(False)][1]
             raise EmbeddingError(f"the model gives no finite embedding for tile {name}; delete it, then try again.")
@@ -151,20 +140,6 @@ def _embed_tiles(
         work.put([number for number, _, _ in tiles], features.embedding.astype(np.float16), maps)
         step(len(tiles))
     return small
-
-
-def _encode(encoder: Encoder, inputs: list[NDArray[np.uint8]], max_batch: int) -> Features:
-    """Features of inputs ``[S, S, 3]``, in batches that the encoder likes."""
-    at_once = encoder.useful_batch(max_batch)
-    parts = [encoder.encode(np.stack(inputs[start : start + at_once])) for start in range(0, len(inputs), at_once)]
-    if not parts:
-        return Features(np.empty((0, encoder.contract.embedding_dim), np.float32))
-    local = [part.local for part in parts if part.local is not None]
-    return Features(np.concatenate([part.embedding for part in parts]), np.concatenate(local) if local else None)
-
-
-def _is_unit(vector: NDArray[np.float32]) -> bool:
-    return bool(abs(np.linalg.norm(vector) - 1) < UNIT_TOLERANCE)  # false for NaN
 
 
 def _shorter_side(image: bytes) -> int:

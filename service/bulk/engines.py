@@ -1,0 +1,81 @@
+"""Who works on the shards: processes of this machine, or Ray's workers on many."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any, Literal
+
+from service.bulk.job import Job
+from service.bulk.shard import embed_shard
+from service.bulk.table import Marker
+from service.errors import ConfigurationInvalid, EmbeddingError
+
+Engine = Literal["local", "ray"]
+OnShard = Callable[[Marker], object]
+
+MAX_DEATHS = 3
+"""Times that processes may die while no shard gets whole: then it is the work that kills them."""
+
+
+def embed_all(job: Job, workers: int, engine: Engine, on_shard: OnShard) -> None:
+    """Make all shards of a job that are not whole yet.
+
+    Args:
+        job: what there is to do.
+        workers: processes at a time.
+        engine: who they are.
+        on_shard: told of every shard that is whole.
+
+    Raises:
+        AerofixError: a shard cannot be made; those that are whole stay.
+    """
+    {"local": _locally, "ray": _with_ray}[engine](job, workers, on_shard)
+
+
+def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
+    """Processes that are replaced when they die: killed by hand, or for want of memory."""
+    left, deaths = set(range(job.shards)), 0
+    while left:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            waiting = {pool.submit(embed_shard, job, shard): shard for shard in sorted(left)}
+            try:
+                for future in as_completed(waiting):
+                    on_shard(future.result())
+                    left.discard(waiting[future])
+                    deaths = 0
+            except BrokenProcessPool as error:
+                deaths += 1
+                if deaths == MAX_DEATHS:
+                    raise EmbeddingError(
+                        f"processes died {MAX_DEATHS} times while no shard became whole; the log of the system says "
+                        "whether memory ran out. Try fewer --workers, or more --shards."
+                    ) from error
+
+
+def _with_ray(job: Job, workers: int, on_shard: OnShard) -> None:
+    """Ray Data hands shard numbers to its workers; they need the source, the model and the folder at the same paths."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigurationInvalid("Ray is not installed: pip install 'aerofix[cpu,ray]'.") from error
+    numbers = ray.data.range(job.shards, override_num_blocks=job.shards)
+    made = numbers.map(partial(_shard_of, job=job), concurrency=workers)
+    for row in _rows(made):
+        marker = Marker.of(job.path(row["id"]))
+        if marker is not None:
+            on_shard(marker)
+
+
+def _shard_of(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    """What a worker of Ray does with a shard's number."""
+    embed_shard(job, int(row["id"]))
+    return row
+
+
+def _rows(dataset: Any) -> Iterable[dict[str, Any]]:
+    rows: Iterable[dict[str, Any]] = dataset.iter_rows()
+    return rows
