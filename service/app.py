@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         describe_turned=encoder.describe_turned,
     )
     health = Health(encoder, batcher, gallery)
-    decoders, matchers = Decoders(), Threads("match")
+    decoders, matchers, watchers = Decoders(), Threads("match"), Threads("watch", 1)
     tile_maker = TileMaker(contract, batcher, settings, decoders)
     importer = Importer(
         gallery, Builder(contract, batcher, gallery), settings.imports or settings.beside_gallery("imports")
@@ -99,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
-        importer.start()
+        await importer.start()
         watch = asyncio.create_task(health.watch())
         try:
             yield
@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
             copies.close()
             decoders.close()
             matchers.close()
+            watchers.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
             if tracer is not None:
@@ -138,6 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tile_maker = tile_maker
     app.state.importer = importer
     app.state.snapshots = copies
+    app.state.watchers = watchers  # a thread for what needs no disk, and so never waits for one
     app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders, matchers)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 

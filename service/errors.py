@@ -46,7 +46,7 @@ class ImageTooSlow(AerofixError):
 
 
 class OutOfMemory(AerofixError):
-    """There is not enough memory to decode the image."""
+    """There is not enough memory for this, such as to decode a large image."""
 
 
 class BodyTooLarge(AerofixError):

@@ -143,6 +143,8 @@ class Atlas:
                 self._forget(replaced)
             self._inventory.put_map(replace(known, live=True))
             self._load(number)
+        if replaced is not None:
+            self._store.maps.delete(replaced)
 
     def put_elevation(self, known: GroundMap, elevation: Elevation | None) -> None:
         """Store how high a map's ground is, in the place of what was known; None forgets it.
@@ -159,11 +161,15 @@ class Atlas:
     def delete(self, number: int) -> None:
         """Delete a map; no photo finds it from then on."""
         with self._inventory.changing(self._store):
-            self._store.maps.delete(number)
+            self._store.maps.hide(number)
             self._forget(number)
+        self._store.maps.delete(number)
 
     def drop_unfinished(self, needed: set[int]) -> None:
-        """Delete maps that were to replace others, but for those that an import goes on with: ``needed``."""
+        """Delete maps that are not searched, but for those that an import goes on with: ``needed``.
+
+        They were to replace others, or a crash left them half deleted.
+        """
         for number in self._inventory.unsearched() - needed:
             self.delete(number)
 

@@ -34,6 +34,9 @@ from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
 PAGE_BYTES = 2**20
 """Properties on a page of tiles, as JSON: a page is made and sent in one go, and a thousand tiles could have 16 MB."""
 
+DELETED_AT_ONCE = 500
+"""Pictures that are deleted in one write: 100 MB with their descriptors. Each write looks through the area anew."""
+
 LOAD_ROWS = 4096
 """Rows that are made searchable at a time: 40 MB in float32 at 1,280 dimensions."""
 
@@ -292,11 +295,17 @@ class Gallery:
             return self._forget(self._store.delete(ids)) + self._forget_windows(windows)
 
     def delete_in(self, bounds: Bounds) -> int:
-        """Delete pictures and windows whose centre lies in ``(w, s, e, n)``. Returns how many there were."""
-        with self._inventory.changing(self._store):
-            return self._forget(self._store.delete_in(bounds)) + self._forget_windows(
-                self._inventory.windows_in(bounds)
-            )
+        """Delete pictures and windows whose centre lies in ``(w, s, e, n)``, piece by piece. Returns how many."""
+        deleted, is_last = 0, False
+        while not is_last:
+            with self._inventory.changing(self._store):
+                numbers = self._store.delete_in(bounds, DELETED_AT_ONCE)
+                deleted += self._forget(numbers)
+                is_last = len(numbers) < DELETED_AT_ONCE
+                if is_last:
+                    deleted += self._forget_windows(self._inventory.windows_in(bounds))
+            self._store.file.pause()
+        return deleted
 
     @property
     def imports(self) -> Imports:

@@ -52,7 +52,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.Overloaded: ("overloaded", "Too many requests wait", 429),
     errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
     errors.NotReady: ("not-ready", "The service is not ready", 503),
-    errors.OutOfMemory: ("out-of-memory", "The image needs more memory than there is", 503),
+    errors.OutOfMemory: ("out-of-memory", "There is not enough memory", 503),
     errors.DeadlineExceeded: ("deadline-exceeded", "No answer in time", 504),
     errors.StorageFull: ("storage-full", "The disk is full", 507),
 }
@@ -75,6 +75,11 @@ class Problem(BaseModel):
 
 def problem_of(error: Exception) -> Problem:
     """Describe an error; one that is not of the domain is logged with its stack and told without its internals."""
+    if isinstance(error, MemoryError):
+        log.error("out of memory", exc_info=error)
+        error = errors.OutOfMemory(
+            "there is not enough memory for this now; send less at once, or give the service more."
+        )
     if isinstance(error, AerofixError) and (kind := _public(error)) is not None:
         return _problem(*PROBLEMS[kind], error.detail, error.numbers)
     log.error("unexpected error", exc_info=error)

@@ -16,6 +16,7 @@ from service.errors import (
     AerofixError,
     ImportNotFound,
     MapExists,
+    OutOfMemory,
     SourceUnreadable,
 )
 from service.ground.gallery import Gallery
@@ -73,15 +74,19 @@ class Importer:
         self._pace: _Pace | None = None
         self._waits_for: dict[str, Trouble] = {}
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Remove what no import needs any more, and go on with those that were interrupted."""
+        await asyncio.to_thread(self._clear)
+        self._worker = asyncio.create_task(self._work(), name="importer")
+
+    def _clear(self) -> None:
+        """Remove uploads that were imported or whose import was never begun, and maps that nobody goes on with."""
         live = self._gallery.imports.live()
         if self._folder.is_dir():
             for leftover in self._folder.iterdir():
                 if IMPORT_ID.fullmatch(leftover.name) and leftover.name not in {job.id for job in live}:
                     self._remove_upload(leftover.name)
         self._gallery.maps.drop_unfinished({job.map for job in live if job.map is not None})
-        self._worker = asyncio.create_task(self._work(), name="importer")
 
     async def close(self) -> None:
         """Finish the pieces at hand, unless that takes long, and stop; the next start goes on."""
@@ -219,6 +224,9 @@ class Importer:
             raise
         except AerofixError as error:
             return trouble_of(error)
+        except MemoryError:
+            log.exception("import %s failed", job.id)
+            return trouble_of(OutOfMemory("there is not enough memory for this map; give the service more."))
         except Exception:
             log.exception("import %s failed", job.id)
             return defect()

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_OutOfMemoryError
 from rasterio.errors import NotGeoreferencedWarning
 
-from service.errors import AerofixError, SourceUnreadable
+from service.errors import AerofixError, OutOfMemory, SourceUnreadable
 
 MAX_BANDS = 64
 """Hyperspectral cubes have hundreds, of which none is red by name; and GDAL makes an object of each of 65,000."""
@@ -55,7 +56,8 @@ def calling(name: str, path: str | Path = "") -> Iterator[None]:
     """Call GDAL with our settings; whatever it raises becomes a refusal that calls the file ``name``.
 
     Raises:
-        SourceUnreadable: GDAL or rasterio raised something.
+        OutOfMemory: they could not have the memory that they need.
+        SourceUnreadable: they raised something else.
     """
     try:
         with rasterio.Env(**_SETTINGS), warnings.catch_warnings():
@@ -64,12 +66,26 @@ def calling(name: str, path: str | Path = "") -> Iterator[None]:
     except AerofixError:
         raise
     except Exception as error:  # a damaged file leads rasterio to errors of any kind, not only its own
+        if _is_short_of_memory(error):
+            raise OutOfMemory(
+                f"there is not enough memory to read {name}; give the service more, or store the map in smaller "
+                f"blocks: gdal_translate -co TILED=YES {name} tiled.tif"
+            ) from error
         what = f"{error}" or type(error).__name__
         what = what.replace(str(path), name) if str(path) else what
         raise SourceUnreadable(
             f"{name} cannot be read as a map ({what:.300}): it is damaged or ends early. Copy it again, or write it "
             f"anew: gdal_translate {name} out.tif"
         ) from error
+
+
+def _is_short_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the system gave no memory."""
+    while error is not None:
+        if isinstance(error, (MemoryError, CPLE_OutOfMemoryError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def open_raster(path: str | Path, name: str, **options: Any) -> Any:

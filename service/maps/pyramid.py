@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import AerofixError, SourceUnreadable
+from service.errors import AerofixError, OutOfMemory, SourceUnreadable
 from service.geo import MAX_ZOOM, Bounds, mercator_tile_bounds, union_bounds
 from service.imaging.decode import open_photo
 from service.imaging.pixels import to_rgb
+from service.imaging.upright import out_of_memory
 from service.maps.checks import MIN_CONTRAST, gsd_note
 from service.maps.pieces import wrapped
 
@@ -160,12 +161,18 @@ class Pyramid:
         return canvas
 
     def _tile(self, z: int, x: int, y: int) -> NDArray[np.uint8] | None:
-        """A decoded tile ``[S, S, 4]``, None if there is none or it is damaged."""
+        """A decoded tile ``[S, S, 4]``, None if there is none or it is damaged.
+
+        Raises:
+            OutOfMemory: there is no room for it; the map would have a hole there.
+        """
         key = (z, x, y)
         if key not in self._cache:
             try:
                 data = None if key in self._failed else self._tiles.get(z, x, y)
                 self._cache[key] = None if data is None else decode_tile(data, self._sides_px[z])
+            except OutOfMemory:
+                raise
             except AerofixError as error:
                 self._failed[key] = error.detail
                 self._cache[key] = None
@@ -232,6 +239,8 @@ def decode_tile(data: bytes, side_px: int | None = None) -> NDArray[np.uint8]:
             rgba = to_rgb(image).convert("RGBA")
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
+    except MemoryError as error:
+        raise out_of_memory(4 * photo.width * photo.height) from error
     except Exception as error:  # Pillow's plugins raise whatever damaged files lead them to
         raise SourceUnreadable(f"it is damaged ({error}); make it again.") from error
     if rgba.size != (side_px, side_px):

@@ -1,6 +1,6 @@
 """Requests take the parameters that they name, and no others: a mistyped hint must not be taken for none."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args, get_origin
 
 from fastapi import Request
@@ -19,16 +19,19 @@ async def only_known(request: Request) -> None:
         InvalidParameter: names the parameter and those that there are.
     """
     dependant: Dependant = request.scope["route"].dependant
-    _check("query", "parameter", request.query_params, dict(_named(dependant, "query_params")))
-    if form := dict(_named(dependant, "body_params")):
+    form = dict(_named(dependant, "body_params"))
+    _check("query", "parameter", request.query_params, dict(_named(dependant, "query_params")), form)
+    if form:
         _check("form", "field", await request.form(), form)
 
 
-def _check(where: str, what: str, given: ImmutableMultiDict[str, Any], known: dict[str, bool]) -> None:
+def _check(
+    where: str, what: str, given: ImmutableMultiDict[str, Any], known: dict[str, bool], elsewhere: Collection[str] = ()
+) -> None:
     takes = ", ".join(known) or "none"
     for name in given:
         if name not in known:
-            hint = "; hints about a photo go into its form" if where == "query" and not known else ""
+            hint = "; it is a field of the form" if name in elsewhere else ""
             raise InvalidParameter(f"the {where} has a {what} {name!r:.50}; it takes {takes}{hint}.")
         if not known[name] and len(given.getlist(name)) > 1:
             raise InvalidParameter(f"the {where} has {name} more than once; give it once.")

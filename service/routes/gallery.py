@@ -18,6 +18,7 @@ from service.importing.tiles import TileMaker
 from service.routes import ground_schemas as schemas
 from service.routes.uploads import gather_limited
 from service.telemetry import step
+from service.threads import Threads
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
@@ -90,7 +91,8 @@ async def add_tiles(
 async def describe_gallery(request: Request) -> dict[str, Any]:
     """Count, bounds, generation, model identity and index of the gallery."""
     gallery: Gallery = request.app.state.gallery
-    return vars(await asyncio.to_thread(gallery.info))
+    watchers: Threads = request.app.state.watchers
+    return vars(await watchers.run(gallery.info))
 
 
 async def _entries(tiles: str, images: int, max_images: int) -> list[Any]:

@@ -105,7 +105,7 @@ async def start_import(request: Request, response: Response) -> schemas.ImportSt
         options = _options(form.fields)
         progress = await importer.submit(import_id, base_name(form.file_name), options)
     except BaseException:
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)  # takes a while if it is large
         raise
     response.headers["Location"] = f"{PATH}/{import_id}"
     return _state(progress)

@@ -1,6 +1,5 @@
 """Probes, what is loaded, and where the time goes."""
 
-import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +15,7 @@ from service.http.door import Door
 from service.http.problems import documented
 from service.routes import schemas
 from service.settings import Settings
+from service.threads import Threads
 from service.watch.health import Health
 from service.watch.metrics import Metrics, Timings
 
@@ -58,7 +58,8 @@ async def model(request: Request) -> dict[str, Any]:
     """The loaded model's contract, and where it runs."""
     encoder: Encoder = request.app.state.encoder
     gallery: Gallery = request.app.state.gallery
-    info = await asyncio.to_thread(gallery.info)
+    watchers: Threads = request.app.state.watchers
+    info = await watchers.run(gallery.info)
     devices = {"provider": encoder.provider, "index_device": info.index["device"]}
     return asdict(encoder.contract) | {"identity": encoder.contract.identity} | devices
 
@@ -71,7 +72,8 @@ async def model(request: Request) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Counts and times of everything, for Prometheus."""
     numbers: Metrics = request.app.state.metrics
-    return Response(await asyncio.to_thread(numbers.exposition), media_type=CONTENT_TYPE_LATEST)
+    watchers: Threads = request.app.state.watchers
+    return Response(await watchers.run(numbers.exposition), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/timings", response_class=PlainTextResponse)

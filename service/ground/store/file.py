@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,9 @@ from typing import Any, NoReturn
 from service.errors import AerofixError, GalleryInUse, GalleryUnusable, StorageFull, disk_error
 from service.ground.store import journal
 from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION
+
+PAUSE_S = 0.005
+"""Seconds between the pieces of a long write, in which those who wait for the file have their turn."""
 
 NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
 
@@ -91,6 +95,10 @@ class GalleryFile:
             finally:
                 self._seen = self._look()
             self.check_place()  # what was written to a file without a name is not kept
+
+    def pause(self) -> None:
+        """Let others have the file, between two pieces of a long write."""
+        time.sleep(PAUSE_S)
 
     def check_place(self) -> None:
         """Make sure that the open file is the one that bears its name, and that nobody else has written to it.

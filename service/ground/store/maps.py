@@ -30,6 +30,9 @@ AT_ONCE = 1000
 CHECKED_AT_ONCE = 4096
 """Rows of a table that are read between two turns of other threads, when all of it is checked."""
 
+DELETED_AT_ONCE = {"pixels": 500, "blocks": 500, "windows": 50}
+"""Rows of a map that are deleted in one write: about 10 MB, a tenth of a second."""
+
 _COLUMNS = (
     "name, origin, west, south, east, north, gsd_m, date, levels, overlap, min_zoom, max_zoom, number, live, created_at"
 )
@@ -88,21 +91,41 @@ class MapStore:
             self._store.next_generation()
 
     def go_live(self, number: int) -> int | None:
-        """Let a map be searched from now on, in the place of the one of its name. Returns that one's number."""
+        """Let a map be searched from now on, in the place of the one of its name.
+
+        Returns:
+            That one's number. It is hidden, and to be deleted.
+        """
         with self._store.changing() as db:
             name = self._file.one("SELECT name FROM maps WHERE number = ?", number)
             replaced = self._file.one("SELECT number FROM maps WHERE name = ? AND live", name)
             if replaced is not None:
-                self._delete(replaced)
+                db.execute("UPDATE maps SET live = 0 WHERE number = ?", (replaced,))
             db.execute("UPDATE maps SET live = 1 WHERE number = ?", (number,))
             self._store.next_generation()
         return None if replaced is None else int(replaced)
 
-    def delete(self, number: int) -> None:
-        """Delete a map and all that belongs to it, in one transaction."""
-        with self._store.changing():
-            self._delete(number)
+    def hide(self, number: int) -> None:
+        """Let a map not be searched any more; the next start deletes it if nobody has before."""
+        with self._store.changing() as db:
+            db.execute("UPDATE maps SET live = 0 WHERE number = ?", (number,))
             self._store.next_generation()
+
+    def delete(self, number: int) -> None:
+        """Delete a hidden map and all that belongs to it, piece by piece: others read and write in between."""
+        within = "id BETWEEN ? AND ?"
+        for table, key, where, values in (
+            ("pixels", "id", within, range_of(number)),
+            ("blocks", "id", within, range_of(number)),
+            ("windows", "number", "map = ?", (number,)),
+        ):
+            some = f"SELECT {key} FROM {table} WHERE {where} LIMIT {DELETED_AT_ONCE[table]}"  # noqa: S608 - constants
+            while self._delete(f"DELETE FROM {table} WHERE {key} IN ({some})", values):  # noqa: S608
+                self._file.pause()
+        with self._store.changing() as db:
+            self._forget_reembedded(number)
+            db.execute("DELETE FROM elevations WHERE map = ?", (number,))
+            db.execute("DELETE FROM maps WHERE number = ?", (number,))
 
     def put_tiles(self, tiles: Mapping[int, bytes], step: Step) -> None:
         """Store tiles by their id (``windows.pack``), with the import's progress.
@@ -258,14 +281,10 @@ class MapStore:
             self._file.corrupt("it has windows of maps that it does not list")
         return count
 
-    def _delete(self, number: int) -> None:
-        """Delete a map inside the caller's transaction."""
-        self._forget_reembedded(number)
-        self._file.db.execute("DELETE FROM windows WHERE map = ?", (number,))
-        for table in ("pixels", "blocks"):
-            self._file.db.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", range_of(number))  # noqa: S608
-        self._file.db.execute("DELETE FROM elevations WHERE map = ?", (number,))
-        self._file.db.execute("DELETE FROM maps WHERE number = ?", (number,))
+    def _delete(self, query: str, values: tuple[int, ...]) -> int:
+        """Delete rows in one write; returns how many."""
+        with self._store.changing() as db:
+            return db.execute(query, values).rowcount
 
     def _forget_reembedded(self, number: int) -> None:
         """Drop what an interrupted embedding with another model has of a map that changes, inside a transaction."""

@@ -121,10 +121,10 @@ class Store:
             found = (self.file.one("SELECT number FROM tiles WHERE id = ?", tile_id) for tile_id in dict.fromkeys(ids))
             return self._delete([number for number in found if number is not None])
 
-    def delete_in(self, bounds: Bounds) -> list[int]:
-        """Delete the tiles that :meth:`numbers_in` lists, in one transaction. Returns their numbers."""
+    def delete_in(self, bounds: Bounds, limit: int = -1) -> list[int]:
+        """Delete the first ``limit`` tiles that :meth:`numbers_in` lists, in one transaction. Returns their numbers."""
         with self.changing():
-            return self._delete(self.numbers_in(bounds))
+            return self._delete(self.numbers_in(bounds, limit=limit))
 
     def load(self) -> Iterator[Row]:
         """Read all tiles with their embeddings, by number.

@@ -4,6 +4,7 @@ import functools
 import operator
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from service.errors import InvalidParameter, MapNotFound
 from service.geo import Circle
 from service.ground.gallery import Gallery
 from service.ground.maps import NewMap, check_map_name
+from service.ground.store.copies import verify
+from service.ground.store.file import GalleryFile
 from service.ground.store.imports import ImportStopped, Step
-from service.ground.windows import key_of, pack
+from service.ground.windows import key_of, pack, range_of
 
 DIM, ZOOM = 16, 17
 LOCAL = (2, 8, 8)
@@ -153,6 +156,75 @@ def test_a_deleted_map_leaves_nothing(gallery, path):
     for table in ("pixels", "blocks", "windows"):
         left = gallery._store.file.rows(f"SELECT * FROM {table}")
         assert len(left) == {"pixels": 0, "blocks": 20, "windows": 3}[table]
+
+
+class Crash(Exception):
+    """Ends a write half way."""
+
+
+def many_tiles(gallery, made, count):
+    gallery.maps.put_tiles({key_of(made.number, ZOOM, 1, x): b"webp" for x in range(count)}, Step(f"{1:016x}", 20))
+
+
+def test_a_map_is_deleted_in_pieces_between_which_others_have_their_turn(gallery, monkeypatch):
+    made, _, _ = add_map(gallery, "town", 1)
+    port, _, embeddings = add_map(gallery, "port", 2, first=200_000)
+    many_tiles(gallery, made, 20)
+    turns = []
+
+    def others(file):
+        with ThreadPoolExecutor(1) as thread:  # a lock that is held here would keep it waiting
+            looked = thread.submit(gallery.maps.size_bytes, port), thread.submit(gallery.maps.size_bytes, made)
+            turns.append([each.result(timeout=60) for each in looked])
+            thread.submit(
+                gallery.maps.put_tiles, {key_of(port.number, ZOOM, 1, 1): b"x"}, Step(f"{2:016x}", 20)
+            ).result(60)
+
+    monkeypatch.setattr("service.ground.store.maps.DELETED_AT_ONCE", {"pixels": 6, "blocks": 6, "windows": 1})
+    monkeypatch.setattr(GalleryFile, "pause", others)
+    gallery.maps.delete(made.number)
+    sizes = [mine for _, mine in turns]
+    assert len(turns) > 6
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(theirs > 0 for theirs, _ in turns)
+    assert best(gallery, embeddings[3])[0].map == "port"
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_map_that_a_crash_leaves_half_deleted_is_not_found_and_goes_at_the_next_start(
+    gallery, path, monkeypatch, how
+):
+    made, _, _ = add_map(gallery, "town", 1)
+    many_tiles(gallery, made, 20)
+    if how == "replaced":
+        new, _, _ = add_map(gallery, "town", 2, live=False)
+
+    def crash(file):
+        raise Crash
+
+    monkeypatch.setattr("service.ground.store.maps.DELETED_AT_ONCE", {"pixels": 6, "blocks": 6, "windows": 1})
+    monkeypatch.setattr(GalleryFile, "pause", crash)
+    with pytest.raises(Crash):
+        gallery.maps.delete(made.number) if how == "deleted" else gallery.maps.finish(new.number)
+    monkeypatch.undo()
+    gallery.close()
+    with Gallery.open(path, "model-1", DIM, local_shape=LOCAL) as again:
+        assert [each.number for each in again.maps.all()] == ([] if how == "deleted" else [new.number])
+        assert again.count() == (0 if how == "deleted" else 20)
+        assert verify(again._store) == again.count()
+        again.maps.drop_unfinished(set())
+        first, last = range_of(made.number)
+        for table in ("pixels", "blocks"):
+            assert again._store.file.rows(f"SELECT id FROM {table} WHERE id BETWEEN ? AND ?", (first, last)) == []
+        assert verify(again._store) == again.count()
+
+
+def test_an_area_is_deleted_in_pieces(gallery, path, new_tile, monkeypatch):
+    gallery.upsert([new_tile(f"t{n}", seed=n) for n in range(7)])
+    monkeypatch.setattr("service.ground.gallery.DELETED_AT_ONCE", 3)
+    generation = gallery.generation
+    assert gallery.delete_in((-180, -90, 180, 90)) == 7
+    assert (gallery.count(), gallery.generation) == (0, generation + 3)
 
 
 def test_windows_can_be_deleted_one_by_one_and_by_area(gallery, path):

@@ -52,6 +52,12 @@ def test_anything_else_is_internal_and_logged(caplog):
     assert "secret" in caplog.text
 
 
+def test_too_little_memory_is_told_as_such(caplog):
+    problem = problem_of(MemoryError())
+    assert (problem.type, problem.status) == ("/problems/out-of-memory", 503)
+    assert "out of memory" in caplog.text
+
+
 def test_retry_after():
     response = problem_response(errors.Overloaded("wait", retry_after_s=7))
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")

@@ -7,7 +7,13 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+from rasterio._err import CPLE_OutOfMemoryError
+from rasterio.errors import RasterioIOError
 from rasterio.transform import Affine
+
+from service.errors import OutOfMemory
+from service.maps.gdal import calling
+from service.maps.pyramid import decode_tile
 
 READ = """
 import json, math, resource, sys
@@ -77,3 +83,21 @@ def test_a_map_in_huge_blocks_names_the_command_that_cuts_them(tmp_path, write, 
         open_mosaic(path)
     write(tmp_path / "tiled.tif", blobs(256, 256), tiled=True, blockxsize=64, blockysize=64)
     open_mosaic(tmp_path / "tiled.tif").close()
+
+
+@pytest.mark.parametrize("reason", [MemoryError(), CPLE_OutOfMemoryError(3, 2, "cannot allocate 1 GB")])
+def test_memory_that_is_not_there_is_no_damage(reason):
+    failed = RasterioIOError("read failed")
+    failed.__cause__ = reason
+    with pytest.raises(OutOfMemory, match=r"not enough memory to read map\.tif"), calling("map.tif"):
+        raise failed
+
+
+def test_a_tile_that_finds_no_memory_is_no_damaged_one(monkeypatch, ground, encode_image):
+    def load(self):
+        raise MemoryError
+
+    data = encode_image(ground(1, 64, 64))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(OutOfMemory):
+        decode_tile(data)
