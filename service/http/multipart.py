@@ -1,7 +1,8 @@
 """A form with one large file, written to the disk as it arrives.
 
 The framework's own form parser spools files into the folder for temporary files, which may be memory or too small, and
-they would have to be copied from there.
+they would have to be copied from there. python-multipart's ``FormParser`` sets no limit to a text field of such a form,
+and writes files in the event loop.
 """
 
 import asyncio
