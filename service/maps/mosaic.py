@@ -125,11 +125,11 @@ def _open_raster(path: Path, name: str, map_name: str, corners: Path | None) -> 
 def _open_database(path: Path, name: str, map_name: str, scheme: Scheme | None) -> Mosaic:
     """Open MBTiles or a GeoPackage, whatever it is called."""
     if is_mbtiles(path, name):
-        tiles = MbTiles(path, name)
+        tiles = MbTiles(path, name, from_north=True)  # rows as they are named, for their bounds to be compared with
         told = scheme or scheme_of_bounds(tiles.metadata.get("bounds", ""), tiles.extents, "tms")
-        if told == "xyz":
+        if told == "tms":
             tiles.close()
-            tiles = MbTiles(path, name, from_north=True)
+            tiles = MbTiles(path, name)
         try:
             return Pyramid(tiles, map_name, name)
         except BaseException:

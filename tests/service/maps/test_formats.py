@@ -218,3 +218,29 @@ def test_an_upload_is_known_by_its_content(tmp_path, geotiff, make, form):
         assert mosaic.name == "my map"
         assert mosaic.bounds == pytest.approx(bounds(), abs=3e-3)
     assert [file.name for file in upload.parent.iterdir()] == ["0123"]
+
+
+@pytest.mark.parametrize("bounds_told", [True, False])
+@pytest.mark.parametrize("from_north", [True, False])
+@pytest.mark.parametrize("scheme", ["xyz", "tms", None])
+def test_rows_of_mbtiles_count_from_the_south_unless_user_or_bounds_say_otherwise(
+    tmp_path, geotiff, make, from_north, bounds_told, scheme
+):
+    metadata = {"bounds": ",".join(map(str, bounds()))} if bounds_told else {}
+    path = make.mbtiles(tmp_path / "a.mbtiles", make.tiles_of(geotiff, (18,)), from_north, **metadata)
+    counted_from_north = {"xyz": True, "tms": False, None: from_north and bounds_told}[scheme]
+    with closing(open_mosaic(path, scheme=scheme)) as mosaic:
+        south, north = mosaic.bounds[1], mosaic.bounds[3]
+    _, true_south, _, true_north = bounds()
+    is_right = south - 0.002 < true_south < true_north < north + 0.002
+    assert is_right == (counted_from_north == from_north)
+
+
+def test_mbtiles_by_another_program(tmp_path, geotiff, read_all, shift_px):
+    path = tmp_path / "gdal.mbtiles"
+    rasterio.shutil.copy(geotiff, path, driver="MBTiles", tile_format="PNG", resampling="BILINEAR")
+    with closing(open_mosaic(path)) as mosaic:
+        image, valid, window = read_all(mosaic, ZOOM)
+    with rasterio.open(geotiff) as file:
+        shift, _ = shift_px(image, valid, window, ZOOM, file.read(), CRS, PLACE)
+    assert shift < 0.25
