@@ -96,6 +96,11 @@ class Builder:
         done = job.done if len(plan) == job.total else 0
         return Task(job.id, known.number, plan, done, known.overlap, options.extend)
 
+    def smallest_m(self, task: Task) -> float:
+        """Side of the smallest windows of a task's map, metres."""
+        known = self.gallery.maps.by_number(task.number)
+        return 0.0 if known is None else self.gallery.lattice.side_m(max(known.levels), known.lat)
+
     async def build(
         self, task: Task, source: Shared[Mosaic], is_closing: Callable[[], bool], on_step: Callable[[], object]
     ) -> None:

@@ -249,6 +249,11 @@ class Importer:
             return
         left_out = f"{job.skipped} of {task.plan.windows} windows were left out"
         why = f"{job.skipped - job.flat} are mostly empty and {job.flat} of a single colour"
+        if job.added + job.updated == 0 and not job.failed and not job.flat:
+            raise SourceUnreadable(
+                f"{job.name} shows too little ground in one piece: {left_out}, because each is mostly empty. The "
+                f"smallest are {self._builder.smallest_m(task):.0f} m wide; use a map that shows as much."
+            )
         if job.added + job.updated == 0 and not job.failed:
             raise SourceUnreadable(
                 f"{job.name} shows nothing that a photo could be told by: {left_out} ({why}). Check that it is the "

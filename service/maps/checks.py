@@ -54,7 +54,7 @@ def gsd_note(name: str, gsd_m: float) -> list[str]:
     if gsd_m > COARSE_M:
         return [
             f"{name} has {gsd_m:.3g} m a pixel, which is coarser than drones see: photos from below "
-            f"{250 * gsd_m:.0f} m will hardly be found. Use a finer map, of 0.1 to 1 m."
+            f"{round(250 * gsd_m, -2):.0f} m will hardly be found. Use a finer map, of 0.1 to 1 m."
         ]
     if gsd_m < FINE_M:
         return [f"{name} has {100 * gsd_m:.2g} cm a pixel, finer than photos from the air show; it is read coarser."]
@@ -69,9 +69,6 @@ def _of_one(piece: Piece) -> list[str]:
             f"{piece.collar.share:.0%} of {piece.name} is one flat colour ({value}) from its edge inwards: taken for "
             f"fill, and left out. To declare it: gdal_edit.py -a_nodata {piece.collar.value[0]:g} {piece.name}"
         )
-    transform = piece.place.transform
-    if transform is not None and transform.a * transform.e - transform.b * transform.d > 0:
-        notes.append(f"the rows of {piece.name} run the other way than usual (mirrored geotransform); turned north-up.")
     return notes + gsd_note(piece.name, piece.gsd_m)
 
 

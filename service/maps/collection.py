@@ -108,7 +108,8 @@ def _either(extents: dict[int, Extent]) -> list[str]:
     here, there = middle(finest, extents[finest]), middle(finest, flipped(finest, extents[finest]))
     return [
         f"nothing says from which edge its rows are counted: from the north (XYZ), which puts it at latitude "
-        f"{here:.4f}. If it lies at {there:.4f}, import it again with scheme=tms."
+        f"{here:.4f}. If it lies at {there:.4f}, import it again with --scheme tms --replace "
+        "(form fields: scheme=tms, replace=true)."
     ]
 
 

@@ -22,6 +22,12 @@ MAX_BANDS = 64
 MAX_DIRECTORIES = 256
 """A TIFF has one for each overview, mask and page; GDAL walks through all of them."""
 
+SAMPLES_PER_PIXEL, PHOTOMETRIC, DNG_VERSION = 277, 262, 50706
+"""Tags of a TIFF's directory (TIFF 6.0; Adobe's DNG specification 1.7)."""
+
+RAW_PHOTOMETRICS = (32803, 34892)
+"""How a sensor's own pixels are marked: behind a colour filter array, or linear (DNG, chapter 4)."""
+
 MAX_BLOCK_BYTES = 256 * 2**20
 """A block is read whole, however small a window of it is asked for."""
 
@@ -151,7 +157,7 @@ def _check_bands(count: int, name: str) -> None:
 
 
 def _check_tiff(file: BinaryIO, name: str) -> None:
-    """Look through a TIFF's directories before GDAL does, for their number and that of their bands.
+    """Look through a TIFF's directories before GDAL does: for their number, that of their bands, and raw sensor files.
 
     Layout: TIFF 6.0 section 2, and the BigTIFF extension (version 43: 8-byte offsets, 20-byte entries).
     """
@@ -179,8 +185,21 @@ def _check_tiff(file: BinaryIO, name: str) -> None:
         body = file.read(min(entries, 4096) * entry_size + offset_size)
         for at in range(0, min(entries, 4096) * entry_size, entry_size):
             entry = body[at : at + entry_size]
-            if len(entry) == entry_size and struct.unpack_from(order + "H", entry)[0] == 277:  # SamplesPerPixel
-                _check_bands(struct.unpack_from(order + "H", entry, entry_size - offset_size)[0], name)
+            if len(entry) == entry_size:
+                _check_entry(
+                    *(struct.unpack_from(order + "H", entry, i)[0] for i in (0, entry_size - offset_size)), name
+                )
         if entries > 4096 or len(body) < entries * entry_size + offset_size:
             return
         (offset,) = struct.unpack_from(order + offset_form, body, entries * entry_size)
+
+
+def _check_entry(tag: int, value: int, name: str) -> None:
+    """Refuse what an entry of a TIFF's directory tells of the whole file."""
+    if tag == SAMPLES_PER_PIXEL:
+        _check_bands(value, name)
+    if tag == DNG_VERSION or (tag == PHOTOMETRIC and value in RAW_PHOTOMETRICS):
+        raise SourceUnreadable(
+            f"{name} is a raw sensor file of a camera, and no map. Make an orthophoto of such files first, with "
+            "OpenDroneMap for instance, and import that."
+        )

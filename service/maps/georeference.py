@@ -76,6 +76,11 @@ def _by_corners(dataset: Any, entry: dict[str, Any], name: str) -> Place:
 
 def _what_is_missing(dataset: Any, found: Sidecars, name: str) -> str:
     """A sentence with the fix."""
+    if found.crs is not None and found.points:
+        return (
+            f"{name} has {len(found.points)} tie points, which is too few: give at least three that span it, "
+            f"gdal_translate -gcp COLUMN ROW X Y … {name} out.tif"
+        )
     if found.transform is not None or found.points:
         return (
             f"{name} has coordinates but does not say of which system{_guess(dataset, found)}. Name it: "

@@ -91,7 +91,11 @@ def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Place:
     if not (all(map(math.isfinite, transform[:6])) and transform.determinant):
         raise SourceUnreadable(f"{name} has a geotransform without area; write it anew with gdal_translate -a_ullr.")
     crs, transform = _in_one_piece(crs, transform, width_px)
-    return Place(crs, transform)
+    note = ""
+    if _is_mirrored(transform):
+        what = "columns of {} run from east to west" if transform.a < 0 else "rows of {} run from south to north"
+        note = f"the {what.format(name)} (mirrored geotransform); turned north-up."
+    return Place(crs, transform, note=note)
 
 
 def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_px: int, name: str) -> Place:
@@ -101,7 +105,7 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
     ``gdalwarp -tps`` does, if they confirm one another: each lies where the others say to a 20th of the map's side.
 
     Raises:
-        InvalidFootprint: they do not.
+        InvalidFootprint: they do not, or show the map as in a mirror.
         SourceUnreadable: they are in local coordinates, or lie on one line.
     """
     _check_crs(crs, name)
@@ -112,6 +116,12 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
         raise SourceUnreadable(f"the tie points of {name} lie on one line; give at least three that span it.")
     flat: Affine = from_gcps(list(points))
     fitted = Place(crs, flat)
+    if _is_mirrored(flat):
+        raise InvalidFootprint(
+            f"the tie points of {name} turn it into its mirror image, as when rows or columns are counted from the "
+            "wrong edge, or x and y are swapped; no photo is found in that. Correct them. If the picture itself is "
+            f"stored mirrored: gdalwarp -tps -r bilinear {name} out.tif"
+        )
     side_px = math.sqrt(width_px * height_px)
     misfit_px = _misfit_px(fitted, x, y, columns, rows)
     if misfit_px.max() <= FLAT_PX:
@@ -161,6 +171,11 @@ def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str
     moved = tuple(GroundControlPoint(p.row, p.col, p.x + shift, p.y) for p in points)
     note = f"the corners in {name} are up to {misfit_m:.1f} m from any view from above; the image is bent to them."
     return Place(crs, None, moved, note)
+
+
+def _is_mirrored(transform: Affine) -> bool:
+    """Whether a picture is turned over: seen from above, rows run down where columns run to the right."""
+    return transform.a * transform.e - transform.b * transform.d > 0
 
 
 def _misfit_px(place: Place, x: FloatArray, y: FloatArray, columns: FloatArray, rows: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """An import tells the truth: what cannot be right is refused with its fix, what may be wrong gets a sentence."""
 
 import math
+import struct
 from contextlib import closing
 
 import numpy as np
@@ -126,6 +127,23 @@ def test_tie_points_that_contradict_each_other_are_refused(tmp_path, write, blob
     assert "on one line" in refusal(gcps(tmp_path / "line.tif", write, blobs(), line)).detail
 
 
+@pytest.mark.parametrize("mirrored", [lambda r, c: (r, 240 - c), lambda r, c: (240 - r, c), lambda r, c: (c, r)])
+def test_tie_points_of_a_mirror_image_are_refused(tmp_path, write, blobs, mirrored):
+    places = {}
+    for r, c in np.ndindex(3, 3):
+        row, column = mirrored(120 * r, 120 * c)
+        places[120 * r, 120 * c] = (499_880 + column, 2_684_000 - row)
+    error = refusal(gcps(tmp_path / "map.tif", write, blobs(), places))
+    assert isinstance(error, InvalidFootprint)
+    assert "mirror image" in error.detail
+    assert "gdalwarp -tps -r bilinear map.tif out.tif" in error.detail
+
+
+def test_two_tie_points_are_too_few(tmp_path, write, blobs):
+    two = {(0, 0): (499_880, 2_684_000), (240, 240): (500_120, 2_683_760)}
+    assert "2 tie points, which is too few" in refusal(gcps(tmp_path / "map.tif", write, blobs(), two)).detail
+
+
 # --- what it shows
 
 
@@ -192,8 +210,12 @@ def test_rows_from_south_to_north_get_a_sentence(tmp_path, write, blobs, seen):
     up = Affine(1, 0, 499_880, 0, 1, 2_683_760)
     image, _, notes = seen(write(tmp_path / "up.tif", blobs()[:, ::-1].copy(), UTM51, up))
     expected, _, none = seen(write(tmp_path / "down.tif", blobs(), UTM51, PLACE))
-    assert "mirrored geotransform" in notes[0]
+    assert "rows of up.tif run from south to north" in notes[0]
     assert none == []
+    assert np.abs(image.astype(int) - expected).mean() < 1
+    west = Affine(-1, 0, 500_120, 0, -1, 2_684_000)
+    image, _, notes = seen(write(tmp_path / "west.tif", blobs()[:, :, ::-1].copy(), UTM51, west))
+    assert "columns of west.tif run from east to west" in notes[0]
     assert np.abs(image.astype(int) - expected).mean() < 1
 
 
@@ -312,3 +334,16 @@ def test_what_is_no_map_is_told_what_would_be(tmp_path):
     assert isinstance(error, UnsupportedMediaType)
     assert "gdal_translate a.pdf out.tif" in error.detail
     assert "cannot be read" in refusal(tmp_path / "gone.tif").detail
+
+
+@pytest.mark.parametrize(("tag", "value"), [(262, 32803), (262, 34892), (50706, 1)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_raw_sensor_file_is_no_map(tmp_path, order, tag, value):
+    """A TIFF of one strip, written by hand as TIFF 6.0 has it."""
+    entries = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16, 279: 256} | {tag: value}
+    directory = struct.pack(order + "H", len(entries))
+    for key, number in sorted(entries.items()):
+        directory += struct.pack(order + "HHIHH", key, 3, 1, number, 0)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + 256)
+    (tmp_path / "x.dng").write_bytes(start + bytes(range(256)) + directory + bytes(4))
+    assert "raw sensor file" in refusal(tmp_path / "x.dng").detail
