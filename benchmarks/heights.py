@@ -113,16 +113,20 @@ async def ask(http: httpx.AsyncClient, photo: bytes, truth: tuple[float, float])
 
 
 def photo_of(
-    picture: Image.Image, bounds: tuple[float, float, float, float], height_m: float, rng: np.random.Generator
+    picture: Image.Image,
+    bounds: tuple[float, float, float, float],
+    height_m: float,
+    rng: np.random.Generator,
+    place_m: tuple[float, float] | None = None,
 ) -> tuple[bytes, tuple[float, float]]:
-    """A photo straight down from a random place and heading, and the place at its centre."""
+    """A photo straight down with a random heading, and its centre: random, or metres east and north of the middle."""
     west, south, east, north = bounds
     lat0, lon0 = (south + north) / 2, (west + east) / 2
     width_m, depth_m = (float(abs(v)) for v in offset_m(south, west, north, east))
     across_m = 2 * height_m * math.tan(math.radians(HFOV_DEG / 2))
     reach_m = math.hypot(1, PHOTO_PX[1] / PHOTO_PX[0]) * across_m / 2
     room = [max(0.0, side_m / 2 - reach_m) for side_m in (width_m, depth_m)]
-    east_m, north_m = (float(rng.uniform(-side, side)) for side in room)
+    east_m, north_m = place_m or (float(rng.uniform(-side, side)) for side in room)
     angle = rng.uniform(0, 2 * math.pi)
     px_per_m = (picture.width / width_m, picture.height / depth_m)
     scale = across_m / PHOTO_PX[0]
