@@ -186,9 +186,9 @@ def _check_tiff(file: BinaryIO, name: str) -> None:
         for at in range(0, min(entries, 4096) * entry_size, entry_size):
             entry = body[at : at + entry_size]
             if len(entry) == entry_size:
-                _check_entry(
-                    *(struct.unpack_from(order + "H", entry, i)[0] for i in (0, entry_size - offset_size)), name
-                )
+                (tag,) = struct.unpack_from(order + "H", entry)
+                (value,) = struct.unpack_from(order + "H", entry, entry_size - offset_size)
+                _check_entry(tag, value, name)
         if entries > 4096 or len(body) < entries * entry_size + offset_size:
             return
         (offset,) = struct.unpack_from(order + offset_form, body, entries * entry_size)

@@ -175,7 +175,7 @@ def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str
 
 def _is_mirrored(transform: Affine) -> bool:
     """Whether a picture is turned over: seen from above, rows run down where columns run to the right."""
-    return transform.a * transform.e - transform.b * transform.d > 0
+    return bool(transform.a * transform.e - transform.b * transform.d > 0)
 
 
 def _misfit_px(place: Place, x: FloatArray, y: FloatArray, columns: FloatArray, rows: FloatArray) -> FloatArray:
