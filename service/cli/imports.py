@@ -38,7 +38,8 @@ def _tell(state: ImportState, told: set[str]) -> None:
     """Say what is new: warnings, what an import waits for or failed of, and windows that failed."""
     lines: list[tuple[Callable[[str], None], str]] = [(warn, warning) for warning in state.warnings]
     if state.problem is not None:
-        lines.append((complain, f"{state.name}: {state.problem.detail}"))
+        detail = state.problem.detail
+        lines.append((complain, detail if detail.startswith(state.name) else f"{state.name}: {detail}"))
     lines += [(complain, f"{each.item}: {each.problem.detail}") for each in state.problems]
     for tell, text in lines:
         if text not in told:

@@ -88,7 +88,7 @@ class Builder:
                 bounds = union_bounds(np.array([there.bounds, mosaic.bounds]))
                 known = maps.grow(there, bounds, job.id)
             elif there is not None and not options.replace:
-                raise MapExists(f"the gallery has a map {options.map!r} already; give another name.")
+                raise MapExists(f"the gallery has a map {options.map!r} already; give another name with --map.")
             else:
                 known = maps.create(new_map(self.gallery.lattice, mosaic, options, job.name), there is None, job.id)
         plan = self._plan(mosaic, known)

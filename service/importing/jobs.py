@@ -281,7 +281,7 @@ class Importer:
         """
         if options.replace or options.extend:
             return
-        how = "Give another name with --map (form field: map), or say replace or extend."
+        how = "Give another name with --map (form field: map), or --replace or --extend it (replace, extend)."
         for job in self._gallery.imports.live():
             if job.options["map"] == options.map:
                 raise MapExists(

@@ -95,7 +95,7 @@ def over_http(path, url):
     while (state := httpx.get(url + answer.headers["location"]).json())["state"] in ("queued", "running"):
         time.sleep(0.02)
     if state["state"] == "failed":
-        return None, [f"{state['name']}: {state['problem']['detail']}"]
+        return None, [state["problem"]["detail"]]
     described = httpx.get(f"{url}/maps/town").json()
     httpx.delete(f"{url}/maps/town").raise_for_status()
     return {key: described[key] for key in TOLD}, sorted(state["warnings"])
