@@ -21,9 +21,6 @@ MIN_CONTRAST = 1.5
 SPARSE_SHARE = 0.2
 """A map of which less shows anything deserves a sentence."""
 
-OBLONG = 1.3
-"""Pixels that are so much longer one way on the ground are unusual; degrees do it by the cosine of the latitude."""
-
 
 def notes_on(looks: Sequence[tuple[Piece, Survey]], stretch: Stretch | None) -> list[str]:
     """Judge rasters by the samples of them.

@@ -60,7 +60,7 @@ async def test_a_name_that_is_taken_is_refused_with_the_ways_out(http, geotiff, 
     await finished(http, await send(http, geotiff(), "town.tif"))
     before = (await http.get("/gallery")).json()
     problem = problem_of(await send(http, geotiff(7), "town.tif"), "map-exists", 409)
-    assert "replace or extend" in problem["detail"]
+    assert "or --replace or --extend it" in problem["detail"]
     problem_of(await send(http, geotiff(7), "other.tif", map="town"), "map-exists", 409)
     problem_of(await send(http, geotiff(7), "town.tif", replace="true", extend="true"), "invalid-parameter", 422)
     assert (await http.get("/gallery")).json() == before
