@@ -70,8 +70,9 @@ def command_line(source: Path, folder: Path, options: dict[str, str]) -> Result:
         return [], {"error": _last_line(added.stderr).removeprefix("error: ")}
     told = [line.removeprefix("warning: ") for line in added.stderr.splitlines() if line.startswith("warning: ")]
     described = json.loads(run("map", "list", "--json", *where).stdout)
-    answers = run("localize", *map(str, PHOTOS), "--json", *where).stdout
-    return json.loads(answers), described | {"warnings": told}
+    lines = map(json.loads, run("localize", *map(str, PHOTOS), "--json", *where).stdout.splitlines())
+    answers = {Path(answer["file"]).name: answer for answer in lines}
+    return [answers[photo.name] for photo in PHOTOS], described | {"warnings": told}
 
 
 def by_post(http: httpx.Client, source: Path, options: dict[str, str]) -> Result:
