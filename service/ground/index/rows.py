@@ -187,10 +187,10 @@ class Rows:
         chunks = list(version.chunks)
         while used > chunks[-1].start + len(chunks[-1].vectors):
             chunks.append(self._chunk(chunks[-1].start + len(chunks[-1].vectors)))
-        arrays = [_grown(array, first, used) for array in (version.ids, version.centres, version.alive)]
-        arrays[0][first:used], arrays[1][first:used] = ids, centres
+        all_ids, places, alive = (_grown(each, first, used) for each in (version.ids, version.centres, version.alive))
+        all_ids[first:used], places[first:used], alive[first:used] = ids, centres, True
         version = replace(version, used=used, live=version.live + len(ids), off_unit=max(version.off_unit, off_unit))
-        version = replace(version, chunks=tuple(chunks), ids=arrays[0], centres=arrays[1], alive=arrays[2])
+        version = replace(version, chunks=tuple(chunks), ids=all_ids, centres=places, alive=alive)
         for chunk, start, end in version.spans(first):
             chunk.vectors[start - chunk.start : end - chunk.start] = vectors[start - first : end - first]
         return version
@@ -230,6 +230,6 @@ def _grown(array: Any, used: int, needed: int) -> Any:
     """Return ``array`` itself if it has room, else a copy of what is used with room for half as many again."""
     if len(array) >= needed:
         return array
-    grown = np.ones((needed + needed // 2, *array.shape[1:]), array.dtype)
+    grown = np.empty((needed + needed // 2, *array.shape[1:]), array.dtype)
     grown[:used] = array[:used]
     return grown
