@@ -18,8 +18,8 @@ from service.ground.index.protocol import Half, Vectors
 from service.ground.index.rows import Slots, Version
 
 MOST_DIMS = 160
-"""Principal directions that are kept. Of a million made vectors 6,144 candidates held 0.990 of the best 128 with 128 of
-them, 0.998 with 192, and 0.999 with 256; the codes were looked through in 3, 8 and 12 ms."""
+"""Principal directions that are kept. With 128 a million made vectors needed half as many candidates again for the same
+recall, and with 256 codes take longer to look through than candidates to compare (``benchmarks/index.py``)."""
 
 DIMS_A_CODE, BITS_A_CODE = 2, 4
 
