@@ -28,7 +28,7 @@ from service.importing.builder import Builder
 from service.importing.jobs import Importer
 from service.importing.tiles import TileMaker
 from service.localization.pipeline import Localizer
-from service.routes import elevations, imports, localize, maps, snapshots, system, tiles, tracks
+from service.routes import elevations, histories, imports, localize, maps, snapshots, system, tiles, tracks
 from service.routes import gallery as gallery_routes
 from service.routes.fields import only_known
 from service.settings import Settings
@@ -145,7 +145,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     # HTTP: routes, errors, and what every request passes
     routers = [
-        room.router for room in (localize, tracks, maps, elevations, gallery_routes, tiles, imports, snapshots, system)
+        room.router
+        for room in (localize, tracks, histories, maps, elevations, gallery_routes, tiles, imports, snapshots, system)
     ]
     for router in routers:
         app.include_router(router, dependencies=[Depends(only_known)])

@@ -11,7 +11,7 @@ from service.camera.look import USUAL_HFOV_DEG
 from service.camera.pinhole import Pinhole
 from service.camera.pose import LOOSE_DEG, Prior
 
-Source = Literal["form", "exif"]
+Source = Literal["form", "exif", "track"]
 
 USUAL_FOCAL_SIGMA = 0.15
 """Spread of drones' focal lengths about the usual one, as a share."""

@@ -10,7 +10,9 @@ convention, is from public documentation and files:
 * Pix4D, senseFly, older Autel: ``Camera:Yaw`` …, angles of the aircraft that has the camera in its floor, 0 down.
 """
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from PIL import ExifTags, Image
@@ -23,6 +25,7 @@ HeadingSource = Literal["gimbal", "flight", "camera", "compass"]
 
 MAX_ALTITUDE_M = 20_000.0  # the form's own limit; what metadata says beyond it is garbage
 
+_OFFSET = re.compile(r"([+-])(\d\d):([0-5]\d)")
 _GIMBALS = ("drone-dji:Gimbal{}Degree", "drone:Gimbal{}Degree", "drone-parrot:Camera{}Degree")
 _HEIGHTS = (
     "drone-dji:RelativeAltitude",
@@ -45,6 +48,7 @@ class Pose:
         hfov_deg: angle that the shown photo's width covers.
         lens_source: which reading the field of view comes from.
         position: ``(lat, lon)`` of the camera.
+        taken_at_s: when it was taken, seconds since 1970; by UTC where the file names no offset.
     """
 
     attitude: Attitude | None = None
@@ -55,6 +59,7 @@ class Pose:
     hfov_deg: float | None = None
     lens_source: LensSource | None = None
     position: tuple[float, float] | None = None
+    taken_at_s: float | None = None
 
 
 def read_pose(image: Image.Image, orientation: int = 1, size: tuple[int, int] | None = None) -> Pose:
@@ -91,7 +96,28 @@ def read_pose(image: Image.Image, orientation: int = 1, size: tuple[int, int] | 
         hfov_deg=hfov,
         lens_source=lens,
         position=_position(gps),
+        taken_at_s=_taken_at_s(details),
     )
+
+
+def _taken_at_s(details: dict[int, Any]) -> float | None:
+    """DateTimeOriginal with its fraction of a second and its offset from UTC (EXIF 2.32, section 4.6.5).
+
+    Clocks that were never set write zeros or blanks. Fraction or offset that cannot be read count as absent.
+    """
+    tags = ExifTags.Base
+    try:
+        taken = datetime.strptime(str(details.get(tags.DateTimeOriginal)).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
+    fraction = str(details.get(tags.SubsecTimeOriginal, "")).strip("\0 ")
+    offset = _OFFSET.fullmatch(str(details.get(tags.OffsetTimeOriginal, "")).strip("\0 "))
+    seconds = taken.replace(tzinfo=UTC).timestamp()
+    seconds += float(f"0.{fraction}") if fraction.isascii() and fraction.isdecimal() else 0.0
+    if offset is not None:
+        sign, hours, minutes = offset.groups()
+        seconds -= (int(hours) * 3600 + int(minutes) * 60) * (-1 if sign == "-" else 1)
+    return seconds
 
 
 def _attitude(text: str, xmp: Values) -> tuple[Attitude | None, HeadingSource | None]:

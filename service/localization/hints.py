@@ -1,6 +1,6 @@
 """What is known about a photo before its pixels are looked at: the caller's word first, then its metadata."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.camera.attitude import Attitude
 from service.camera.known import KnownCamera, Reading, Source
@@ -32,6 +32,9 @@ FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.3, 0.08
 """Spreads of what a caller states: a heading from a compass, a pitch from a gimbal, a lens from its data sheet, of
 which videos and digital stabilization crop up to a tenth."""
 
+SAME_LENS = 0.01
+"""Stated fields of view that differ by less, as a share, are those of one lens at one zoom."""
+
 HEIGHT_SHARE, HEIGHT_M = 0.15, 5.0
 """Spread of a height: as a share, for the ground is not as high as where the drone took off, and in metres."""
 
@@ -52,6 +55,21 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class SentLens:
+    """The field of view as earlier photos of a flight have told it.
+
+    Attributes:
+        stated_deg: what was stated with them: it counts for a photo with which the same is stated.
+        hfov_deg: what they told.
+        sigma: spread of the focal length, as a share.
+    """
+
+    stated_deg: float
+    hfov_deg: float
+    sigma: float
+
+
+@dataclass(frozen=True)
 class Known:
     """Hints and metadata, resolved: the form wins, EXIF fills what it leaves out.
 
@@ -66,6 +84,14 @@ class Known:
     camera: KnownCamera
     prior_source: Source | None = None
     unused: dict[str, str] = field(default_factory=dict)
+
+    def with_lens(self, lens: SentLens) -> "Known":
+        """The same with the lens that a flight has told, if this is the one that is stated here."""
+        stated = self.camera.hfov_deg
+        if stated is None or abs(stated.value / lens.stated_deg - 1) > SAME_LENS:
+            return self
+        told = Reading(lens.hfov_deg, lens.sigma, "track", "earlier photos of the flight")
+        return replace(self, camera=replace(self.camera, hfov_deg=told))
 
     @property
     def _said(self) -> dict[str, Reading]:
@@ -87,8 +113,8 @@ class Known:
 
     @property
     def readings(self) -> dict[str, str]:
-        """For those from EXIF or XMP, which reading it is."""
-        named = {name: reading.reading for name, reading in self._said.items() if reading.source == "exif"}
+        """For those from EXIF or XMP, which reading it is; for those of a flight, where it has them from."""
+        named = {name: reading.reading for name, reading in self._said.items() if reading.source != "form"}
         return named | ({"prior": "GPS position"} if self.prior_source == "exif" else {})
 
     @property

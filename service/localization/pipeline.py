@@ -26,7 +26,7 @@ from service.localization.answer import Answer, Position, View, Whereabouts
 from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
 from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
-from service.localization.hints import Hints, Known, resolve
+from service.localization.hints import Hints, Known, SentLens, resolve
 from service.localization.looks import Effort, Plan, plan_looks
 from service.localization.places import matched_error
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
@@ -101,6 +101,7 @@ class Localizer:
         in_line: bool = False,
         maps: Sequence[str] = (),
         effort: Effort = "normal",
+        lens: SentLens | None = None,
     ) -> Answer:
         """Localize one photo.
 
@@ -113,12 +114,13 @@ class Localizer:
             in_line: see ``Decoders.decode``.
             maps: names of the maps to search; none given: all of the gallery.
             effort: how many looks it may take while the answer is unsure.
+            lens: what earlier photos of the flight tell of the lens.
 
         Raises:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        job = await self.decoders.run(self._open, data, hints, effort)
+        job = await self.decoders.run(self._open, data, hints, effort, lens)
         image, pixels = await self._decode(job, in_line)
         watch.lap("decode")
 
@@ -170,10 +172,11 @@ class Localizer:
 
     # the photo
 
-    def _open(self, data: bytes, hints: Hints, effort: Effort) -> _Job:
+    def _open(self, data: bytes, hints: Hints, effort: Effort, lens: SentLens | None) -> _Job:
         """Read a photo's header, and decide what is looked at."""
         file = open_photo(data, self.settings.max_image_pixels)
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
+        known = known if lens is None else known.with_lens(lens)
         generation, aspect = self.gallery.generation, file.height / file.width
         plans = plan_looks(known.camera, effort)
         largest_m = self._largest_m(plans[0], aspect, generation)

@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.encoder.calibration import Calibration, LocalCalibration
 from service.localization.confidence import judge
 from service.localization.neighbours import same_place
@@ -41,6 +44,26 @@ class PositionError:
         return math.hypot(self.own_m, self.raster_m, self.common_m)
 
 
+@dataclass(frozen=True, eq=False)
+class CameraFix:
+    """Where the camera was, if the photo shows the place that it is a part of.
+
+    Attributes:
+        lat, lon: degrees.
+        covariance_m2: ``[2, 2]``, east and north: what this photo errs by alone.
+        common_m: what photos of this flight err by alike, along each axis.
+        height_m: above the ground at the photo's centre, if known.
+        heading_deg: where it looked.
+    """
+
+    lat: float
+    lon: float
+    covariance_m2: NDArray[np.float64]
+    common_m: float
+    height_m: float | None
+    heading_deg: float
+
+
 @dataclass(frozen=True)
 class Place:
     """A place that a photo may show.
@@ -50,6 +73,7 @@ class Place:
         error: of this position.
         confidence: probability that the place is right, judged from the photo alone.
         tile_id: the best tile there.
+        camera: where the camera was then; None when that is not known.
     """
 
     lat: float
@@ -57,6 +81,7 @@ class Place:
     error: PositionError
     confidence: float
     tile_id: str
+    camera: CameraFix | None = None
 
 
 def matched_error(ranking: Ranking, local: LocalCalibration) -> PositionError:

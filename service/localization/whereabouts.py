@@ -1,11 +1,12 @@
 """Where the camera was, once its photo lies on the ground."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from service.camera.known import KnownCamera
+from service.camera.pinhole import Floats
 from service.camera.pose import CameraPose, solve_pose
 from service.geo import offset
 from service.localization.refine import Fix
@@ -47,6 +48,7 @@ class Camera:
         heading_deg, pitch_deg, roll_deg: its attitude; pitch -90 is straight down.
         hfov_deg: field of view that fits best; None when nothing tells it.
         sigma_m: standard deviation of the place along each axis, if the photo's place is right.
+        covariance_m2: ``[2, 2]`` of the place, east and north, whose mean over all directions is ``sigma_m`` squared.
     """
 
     lat: float
@@ -57,6 +59,7 @@ class Camera:
     roll_deg: float
     hfov_deg: float | None
     sigma_m: float
+    covariance_m2: Floats = field(repr=False, compare=False)
 
 
 def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> tuple[Camera | None, str | None]:
@@ -82,6 +85,8 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
     _, pitch, roll = pose.attitude.angles_deg
     ahead = 1 / math.tan(math.radians(max(10.0, min(90.0, -pitch))))
     no_height = not has_lens and steep
+    plane_m, heading = PLANE * pose.height_m * ahead, math.radians(pose.attitude.heading_deg)
+    toward = np.array([math.sin(heading), math.cos(heading)])  # hills move the place along the view
     return Camera(
         float(lat),
         float(lon),
@@ -90,7 +95,8 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
         pitch,
         0.0 if steep else roll,
         None if no_height else pose.hfov_deg,
-        math.hypot(pose.sigma_m, PLANE * pose.height_m * ahead / math.sqrt(2), MAP_M),  # the mean over both axes
+        math.hypot(pose.sigma_m, plane_m / math.sqrt(2), MAP_M),  # the mean over both axes
+        pose.covariance[:2, :2] + plane_m**2 * np.outer(toward, toward) + MAP_M**2 * np.eye(2),
     ), NO_LENS if no_height else None
 
 

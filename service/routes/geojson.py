@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from service.routes.schemas import Candidate, Failure, Localization
+from service.routes.schemas import Candidate, Failure, Localization, TrackHistory
 
 FOUR = 4  # corners of a photo
 
@@ -32,6 +32,25 @@ def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
     members = [result.model_dump(exclude=places) for result in results]
     extra = members[0] if len(members) == 1 else {"results": members}
     return {"type": "FeatureCollection", "features": features} | extra
+
+
+def flight(history: TrackHistory) -> dict[str, Any]:
+    """A flight: the line through its positions first, then a point for each photo after which it had one."""
+    points, line = [], list[list[float]]()
+    for entry in history.entries:
+        if entry.position is None:
+            continue
+        lon0 = line[0][0] if line else entry.position.lon
+        line.append([lon0 + (entry.position.lon - lon0 + 180) % 360 - 180, entry.position.lat])
+        properties = {"kind": "fix"} | entry.model_dump(exclude={"position"})
+        properties |= entry.position.model_dump(exclude={"lat", "lon", "confidence"})
+        geometry = {"type": "Point", "coordinates": line[-1]}
+        points.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    if len(line) > 1:
+        path = {"type": "LineString", "coordinates": line}
+        points.insert(0, {"type": "Feature", "geometry": path, "properties": {"kind": "flight"}})
+    extra = {"track_id": history.track_id, "lens": None if history.lens is None else history.lens.model_dump()}
+    return {"type": "FeatureCollection", "features": points} | extra
 
 
 def _features(result: Localization | Failure, photo: int) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.http.problems import Problem
 
-Source = Literal["form", "exif"]
+Source = Literal["form", "exif", "track"]
 Bounds = tuple[float, float, float, float]
 # pydantic before 2.10 warns of every field that starts with "model_"
 _MODEL_NAMES = ConfigDict(protected_namespaces=())
@@ -167,11 +167,27 @@ class TrackPosition(BaseModel):
     lon: float = Field(description="degrees east, WGS84", examples=[120.71854])
     accuracy_m: float = Field(description="radius in metres that holds the truth with 68 % probability", examples=[6.2])
     confidence: float = Field(description="probability that the track is right", examples=[0.998])
-    reference: str = Field(default="ground point at image centre, WGS84", description="the point that lat and lon name")
+    reference: str = Field(
+        default="ground point at image centre, WGS84",
+        description="the point that lat and lon name: that, or `camera, WGS84`",
+        examples=["camera, WGS84"],
+    )
+    height_m: float | None = Field(
+        default=None, description="of the camera above the ground that the last fused photo showed; null when unknown"
+    )
+
+
+class FlightLens(BaseModel):
+    """What the photos of a flight tell of their lens."""
+
+    hfov_deg: float = Field(description="horizontal field of view", examples=[67.4])
+    sigma_deg: float = Field(description="its standard deviation", examples=[1.5])
+    stated_hfov_deg: float = Field(description="what callers or metadata state", examples=[73.7])
+    text: str = Field(examples=["the field of view is 67.4°, not 73.7°"])
 
 
 class Velocity(BaseModel):
-    """How the point on the ground moves."""
+    """How the position moves."""
 
     east_m_s: float = Field(examples=[7.1])
     north_m_s: float = Field(examples=[-7.1])
@@ -193,7 +209,17 @@ class TrackEstimate(BaseModel):
 
     timestamp_s: float | None = Field(description="of the last photo, seconds; null before the first")
     confidence: float = Field(description="probability that the track is right; 0 before the first fix")
-    position: TrackPosition | None = Field(default=None, description="null while confidence is not above 0.68")
+    position: TrackPosition | None = Field(
+        default=None,
+        description="of the camera once its place is known, else the point on the ground, see `reference`; null while "
+        "confidence is not above 0.68",
+    )
+    ground: TrackPosition | None = Field(
+        default=None, description="the ground point at the image centre, whatever `position` is of"
+    )
+    lens: FlightLens | None = Field(
+        default=None, description="what the flight tells of the field of view; null while it does not, see README"
+    )
     velocity: Velocity | None = Field(default=None, description="null before the first fix")
     covariance: Covariance | None = Field(default=None, description="null before the first fix")
 
@@ -232,6 +258,25 @@ class TrackState(TrackEstimate):
     expires_in_s: float = Field(description="seconds until it is forgotten if no photo comes")
     options: TrackOptions
     uses: PhotoUses
+
+
+class TrackEntry(BaseModel):
+    """A flight after one of its photos."""
+
+    timestamp_s: float
+    use: Literal["fused", "gated", "lost"]
+    status: Literal["located", "ambiguous", "not_found"] = Field(description="of the photo alone")
+    confidence: float
+    position: TrackPosition | None
+    velocity: Velocity | None
+
+
+class TrackHistory(BaseModel):
+    """A flight after each of its photos, in their order."""
+
+    track_id: str
+    entries: list[TrackEntry] = Field(description="the last 1,000")
+    lens: FlightLens | None
 
 
 class TrackList(BaseModel):

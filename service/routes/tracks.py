@@ -1,6 +1,5 @@
 """``/tracks``: a flight, photo by photo."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -11,11 +10,12 @@ from service.http.access import OWNER
 from service.http.admission import has_body
 from service.http.problems import documented
 from service.routes import schemas
+from service.routes.histories import CAMERA, GROUND, lens_of, velocity_of
 from service.routes.localize import PHOTO_ERRORS, LocalizeForm, localization
 from service.routes.timestamps import parse_timestamp
 from service.routes.uploads import in_time
 from service.tracking.store import OpenTrack
-from service.tracking.track import Options, Track
+from service.tracking.track import Estimate, Options, Track
 from service.tracking.tracker import Tracker
 
 router = APIRouter(prefix="/tracks", tags=["tracks"])
@@ -129,26 +129,29 @@ async def localize_next_photo(
     request: Request,
     track_id: TrackId,
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or TIFF")],
+    form: Annotated[LocalizeForm, Depends()],
     timestamp: Annotated[
-        str,
+        str | None,
         Form(
             max_length=64,
             description="when the photo was taken: seconds on any clock, or ISO 8601 (UTC if without offset); later "
-            "than that of the photo before",
+            "than that of the photo before. Default: EXIF DateTimeOriginal with SubSecTimeOriginal and "
+            "OffsetTimeOriginal (UTC without)",
             examples=["2025-06-14T10:12:00.5Z"],
         ),
-    ],
-    form: Annotated[LocalizeForm, Depends()],
+    ] = None,
 ) -> Any:
     """Localize the next photo of a flight and fuse it with those before.
 
     `photo` is the answer of `POST /localize` to the photo alone. `use` says what became of it: `fused` when the track
     took one of its places as a fix, `gated` when none of them fits the track, `lost` when it shows no known place; the
-    position is then the prediction. Photos of one track are answered one after the other. A photo that is answered
-    with a problem leaves the track as it was.
+    position is then the prediction. `position` is that of the camera once a photo tells it. The flight tells its lens
+    (`lens`), with which the next photo is looked at. Photos of one track are answered one after the other. A photo
+    that is answered with a problem leaves the track as it was.
     """
     tracker: Tracker = request.app.state.tracker
-    timestamp_s, hints, data = parse_timestamp(timestamp), form.hints(), await image.read()
+    hints, data = form.hints(), await image.read()
+    timestamp_s = None if timestamp is None or not timestamp.strip() else parse_timestamp(timestamp)
 
     async def answer() -> schemas.TrackedLocalization:
         async with tracker.store.turn(track_id, _owner(request)) as track:
@@ -182,27 +185,34 @@ def _state(opened: OpenTrack, tracker: Tracker) -> schemas.TrackState:
 
 def _estimate(track: Track) -> dict[str, Any]:
     """The fields of ``schemas.TrackEstimate``."""
-    estimate = track.estimate
-    if estimate is None:
-        return {"timestamp_s": track.timestamp_s, "confidence": 0.0}
-    motion = estimate.motion
-    position = None
-    if estimate.accuracy_m is not None:
-        position = schemas.TrackPosition(
-            lat=motion.lat, lon=motion.lon, accuracy_m=estimate.accuracy_m, confidence=estimate.confidence
-        )
-    east_m_s, north_m_s = motion.velocity_m_s.tolist()
-    velocity = schemas.Velocity(
-        east_m_s=east_m_s,
-        north_m_s=north_m_s,
-        speed_m_s=math.hypot(east_m_s, north_m_s),
-        course_deg=math.degrees(math.atan2(east_m_s, north_m_s)) % 360,
-    )
-    covariance = schemas.Covariance(position_m2=estimate.covariance_m2.tolist())
+    ground, shown = track.estimate, track.shown
+    lens = None if track.lens is None else lens_of(track.lens)
+    if ground is None or shown is None:
+        return {"timestamp_s": track.timestamp_s, "confidence": 0.0, "lens": lens}
+    east_m_s, north_m_s = shown.motion.velocity_m_s.tolist()
+    of_ground = _position(ground)
     return {
         "timestamp_s": track.timestamp_s,
-        "confidence": estimate.confidence,
-        "position": position,
-        "velocity": velocity,
-        "covariance": covariance,
+        "confidence": shown.confidence,
+        "position": of_ground if track.aircraft is None else _position(shown, track.aircraft.height_m, CAMERA),
+        "ground": of_ground,
+        "velocity": velocity_of(east_m_s, north_m_s),
+        "covariance": schemas.Covariance(position_m2=shown.covariance_m2.tolist()),
+        "lens": lens,
     }
+
+
+def _position(
+    estimate: Estimate, height_m: float | None = None, reference: str = GROUND
+) -> schemas.TrackPosition | None:
+    if estimate.accuracy_m is None:
+        return None
+    motion = estimate.motion
+    return schemas.TrackPosition(
+        lat=motion.lat,
+        lon=motion.lon,
+        accuracy_m=estimate.accuracy_m,
+        confidence=estimate.confidence,
+        reference=reference,
+        height_m=height_m,
+    )

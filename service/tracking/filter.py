@@ -42,16 +42,21 @@ GATE = -2 * math.log(1 - GATE_PROBABILITY)
 
 @dataclass(frozen=True)
 class Fix:
-    """A measured position in degrees, and what of its error the state describes."""
+    """A measured position in degrees, and what of its error the state describes.
+
+    Attributes:
+        spread_m2: ``[2, 2]`` covariance of this fix's own error where its axes differ; None: ``error`` says it.
+    """
 
     lat: float
     lon: float
     error: PositionError
+    spread_m2: Array | None = None
 
     @property
     def white_m2(self) -> Array:
         """``[2, 2]`` covariance of the part of the error that is this fix's own."""
-        return self.error.own_m**2 * np.eye(2)
+        return self.error.own_m**2 * np.eye(2) if self.spread_m2 is None else self.spread_m2
 
     @property
     def matrix(self) -> Array:
@@ -100,7 +105,8 @@ class Motion:
         radius v has the variance v²/4 along each axis.
         """
         error = fix.error
-        covariance = np.diag([error.own_m**2 + error.raster_m**2] * 2 + [max_speed_m_s**2 / 4] * 2 + [1.0] * 2)
+        covariance = np.diag([error.raster_m**2] * 2 + [max_speed_m_s**2 / 4] * 2 + [1.0] * 2)
+        covariance[:2, :2] += fix.white_m2
         covariance[:2, 4:] = covariance[4:, :2] = -error.raster_m * np.eye(2)
         return cls(fix.lat, fix.lon, np.zeros(2), np.zeros(2), covariance)
 

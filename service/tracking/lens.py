@@ -73,6 +73,11 @@ class View:
     tilt_sigma_deg: float
     pose: Floats
 
+    @property
+    def middle(self) -> int:
+        """The match that is nearest to the photo's centre."""
+        return int(np.argmin(np.abs(self.photo)))
+
     def seen(self, pose: Floats, focal: float, up_m: Floats) -> Complex:
         """Where rays of the photo meet the heights ``up_m``, one each."""
         right, down, forward = Attitude.of_angles(pose[3], self.pitch_deg + pose[4], self.roll_deg + pose[5]).matrix.T
@@ -118,11 +123,15 @@ class LensTrial:
         stated: what is known of the lens before.
         views: the photos.
         found: what they tell; None while they are too few.
+        covariance: ``[2, 2]`` of the last photo's place, square metres.
+        ground_m: height of the ground at the last photo's centre, from the origin of heights.
     """
 
     stated: Lens
     views: list[View] = field(default_factory=list)
     found: Lens | None = None
+    covariance: Floats | None = None
+    ground_m: float = 0.0
 
     def add(self, view: View) -> None:
         """Take in the next photo."""
@@ -141,13 +150,14 @@ class LensTrial:
         adjusted = system.solve(math.log(start.focal_widths), rounds)
         if adjusted is None:
             return
-        log_focal, sigma, fits = adjusted
+        log_focal, covariance, fits = adjusted
         for view, pose in zip(self.views, system.poses, strict=True):
             view.pose = pose
         if max(fits) > BAD_FIT:
             self.views = [view for view, fit in zip(self.views, fits, strict=True) if fit <= BAD_FIT]
             return
-        self.found = Lens(math.exp(log_focal), max(LEAST_SIGMA, SPREAD * sigma))
+        self.found = Lens(math.exp(log_focal), max(LEAST_SIGMA, SPREAD * math.sqrt(covariance[2, 2])))
+        self.covariance, self.ground_m = SPREAD**2 * covariance[:2, :2], system.ground_m
 
 
 class _System:
@@ -159,13 +169,16 @@ class _System:
     """
 
     def __init__(self, views: list[View], stated: Lens) -> None:
-        self._views, self._stated = views, stated
+        self._views, self._stated, self.ground_m = views, stated, 0.0
         self.poses = [view.pose.copy() for view in views]
         self._focal_at = 6 * len(views)
         self._place_grid()
 
-    def solve(self, log_focal: float, rounds: int) -> tuple[float, float, list[float]] | None:
-        """Gauss-Newton: the logarithm of the focal length, its formal spread, and how each photo fits."""
+    def solve(self, log_focal: float, rounds: int) -> tuple[float, Floats, list[float]] | None:
+        """Gauss-Newton: the logarithm of the focal length, a covariance, and how each photo fits.
+
+        The formal covariance ``[3, 3]`` is that of the last photo's place, and of the logarithm.
+        """
         up_m = np.zeros(self._heights)
         for _ in range(rounds):
             information, gradient, fits = self._normal(log_focal, up_m)
@@ -179,10 +192,12 @@ class _System:
                 pose += step[6 * k : 6 * k + 6]
             log_focal += float(step[self._focal_at])
             up_m += step[self._focal_at + 1 :]
-        one = np.zeros(len(information))
-        one[self._focal_at] = 1
-        variance = float(np.linalg.solve(information, one)[self._focal_at])
-        return (log_focal, math.sqrt(variance), fits) if variance > 0 else None
+        wanted = [self._focal_at - 6, self._focal_at - 5, self._focal_at]
+        covariance: Floats = np.linalg.solve(information, np.eye(len(information))[:, wanted])[wanted].astype(
+            np.float64
+        )
+        self.ground_m = float((self._shares[-1] * up_m[self._nodes[-1]]).sum(axis=0)[self._views[-1].middle])
+        return (log_focal, covariance, fits) if covariance.diagonal().min() > 0 else None
 
     def _place_grid(self) -> None:
         """Number the points of the grid that matches lie between, and remember which and how much of each."""

@@ -17,6 +17,7 @@ nothing for a while gives way to the first good fix. This is the Gaussian sum fo
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -25,7 +26,9 @@ import numpy as np
 from service.encoder.calibration import ACCURACY_PROBABILITY
 from service.errors import InvalidParameter
 from service.geo import Circle, offset_m
+from service.localization.confidence import Status
 from service.localization.places import Place
+from service.tracking.aircraft import Aircraft, turned
 from service.tracking.filter import (
     GATE,
     Array,
@@ -36,9 +39,9 @@ from service.tracking.filter import (
     largest_sigma_m,
     squared_distance,
 )
+from service.tracking.flight import FlightLens
+from service.tracking.history import MAX_HISTORY, Entry, Use
 from service.tracking.odometry import Sight
-
-Use = Literal["fused", "gated", "lost"]
 
 MAX_HYPOTHESES = 8
 MIN_WEIGHT = 1e-4
@@ -96,6 +99,7 @@ class Hypothesis:
         grain_m: of the place that it last took as a fix.
         common_m: what its fixes err by alike, the largest that one had.
         place: what the last photo gave it, None when it gave nothing.
+        aircraft: whose point on the ground ``motion`` is; None while no photo told.
     """
 
     motion: Motion
@@ -103,6 +107,7 @@ class Hypothesis:
     grain_m: float
     common_m: float
     place: Place | None = None
+    aircraft: Aircraft | None = None
 
     @property
     def covariance_m2(self) -> Array:
@@ -112,7 +117,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The likeliest motion after a photo.
+    """The likeliest motion after a photo, of the point on the ground or of the aircraft.
 
     Attributes:
         motion: mean position and velocity.
@@ -146,6 +151,8 @@ class Track:
         timestamp_s: of the last photo.
         sight: what the last photo showed, if it is known how that lies on the ground.
         uses: how many photos became what.
+        lens: what the flight tells of it; None before a photo of use.
+        history: what was believed after each photo, the last ``MAX_HISTORY``.
     """
 
     options: Options = field(default_factory=Options)
@@ -154,14 +161,29 @@ class Track:
     timestamp_s: float | None = None
     sight: Sight | None = None
     uses: dict[Use, int] = field(default_factory=lambda: {"fused": 0, "gated": 0, "lost": 0})
+    lens: FlightLens | None = None
+    history: deque[Entry] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
 
     @property
     def estimate(self) -> Estimate | None:
-        """The likeliest motion at ``timestamp_s``, None before the first fix."""
+        """The likeliest motion of the point on the ground at ``timestamp_s``, None before the first fix."""
         if not self.hypotheses:
             return None
         best = self.hypotheses[0]
         return Estimate(best.motion, best.covariance_m2, best.weight)
+
+    @property
+    def shown(self) -> Estimate | None:
+        """What is told of the flight: the aircraft where it is known, else its point on the ground."""
+        ground, aircraft = self.estimate, self.aircraft
+        if ground is None or aircraft is None:
+            return ground
+        return Estimate(aircraft.motion, aircraft.covariance_m2, ground.confidence)
+
+    @property
+    def aircraft(self) -> Aircraft | None:
+        """The aircraft of the likeliest motion, None where nothing tells its place."""
+        return self.hypotheses[0].aircraft if self.hypotheses else None
 
     def check(self, timestamp_s: float) -> None:
         """Refuse a photo that is not later than the last one.
@@ -220,19 +242,47 @@ class Track:
         odds = list(zip(places, _odds(places, ODDS_SHARE[trust]), strict=True))
         branches = [self._birth(place, lost * odd) for place, odd in odds]
         for each in self.hypotheses:
-            motion = self._predicted(each, timestamp_s, shift)
-            predicted = replace(each, motion=motion, weight=each.weight * survival, place=None)
+            motion, aircraft = self._predicted(each, timestamp_s, shift), each.aircraft
+            if aircraft is not None:
+                aircraft = aircraft.predict(dt_s, self.options.acceleration_m_s2, shift, each.motion)
+            predicted = replace(each, motion=motion, weight=each.weight * survival, place=None, aircraft=aircraft)
             branches.append(predicted)
-            branches += [
-                _fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust])
-                for place, odd in odds
-                if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s)
-            ]
+            for place, odd in odds:
+                if in_gate(motion, place) and self._in_reach(each.motion, place, dt_s):
+                    branches.append(self._fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust]))
+                elif (gap := turned(aircraft, motion, place)) is not None:
+                    branches.append(self._fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust], gap))
         self.hypotheses, self.lost = _pruned(branches, lost)
         self.timestamp_s = timestamp_s
         use = self._use(places)
         self.uses[use] += 1
         return use
+
+    def note(self, use: Use, status: Status) -> None:
+        """Enter what is believed now, at the last photo, into the history."""
+        if self.timestamp_s is None:
+            return
+        shown, aircraft = self.shown, self.aircraft
+        if shown is None:
+            self.history.append(Entry(self.timestamp_s, use, status, 0.0))
+            return
+        motion = shown.motion
+        east_m_s, north_m_s = motion.velocity_m_s.tolist()
+        self.history.append(
+            Entry(
+                self.timestamp_s,
+                use,
+                status,
+                shown.confidence,
+                motion.lat,
+                motion.lon,
+                shown.accuracy_m,
+                "ground point at image centre" if aircraft is None else "camera",
+                None if aircraft is None else aircraft.height_m,
+                east_m_s,
+                north_m_s,
+            )
+        )
 
     def _use(self, places: list[Place]) -> Use:
         if self.hypotheses and self.hypotheses[0].place is not None:
@@ -240,8 +290,28 @@ class Track:
         return "gated" if places else "lost"
 
     def _birth(self, place: Place, weight: float) -> Hypothesis:
-        motion = Motion.start(_fix(place), self.options.max_speed_m_s)
-        return Hypothesis(motion, weight, place.error.grain_m, place.error.common_m, place)
+        fastest_m_s = self.options.max_speed_m_s
+        aircraft = None if place.camera is None else Aircraft.start(place.camera, fastest_m_s)
+        motion = Motion.start(_fix(place), fastest_m_s)
+        return Hypothesis(motion, weight, place.error.grain_m, place.error.common_m, place, aircraft)
+
+    def _fused(
+        self,
+        predicted: Hypothesis,
+        place: Place,
+        flat_odds_m2: float,
+        most: float,
+        turned_by: tuple[Array, Array] | None = None,
+    ) -> Hypothesis:
+        """The hypothesis that a place is the motion's next fix; after a turn, its point on the ground begins anew."""
+        evidence = min(flat_odds_m2 * gaussian_density(*(turned_by or _gap(predicted.motion, place))), most)
+        fix, fastest_m_s = _fix(place), self.options.max_speed_m_s
+        motion = predicted.motion.update(fix) if turned_by is None else Motion.start(fix, fastest_m_s)
+        common_m, aircraft = max(predicted.common_m, place.error.common_m), predicted.aircraft
+        if place.camera is not None:
+            begun = Aircraft.start(place.camera, fastest_m_s)
+            aircraft = begun if aircraft is None else aircraft.update(place.camera)
+        return Hypothesis(motion, predicted.weight * evidence, place.error.grain_m, common_m, place, aircraft)
 
     def _predicted(self, hypothesis: Hypothesis, timestamp_s: float, shift: Shift | None = None) -> Motion:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
@@ -270,13 +340,6 @@ def _gap(motion: Motion, place: Place) -> tuple[Array, Array]:
 
 def _fix(place: Place) -> Fix:
     return Fix(place.lat, place.lon, place.error)
-
-
-def _fused(predicted: Hypothesis, place: Place, flat_odds_m2: float, most: float) -> Hypothesis:
-    """The hypothesis that a place is the motion's next fix."""
-    evidence = min(flat_odds_m2 * gaussian_density(*_gap(predicted.motion, place)), most)
-    motion, common_m = predicted.motion.update(_fix(place)), max(predicted.common_m, place.error.common_m)
-    return Hypothesis(motion, predicted.weight * evidence, place.error.grain_m, common_m, place)
 
 
 def _odds(places: list[Place], share: float) -> list[float]:

@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.encoder.calibration import Calibration
+from service.errors import MissingParameter
 from service.geo import Circle, offset_m
 from service.ground.records import GalleryInfo
+from service.imaging.decode import open_photo
 from service.localization.answer import Answer
 from service.localization.hints import Hints
 from service.localization.looks import Effort
 from service.localization.pipeline import Localizer
-from service.localization.places import Place, matched_error, places
+from service.localization.places import CameraFix, Place, matched_error, places
+from service.tracking.flight import FlightLens, camera_fix, stated_lens
+from service.tracking.history import Use
 from service.tracking.odometry import Sight, shift_between
 from service.tracking.store import TrackStore
-from service.tracking.track import Track, Trust, Use
+from service.tracking.track import Track, Trust
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Tracker:
         track: Track,
         data: bytes,
         hints: Hints,
-        timestamp_s: float,
+        timestamp_s: float | None = None,
         top_k: int = 5,
         refine: bool = True,
         maps: Sequence[str] = (),
@@ -50,22 +54,27 @@ class Tracker:
             track: whose turn it is, see ``TrackStore.turn``.
             data: the image file.
             hints: see ``Hints``.
-            timestamp_s: when it was taken, later than the photo before.
+            timestamp_s: when it was taken, later than the photo before; None: as its metadata has it, if hints allow.
             top_k: see ``Localizer.localize``.
             refine: see ``Localizer.localize``.
             maps: see ``Localizer.localize``.
             effort: see ``Localizer.localize``.
 
         Raises:
+            MissingParameter: no time is given, and the photo has none.
             InvalidParameter: the timestamp does not increase.
             AerofixError: as ``Localizer.localize``.
         """
+        if timestamp_s is None:
+            timestamp_s = await self.localizer.decoders.run(self._taken_at, data, hints)
         track.check(timestamp_s)
         calibration = self.localizer.contract.calibration
         info = await self.localizer.matchers.run(self.localizer.gallery.info)
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
-        answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort)
-        found = _places(answer, calibration, refine)
+        lens = None if track.lens is None else track.lens.to_send
+        answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort, lens=lens)
+        camera = await self.localizer.matchers.run(_camera, track, answer)
+        found = _places(answer, calibration, refine, camera)
         area_m2 = searched_area_m2(info, answer.known.prior)
         moved = None
         if track.sight is not None and answer.local is not None:
@@ -76,7 +85,22 @@ class Tracker:
         use = track.update(timestamp_s, found, area_m2, _trust(answer, calibration), shift)
         place = track.hypotheses[0].place if track.hypotheses else None
         track.sight = _sight(answer, place, carried)
+        track.note(use, answer.verdict.status)
         return Step(answer, use, place)
+
+    def _taken_at(self, data: bytes, hints: Hints) -> float:
+        """When a photo was taken, as its metadata says.
+
+        Raises:
+            MissingParameter: it does not, or metadata is not to be read.
+        """
+        how = "send timestamp: seconds on any clock, or an ISO 8601 time."
+        if not hints.use_exif:
+            raise MissingParameter(f"timestamp is missing, and use_exif=false lets no metadata say it; {how}")
+        taken_at_s = open_photo(data, self.localizer.settings.max_image_pixels).pose.taken_at_s
+        if taken_at_s is None:
+            raise MissingParameter(f"timestamp is missing, and the photo has no EXIF DateTimeOriginal; {how}")
+        return taken_at_s
 
 
 def _trust(answer: Answer, calibration: Calibration) -> Trust:
@@ -98,14 +122,29 @@ def _sight(answer: Answer, fused: Place | None, carried: Sight | None) -> Sight 
     return stated if carried is None else min(carried, stated, key=lambda each: each.error_share)
 
 
-def _places(answer: Answer, calibration: Calibration, refine: bool) -> list[Place]:
+def _camera(track: Track, answer: Answer) -> CameraFix | None:
+    """Where the photo's camera was; a photo whose place is sure also tells of the flight's lens."""
+    alone = camera_fix(answer)
+    if alone is None or answer.fix is None or answer.verdict.status != "located":
+        return alone
+    stated = stated_lens(answer.known.camera)
+    if stated is not None:  # else the flight has told it
+        track.lens = (
+            FlightLens.begin(stated, answer.fix.origin) if track.lens is None else track.lens.with_stated(stated)
+        )
+    if track.lens is None:
+        return alone
+    return track.lens.take(answer) or alone
+
+
+def _places(answer: Answer, calibration: Calibration, refine: bool, camera: CameraFix | None) -> list[Place]:
     """What the photo may show, with its own answer in the stead of the place that this stands for."""
     position = answer.position
     if position is None:
         return []
     error = None if answer.fix is None else matched_error(answer.pool, calibration.local)
     return [
-        replace(place, lat=position.lat, lon=position.lon, error=error or place.error)
+        replace(place, lat=position.lat, lon=position.lon, error=error or place.error, camera=camera)
         if place.tile_id == answer.hits[0].tile.id
         else place
         for place in places(answer.pool, calibration, refine)

@@ -58,6 +58,7 @@ def test_every_route_is_described(description):
         ("/tracks/{track_id}", "get"),
         ("/tracks/{track_id}", "delete"),
         ("/tracks/{track_id}/localize", "post"),
+        ("/tracks/{track_id}/history", "get"),
         ("/metrics", "get"),
         ("/timings", "get"),
     }
