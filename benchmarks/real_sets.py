@@ -69,7 +69,7 @@ def sets_of(root: Path) -> Iterator[RealSet]:
     if (root / "ariel").exists():
         rows = [row for row in _rows(root / "ariel/meta.csv") if row["reg_ok"] == "1"]
         for flight in ("v17", "v19"):
-            yield RealSet(f"ariel-{flight}", 50.0, [_ariel(root, row) for row in rows if row["flight"] == flight])
+            yield RealSet(f"ariel-{flight}", 50.0, [ariel_shot(root, row) for row in rows if row["flight"] == flight])
     if (root / "fengyuan").exists():
         rows = [row for row in _rows(root / "fengyuan/meta.csv") if row["reg_ok"] == "1"]
         yield RealSet("fengyuan", 43.0, [_fengyuan(root, row) for row in rows])
@@ -93,13 +93,14 @@ def wrong(known: dict[str, str], *, heading_deg: str, altitude_m: str, hfov_deg:
     }
 
 
-def _ariel(root: Path, row: dict[str, str]) -> Shot:
+def ariel_shot(root: Path, row: dict[str, str]) -> Shot:
+    """A frame of the Ariel flights, from its row of ``meta.csv``."""
     heading = {"heading_deg": row["reg_heading_deg"]}
     known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
     hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}
     hints |= wrong(known, heading_deg=row["reg_heading_deg"], altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
     hints["wrong-pitch"] = known | {"pitch_deg": "-90"}
-    centre = float(row["reg_center_lat"]), float(row["reg_center_lon"])
+    centre = (float(row["reg_center_lat"]), float(row["reg_center_lon"])) if row["reg_ok"] == "1" else None
     return Shot(root / "ariel" / row["file"], centre, (float(row["drone_lat"]), float(row["drone_lon"])), hints)
 
 

@@ -16,9 +16,9 @@ from service.geo import offset_m
 from service.localization.places import CameraFix, Place, PositionError
 from service.tracking.filter import GATE, Array, Fix, Motion, Shift, squared_distance
 
-TURN_SHARE = 0.1
+TURN_SHARE = 0.5
 """Of the distance between the aircraft and its point on the ground: what that may swing between two overlapping photos,
-6° of heading."""
+30° of heading. So the movement of the point tells that of the aircraft only where it looks down."""
 
 LOST_M = 150.0
 """An aircraft that is known no better is not known: its point on the ground says as much."""
@@ -33,7 +33,7 @@ class Aircraft:
 
     Attributes:
         motion: its position and velocity.
-        common_m: what its fixes err by alike.
+        common_m: what its fixes err by alike: of the last one, for a flight learns of its lens.
         height_m: above the ground that the last photo showed, if known.
         heading_deg: where its camera looked then.
     """
@@ -63,10 +63,14 @@ class Aircraft:
             shift: how far the point on the ground has moved, if measured.
             ground: that point, before.
         """
+        motion = self.motion.predict(dt_s, acceleration_m_s2)
         if shift is not None:
             lead_m = math.hypot(*offset_m(self.motion.lat, self.motion.lon, ground.lat, ground.lon))
-            shift = replace(shift, sigma_m=math.hypot(shift.sigma_m, TURN_SHARE * lead_m))
-        later = replace(self, motion=self.motion.predict(dt_s, acceleration_m_s2, 0.0, shift))
+            swung = replace(shift, sigma_m=math.hypot(shift.sigma_m, TURN_SHARE * lead_m))
+            by_shift = self.motion.predict(dt_s, acceleration_m_s2, 0.0, swung)
+            if np.trace(by_shift.position_covariance_m2) < np.trace(motion.position_covariance_m2):
+                motion = by_shift
+        later = replace(self, motion=motion)
         return None if np.linalg.eigvalsh(later.covariance_m2)[-1] > LOST_M**2 else later
 
     def update(self, camera: CameraFix) -> Aircraft:
@@ -76,8 +80,7 @@ class Aircraft:
         wild = squared_distance(gap_m, expected) / GATE
         if wild > 1:
             fix = replace(fix, spread_m2=wild * fix.white_m2)
-        common_m = max(self.common_m, camera.common_m)
-        return Aircraft(self.motion.update(fix), common_m, camera.height_m, camera.heading_deg)
+        return Aircraft(self.motion.update(fix), camera.common_m, camera.height_m, camera.heading_deg)
 
     def gap(self, camera: CameraFix) -> tuple[Array, Array]:
         """Metres to a fix, and their covariance."""

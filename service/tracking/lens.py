@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Ints = NDArray[np.int64]
 
-CELL_HEIGHTS = 0.25
-"""Step of the grid of unknown heights, in heights of the camera: as fine as the matches of a photo lie."""
+CELL_HEIGHTS = 0.35
+"""Step of the grid of unknown heights, in heights of the camera: finer ones have too few matches each, and tell less."""
 
 SLOPE = 0.1
 """Spread of the ground's slope between two points of the grid, as for single photos (``service.camera.pose``)."""
@@ -30,8 +30,8 @@ SLOPE = 0.1
 DATUM_M = 100.0
 """Spread of the heights as a whole, which say nothing: it only keeps the equations regular."""
 
-MATCHES = 96
-"""Of a photo; more make it slower and tell little."""
+MATCHES = 256
+"""Of a photo; there are seldom more."""
 
 VIEWS = 24
 """Photos that are kept, the last ones; those before have told what they know."""
@@ -45,7 +45,7 @@ LEAST_VIEWS = 3
 ROUNDS, AGAIN = 8, 3
 """Gauss-Newton steps of the first adjustment, and of later ones, which start from the one before."""
 
-SPREAD, LEAST_SIGMA = 1.5, 0.01
+SPREAD, LEAST_SIGMA = 2.0, 0.01
 """The formal spread is too small by about this, for neighbouring matches err alike, and the lens bends straight lines
 by about a hundredth."""
 

@@ -1,5 +1,7 @@
 import asyncio
+import io
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -237,3 +239,53 @@ async def test_no_track_stays_for_longer_than_the_service_allows(start, problem_
         problem = problem_of(await http.post("/tracks", data={"expiry_s": "101"}), "invalid-parameter", 422)
         assert (problem["limit"], "AEROFIX_MAX_TRACK_EXPIRY_S" in problem["detail"]) == (100, True)
         assert (await http.post("/tracks", data={"expiry_s": "100"})).status_code == 201
+
+
+def dated(data, taken, fraction):
+    """A photo that says when it was taken."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: taken, 0x9291: fraction, 0x9011: "+02:00"})
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(out, "JPEG", quality=95, exif=exif.tobytes())
+    return out.getvalue()
+
+
+async def test_photos_that_know_their_time_need_no_other(filled, photo, problem_of):
+    url = await open_track(filled)
+
+    def ask(data, **form):
+        return filled.post(f"{url}/localize", files={"image": ("p.jpg", data)}, data=form)
+
+    first = (await ask(dated(photo(1), "2025:06:14 10:12:00", "5"))).json()
+    second = (await ask(dated(photo(2), "2025:06:14 10:12:10", "75"))).json()
+    assert second["timestamp_s"] - first["timestamp_s"] == pytest.approx(10.25)
+    assert first["timestamp_s"] == datetime(2025, 6, 14, 8, 12, 0, 500_000, UTC).timestamp()
+    again = await ask(dated(photo(3), "2025:06:14 10:12:10", "75"))
+    assert "later timestamp" in problem_of(again, "invalid-parameter", 422)["detail"]
+    stated = (await ask(dated(photo(3), "2025:06:14 10:12:20", "0"), timestamp=first["timestamp_s"] + 20)).json()
+    assert stated["timestamp_s"] == first["timestamp_s"] + 20
+    problem_of(await ask(photo(4)), "missing-parameter", 422)
+    refused = await ask(dated(photo(4), "2025:06:14 10:13:20", "0"), use_exif="false")
+    assert "use_exif" in problem_of(refused, "missing-parameter", 422)["detail"]
+
+
+async def test_the_history_of_a_flight(filled, photo, place, problem_of):
+    url = await open_track(filled)
+    answers = [(await send(filled, url, photo(column), 10 * column)).json() for column in range(4)]
+    history = (await filled.get(f"{url}/history")).json()
+    assert (history["track_id"], history["lens"]) == (url.rsplit("/", 1)[1], None)
+    for entry, answer in zip(history["entries"], answers, strict=True):
+        assert entry["status"] == answer["photo"]["status"]
+        same = ("timestamp_s", "use", "confidence", "position", "velocity")
+        assert {key: entry[key] for key in same} == {key: answer[key] for key in same}
+    told = await filled.get(f"{url}/history", headers={"Accept": "application/geo+json"})
+    assert told.headers["content-type"] == "application/geo+json"
+    line, *points = told.json()["features"]
+    assert line["geometry"]["type"] == "LineString"
+    assert [point["geometry"]["coordinates"] for point in points] == line["geometry"]["coordinates"]
+    for point, answer in zip(points, answers, strict=True):
+        position = answer["position"]
+        assert point["geometry"]["coordinates"] == pytest.approx([position["lon"], position["lat"]], abs=1e-9)
+        assert point["properties"]["reference"] == position["reference"] == "ground point at image centre, WGS84"
+        assert point["properties"]["timestamp_s"] == answer["timestamp_s"]
+    problem_of(await filled.get("/tracks/nobody/history"), "track-not-found", 404)

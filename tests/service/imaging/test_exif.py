@@ -1,3 +1,5 @@
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,3 +199,30 @@ def test_garbage_never_raises(xmp, exif, prefix):
 def test_a_long_word_takes_no_long_time():
     """Millions of letters without a colon; a pattern that starts anew at each would take hours."""
     assert read_pose(photo(b"a" * 3_000_000)) == Pose()
+
+
+def dated(taken, fraction=None, offset=None):
+    exif = Image.Exif()
+    said = {0x9003: taken, 0x9291: fraction, 0x9011: offset}
+    exif.get_ifd(0x8769).update({tag: value for tag, value in said.items() if value is not None})
+    return read_pose(photo(exif=exif)).taken_at_s
+
+
+@pytest.mark.parametrize(
+    ("said", "utc"),
+    [
+        (("2025:06:14 10:12:00",), "2025-06-14T10:12:00+00:00"),
+        (("2025:06:14 10:12:00", "25"), "2025-06-14T10:12:00.250+00:00"),
+        (("2025:06:14 10:12:00", "5 ", "+02:00"), "2025-06-14T08:12:00.500+00:00"),
+        (("2025:06:14 10:12:00", "050", "-05:30"), "2025-06-14T15:42:00.050+00:00"),
+        (("2025:06:14 10:12:00", "what", "CEST"), "2025-06-14T10:12:00+00:00"),
+    ],
+)
+def test_when_it_was_taken(said, utc):
+    assert dated(*said) == pytest.approx(datetime.fromisoformat(utc).timestamp(), abs=1e-6)
+
+
+@pytest.mark.parametrize("said", ["0000:00:00 00:00:00", "    :  :     :  :  ", "2025-06-14 10:12:00", "", "yesterday"])
+def test_a_clock_that_was_never_set(said):
+    assert dated(said) is None
+    assert read_pose(photo()).taken_at_s is None
