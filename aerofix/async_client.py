@@ -74,7 +74,7 @@ class AsyncClient:
         Args:
             track_id: ``id`` of the track.
             photo: the next photo.
-            timestamp: when it was taken: seconds on any clock, or an ISO 8601 time.
+            timestamp: when it was taken: seconds on any clock, or an ISO 8601 time; None: as its EXIF says.
             options: see ``PhotoOptions``.
         """
         files = [("image", (visible(name_of(photo)), await _read(photo)))]
@@ -85,6 +85,10 @@ class AsyncClient:
     async def track(self, track_id: str) -> models.TrackState:
         """Where a flight is at its last photo."""
         return await self._call(models.TrackState, "GET", f"/tracks/{segment(track_id)}")
+
+    async def track_history(self, track_id: str) -> models.TrackHistory:
+        """What was believed of a flight after each of its photos."""
+        return await self._call(models.TrackHistory, "GET", f"/tracks/{segment(track_id)}/history")
 
     async def tracks(self) -> models.TrackList:
         """The open tracks of one's key."""

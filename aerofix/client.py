@@ -77,6 +77,10 @@ class Client:
         """Where a flight is at its last photo."""
         return self._wait(self._client.track(track_id))
 
+    def track_history(self, track_id: str) -> models.TrackHistory:
+        """What was believed of a flight after each of its photos."""
+        return self._wait(self._client.track_history(track_id))
+
     def tracks(self) -> models.TrackList:
         """The open tracks of one's key."""
         return self._wait(self._client.tracks())

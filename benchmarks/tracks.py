@@ -7,7 +7,8 @@ simulator of training/ renders what it sees. Every photo goes through ``POST /tr
 this process, whose gallery holds the map in 86 m tiles, with the heading and height that a drone knows (none of it with
 --pixels-only). In the middle ten photos are lost: five are blank, five show another place. With --tiles-only photos are
 not laid on the ground; with --weather light, season, haze and blur change from photo to photo, at 3 three times as much
-as in training. Printed are the errors of the single photos' positions and of the track's, and what became of the lost.
+as in training. Printed are the errors of the single photos' positions and of the
+track's, those of the camera's place, and what became of the lost.
 """
 
 from __future__ import annotations
@@ -53,12 +54,15 @@ HEADING_ERROR_DEG, HEIGHT_ERROR = 2.0, 0.03  # what compass and barometer err by
 
 @dataclass(frozen=True)
 class Shot:
-    """A photo of the flight: when, the JPEG, what the drone knows of its pose, and the ground point at its centre."""
+    """A photo of the flight: when, the JPEG, what the drone knows of its pose, the ground point at its centre, and the
+    camera's own place.
+    """
 
     time_s: float
     jpeg: bytes
     pose: dict[str, float]
     truth: tuple[float, float]
+    camera: tuple[float, float]
     lost: bool
 
 
@@ -105,7 +109,9 @@ def fly(scene: Scene, other: Scene, options: argparse.Namespace) -> list[Shot]:
             "altitude_m": height_m * (1 + rng.normal(0, HEIGHT_ERROR)),
             "hfov_deg": HFOV_DEG,
         }
-        shots.append(Shot(i * options.interval, jpeg(picture), known, truth, lost is not None))
+        shots.append(
+            Shot(i * options.interval, jpeg(picture), known, truth, scene.latlon(east_m, north_m), lost is not None)
+        )
     return shots
 
 
@@ -196,7 +202,7 @@ def main() -> None:
 def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
     """Print the tables."""
     single = np.array([error_m(a["photo"]["position"], s.truth) for s, a in zip(shots, answers, strict=True)])
-    track = np.array([error_m(a["position"], s.truth) for s, a in zip(shots, answers, strict=True)])
+    track = np.array([error_m(a["ground"], s.truth) for s, a in zip(shots, answers, strict=True)])
     lost = np.array([shot.lost for shot in shots])
     both = ~lost & np.isfinite(single) & np.isfinite(track)
     alone_lost = ~lost & ~np.isfinite(single) & np.isfinite(track)
@@ -212,8 +218,9 @@ def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
         table.add_row("median, the photo alone has none", count, "", f"{fused:.2f} m", "")
     console = Console(width=120)
     console.print(table)
+    report_cameras(shots, answers, console)
     uses = [answer["use"] for answer in answers]
-    within = [t < a["position"]["accuracy_m"] for t, a in zip(track, answers, strict=True) if a["position"] is not None]
+    within = [t < a["ground"]["accuracy_m"] for t, a in zip(track, answers, strict=True) if a["ground"] is not None]
     end = int(np.flatnonzero(lost)[-1])
     good = np.flatnonzero(track[end + 1 :] < 2 * np.nanmedian(track[~lost]))
     after = "no position" if math.isnan(track[end]) else f"{track[end]:.1f} m"
@@ -227,6 +234,21 @@ def report(shots: list[Shot], answers: list[dict[str, Any]]) -> None:
     console.print(
         f"error after {LOST} lost photos: {after}; photos until it is below twice its median: "
         f"{int(good[0]) + 1 if len(good) else 'never'}"
+    )
+
+
+def report_cameras(shots: list[Shot], answers: list[dict[str, Any]], console: Console) -> None:
+    """Print how far the camera is off, of single photos and of the track."""
+    pairs = [(s, a, a["position"]) for s, a in zip(shots, answers, strict=True) if a["photo"]["camera"] and not s.lost]
+    pairs = [each for each in pairs if each[2] is not None and each[2]["reference"].startswith("camera")]
+    if not pairs:
+        return
+    alone = [error_m(answer["photo"]["camera"], shot.camera) for shot, answer, _ in pairs]
+    track = [error_m(position, shot.camera) for shot, _, position in pairs]
+    within = [off < position["accuracy_m"] for off, (_, _, position) in zip(track, pairs, strict=True)]
+    console.print(
+        f"camera, of {len(pairs)} photos: median {np.median(alone):.2f} m alone, {np.median(track):.2f} m in the track, "
+        f"{np.mean(within):.2f} of these within accuracy_m"
     )
 
 

@@ -22,7 +22,7 @@ Complex = NDArray[np.complex128]
 Ints = NDArray[np.int64]
 
 CELL_HEIGHTS = 0.35
-"""Step of the grid of unknown heights, in heights of the camera: finer ones have too few matches each, and tell less."""
+"""Step of the grid of unknown heights, in heights of the camera: finer ones have too few matches each."""
 
 SLOPE = 0.1
 """Spread of the ground's slope between two points of the grid, as for single photos (``service.camera.pose``)."""
