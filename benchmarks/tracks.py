@@ -54,9 +54,7 @@ HEADING_ERROR_DEG, HEIGHT_ERROR = 2.0, 0.03  # what compass and barometer err by
 
 @dataclass(frozen=True)
 class Shot:
-    """A photo of the flight: when, the JPEG, what the drone knows of its pose, the ground point at its centre, and the
-    camera's own place.
-    """
+    """A photo: when, the JPEG, what the drone knows of its pose, the ground at its centre, and the camera's place."""
 
     time_s: float
     jpeg: bytes
@@ -247,8 +245,8 @@ def report_cameras(shots: list[Shot], answers: list[dict[str, Any]], console: Co
     track = [error_m(position, shot.camera) for shot, _, position in pairs]
     within = [off < position["accuracy_m"] for off, (_, _, position) in zip(track, pairs, strict=True)]
     console.print(
-        f"camera, of {len(pairs)} photos: median {np.median(alone):.2f} m alone, {np.median(track):.2f} m in the track, "
-        f"{np.mean(within):.2f} of these within accuracy_m"
+        f"camera, of {len(pairs)} photos: median {np.median(alone):.2f} m alone, {np.median(track):.2f} m in "
+        f"the track, {np.mean(within):.2f} of these within accuracy_m"
     )
 
 
