@@ -21,6 +21,9 @@ from service.camera.pinhole import Complex, Floats
 SLOPE = 0.1
 """Spread of the ground's slope, metres a metre, along either axis: hilly country."""
 
+SLOPE_LEFT = 0.01
+"""What is left of it where the heights are known: maps and models of the ground are metres apart."""
+
 SIGMA_TOLERANCES = 1 / 3
 """A right match is off by about a third of its tolerance: half a cell of rounding in photo and map each."""
 
@@ -101,7 +104,12 @@ class CameraPose:
 
 
 def solve_pose(
-    photo: Complex, ground_m: Complex, tolerance_m: Floats, prior: Prior, start: tuple[complex, complex]
+    photo: Complex,
+    ground_m: Complex,
+    tolerance_m: Floats,
+    prior: Prior,
+    start: tuple[complex, complex],
+    up_m: Floats | None = None,
 ) -> CameraPose | None:
     """Least squares for the pose.
 
@@ -112,6 +120,8 @@ def solve_pose(
         prior: what is known before.
         start: ground in metres at the photo's centre, and the step on the ground for one photo width to the right
             there, both from the homography that the matches agree on.
+        up_m: ``[M]``, how high the ground is there, above that at the photo's centre; None: nobody knows, and it is a
+            plane of unknown slope.
 
     Returns:
         None when the matches do not determine it.
@@ -122,7 +132,7 @@ def solve_pose(
     sigma_m = np.maximum(tolerance_m * SIGMA_TOLERANCES * np.sqrt(_in_patch(photo)), 1e-6)
     weights = np.ones(len(photo))
     for _ in range(ROUNDS):
-        model = _Model(photo, ground_m, sigma_m, np.sqrt(weights), prior, numbers.origin)
+        model = _Model(photo, ground_m, sigma_m, np.sqrt(weights), prior, numbers.origin, up_m)
         linear = model.linear(numbers)
         if linear is None:
             return None
@@ -135,7 +145,7 @@ def solve_pose(
         weights = 1 / np.maximum(1.0, off / 2.0)  # Huber: beyond two standard deviations a match pulls no harder
         if np.abs(step).max() < 1e-7:
             break
-    last = _Model(photo, ground_m, sigma_m, np.sqrt(weights), prior, numbers.origin).linear(numbers)
+    last = _Model(photo, ground_m, sigma_m, np.sqrt(weights), prior, numbers.origin, up_m).linear(numbers)
     return None if last is None else _answer(numbers, last[0], 2 * len(photo), last[1])
 
 
@@ -197,6 +207,7 @@ class _Model:
     root_weights: Floats
     prior: Prior
     origin: complex
+    up_m: Floats | None
 
     def ground(self, numbers: _Numbers) -> Complex:
         """Where the photo's positions lie on the sloping plane; NaN above the horizon."""
@@ -207,8 +218,9 @@ class _Model:
             numbers.slope_east * (numbers.east - self.origin.real)
             + numbers.slope_north * (numbers.north - self.origin.imag)
         )
+        rise = np.zeros(len(self.photo)) if self.up_m is None else self.up_m
         falling = numbers.slope_east * rays[0] + numbers.slope_north * rays[1] - rays[2]
-        along = np.divide(above, falling, out=np.full(len(falling), np.inf), where=falling > 1e-6)
+        along = np.divide(above - rise, falling, out=np.full(len(falling), np.inf), where=falling > 1e-6)
         seen: Complex = np.full(len(falling), complex(np.nan, np.nan))
         on_ground = np.isfinite(along)
         near = along[on_ground]
@@ -220,13 +232,13 @@ class _Model:
         off = (self.ground(numbers) - self.ground_m) / self.sigma_m * self.root_weights
         if not np.isfinite(off).all():
             return None
-        prior = self.prior
+        prior, slope = self.prior, SLOPE if self.up_m is None else SLOPE_LEFT
         known = [
             math.degrees(numbers.pitch) / prior.pitch_sigma_deg,
             math.degrees(numbers.side) / prior.roll_sigma_deg,
             math.log(numbers.focal / prior.focal_widths) / prior.focal_sigma,
-            numbers.slope_east / SLOPE,
-            numbers.slope_north / SLOPE,
+            numbers.slope_east / slope,
+            numbers.slope_north / slope,
         ]
         if prior.height_m is not None:
             known.append((numbers.height - prior.height_m) / prior.height_sigma_m)

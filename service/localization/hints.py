@@ -205,5 +205,5 @@ def _height(hints: Hints, read: Pose) -> Reading | None:
         return reading(read.altitude_m, "exif", "relative altitude")
     above_sea, ground = read.gps_altitude_m, hints.ground_elevation_m
     if above_sea is not None and ground is not None and above_sea > ground:
-        return reading(above_sea - ground, "exif", "GPS altitude less ground_elevation_m")
+        return reading(above_sea - ground, "exif", "GPS altitude less the ground's elevation")
     return None

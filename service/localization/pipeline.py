@@ -16,6 +16,7 @@ from service.encoder.batcher import Batcher, Encoded
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.geo import Circle
+from service.ground.elevation import Elevation
 from service.ground.gallery import Gallery
 from service.ground.records import Hit
 from service.ground.search import Found
@@ -42,6 +43,7 @@ from service.localization.rerank import (
     with_others,
 )
 from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
+from service.localization.terrain import Terrain, ground_m
 from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -120,7 +122,7 @@ class Localizer:
             AerofixError: the image, the hints or the gallery do not allow an answer; see ``service.errors``.
         """
         watch = Stopwatch()
-        job = await self.decoders.run(self._open, data, hints, effort, lens)
+        job = await self.decoders.run(self._open, data, hints, effort, maps, lens)
         image, pixels = await self._decode(job, in_line)
         watch.lap("decode")
 
@@ -172,9 +174,12 @@ class Localizer:
 
     # the photo
 
-    def _open(self, data: bytes, hints: Hints, effort: Effort, lens: SentLens | None) -> _Job:
+    def _open(self, data: bytes, hints: Hints, effort: Effort, maps: Sequence[str], lens: SentLens | None) -> _Job:
         """Read a photo's header, and decide what is looked at."""
         file = open_photo(data, self.settings.max_image_pixels)
+        above_sea_m = file.pose.gps_altitude_m
+        if hints.ground_elevation_m is None and above_sea_m is not None:
+            hints = replace(hints, ground_elevation_m=ground_m(self._elevations(maps), hints.prior, above_sea_m))
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
         known = known if lens is None else known.with_lens(lens)
         generation, aspect = self.gallery.generation, file.height / file.width
@@ -316,10 +321,24 @@ class Localizer:
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
         believed = said.without(*("height_m" if name == "altitude_m" else name for name in disputed))
-        camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect)
+        terrain = Terrain.around(fix, self._elevation(fix))
+        camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect, terrain)
         shape = footprint_of(fix, corners(job.aspect))
+        if terrain and camera and camera.hfov_deg and camera.height_m:
+            shape = terrain.footprint(camera, camera.height_m, camera.hfov_deg, job.aspect)
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)
         return disputed, Whereabouts(camera, accuracy, missing, shape)
+
+    def _elevations(self, maps: Sequence[str] = ()) -> list[Elevation]:
+        """Heights of the ground of the maps that are searched, where there are some."""
+        atlas = self.gallery.maps
+        chosen = [atlas.get(name) for name in maps] if maps else atlas.all()
+        return [elevation for known in chosen if (elevation := atlas.elevation(known)) is not None]
+
+    def _elevation(self, fix: Fix) -> Elevation | None:
+        """Heights of the ground that a photo lies on: of the first map that has some there."""
+        found = (each for each in self._elevations() if math.isfinite(float(each.at(fix.lat, fix.lon))))
+        return next(found, None)
 
 
 @dataclass(frozen=True)

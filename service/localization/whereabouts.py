@@ -10,6 +10,7 @@ from service.camera.pinhole import Floats
 from service.camera.pose import CameraPose, solve_pose
 from service.geo import offset
 from service.localization.refine import Fix
+from service.localization.terrain import Terrain
 from service.localization.tilt import Homography
 
 STARTS_DEG = (-88.0, -75.0, -60.0, -45.0, -35.0)
@@ -62,7 +63,9 @@ class Camera:
     covariance_m2: Floats = field(repr=False, compare=False)
 
 
-def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> tuple[Camera | None, str | None]:
+def find_camera(
+    fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, terrain: Terrain | None = None
+) -> tuple[Camera | None, str | None]:
     """The camera of a photo that lies on the ground.
 
     Args:
@@ -70,11 +73,12 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
         known: what is believed of the camera.
         pitch_deg: of the look that found the place, where none is known.
         aspect: height over width of the photo.
+        terrain: the ground's heights around the fix; None where nobody knows.
 
     Returns:
         The camera, and what is missing of it or why there is none.
     """
-    pose = solve(fix, known, pitch_deg, aspect)
+    pose = solve(fix, known, pitch_deg, aspect, None if terrain is None else terrain.rise_m(fix))
     if pose is None:
         return None, NO_POSE
     has_lens = known.hfov_deg is not None or known.height_m is not None
@@ -85,7 +89,8 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
     _, pitch, roll = pose.attitude.angles_deg
     ahead = 1 / math.tan(math.radians(max(10.0, min(90.0, -pitch))))
     no_height = not has_lens and steep
-    plane_m, heading = PLANE * pose.height_m * ahead, math.radians(pose.attitude.heading_deg)
+    plane_m = (PLANE * pose.height_m if terrain is None else terrain.SIGMA_M) * ahead
+    heading = math.radians(pose.attitude.heading_deg)
     toward = np.array([math.sin(heading), math.cos(heading)])  # hills move the place along the view
     return Camera(
         float(lat),
@@ -100,18 +105,24 @@ def find_camera(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -
     ), NO_LENS if no_height else None
 
 
-def solve(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> CameraPose | None:
+def solve(
+    fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, up_m: Floats | None = None
+) -> CameraPose | None:
     """The pose that fits the matches and what is known; with an unknown pitch, the best from several starts."""
-    first = _solve_from(fix, known, max(pitch_deg, STARTS_DEG[0]) if known.pitch_deg is None else pitch_deg, aspect)
+    first = _solve_from(
+        fix, known, max(pitch_deg, STARTS_DEG[0]) if known.pitch_deg is None else pitch_deg, aspect, up_m
+    )
     if known.pitch_deg is not None:
         return first
-    others = [pose for guess in STARTS_DEG if (pose := _solve_from(fix, known, guess, aspect)) is not None]
+    others = [pose for guess in STARTS_DEG if (pose := _solve_from(fix, known, guess, aspect, up_m)) is not None]
     best = min(others, key=lambda pose: pose.cost, default=None)
     return first if first is not None and (best is None or first.cost < best.cost + GUESS_COST) else best
 
 
-def _solve_from(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> CameraPose | None:
+def _solve_from(
+    fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, up_m: Floats | None
+) -> CameraPose | None:
     laid = Homography(fix.to_ground, np.ones(0, bool))
     return solve_pose(
-        fix.photo, fix.ground_m, fix.tolerance_m, known.prior(aspect, pitch_deg), (laid.centre, laid.right)
+        fix.photo, fix.ground_m, fix.tolerance_m, known.prior(aspect, pitch_deg), (laid.centre, laid.right), up_m
     )

@@ -37,7 +37,7 @@ def test_a_height_above_the_sea_counts_with_the_grounds():
     known = resolve(Hints(ground_elevation_m=255.6), GPS_ONLY, 500)
     assert known.camera.height_m.value == pytest.approx(120)
     assert known.used["altitude_m"] == "exif"
-    assert known.readings["altitude_m"] == "GPS altitude less ground_elevation_m"
+    assert known.readings["altitude_m"] == "GPS altitude less the ground's elevation"
     assert resolve(Hints(ground_elevation_m=400.0), GPS_ONLY, 500).camera.height_m is None  # under ground
 
 

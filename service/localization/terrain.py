@@ -1,0 +1,117 @@
+"""What the heights of the ground change: where rays of a photo end, and how high the camera is above it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from service.camera.attitude import Attitude
+from service.camera.pinhole import Floats, Pinhole, corners
+from service.geo import Circle, offset
+from service.ground.elevation import Elevation
+from service.localization.refine import Fix
+
+if TYPE_CHECKING:
+    from service.localization.whereabouts import Camera
+
+KNOWN_SHARE = 0.9
+"""Of a photo's matches: with fewer on known heights, its ground counts as a plane."""
+
+STEPS = 400
+"""Places along a ray that are looked at; between two of them the ground counts as straight."""
+
+FAR_HEIGHTS = 20.0
+"""A ray that has met no ground after so many heights of the camera meets none."""
+
+LEVEL_SHARE = 0.25
+"""Ground whose heights range over more than this share of a camera's height above them does not tell that height."""
+
+
+@dataclass(frozen=True, eq=False)
+class Terrain:
+    """The ground under a photo.
+
+    Attributes:
+        elevation: its heights.
+        centre_m: height at the photo's centre.
+    """
+
+    elevation: Elevation
+    centre_m: float
+
+    SIGMA_M: ClassVar[float] = 2.0
+    """What heights of the ground are off by, against the map: surface and terrain models differ by trees and roofs."""
+
+    @classmethod
+    def around(cls, fix: Fix, elevation: Elevation | None) -> Terrain | None:
+        """The ground that a photo lies on; None where too little of it is known."""
+        if elevation is None:
+            return None
+        centre_m = float(elevation.at(fix.lat, fix.lon))
+        terrain = cls(elevation, centre_m)
+        known = np.isfinite(elevation.at(*_places(fix)))
+        return terrain if math.isfinite(centre_m) and known.mean() >= KNOWN_SHARE else None
+
+    def rise_m(self, fix: Fix) -> Floats:
+        """How much higher the ground is at each match than at the photo's centre; 0 where nobody knows."""
+        rise: Floats = np.nan_to_num(np.asarray(self.elevation.at(*_places(fix))) - self.centre_m)
+        return rise
+
+    def footprint(
+        self, camera: Camera, height_m: float, hfov_deg: float, aspect: float
+    ) -> list[tuple[float, float] | None]:
+        """Where the photo's corners lie, clockwise from its top left: where their rays first meet the ground.
+
+        Beyond what is known the ground is as high as at the photo's centre. None for one that meets none.
+        """
+        attitude = Attitude.of_angles(camera.heading_deg, camera.pitch_deg, camera.roll_deg)
+        focal = Pinhole(attitude, hfov_deg, aspect).focal_widths
+        right, down, forward = attitude.matrix.T
+        found: list[tuple[float, float] | None] = []
+        for corner in corners(aspect).tolist():
+            ray = corner.real * right - corner.imag * down + focal * forward
+            found.append(self._meets(camera, height_m, ray / np.linalg.norm(ray)))
+        return found
+
+    def _meets(self, camera: Camera, height_m: float, ray: Floats) -> tuple[float, float] | None:
+        along_m = np.geomspace(0.05, FAR_HEIGHTS, STEPS) * height_m
+        lat, lon = offset(camera.lat, camera.lon, along_m * ray[0], along_m * ray[1])
+        ground_m = np.nan_to_num(np.asarray(self.elevation.at(lat, lon)) - self.centre_m)
+        above_m = height_m + along_m * ray[2] - ground_m
+        below = np.flatnonzero(above_m <= 0)
+        if not len(below) or below[0] == 0:
+            return None
+        i = int(below[0])
+        share = above_m[i - 1] / (above_m[i - 1] - above_m[i])
+        end_m = along_m[i - 1] + share * (along_m[i] - along_m[i - 1])
+        lat, lon = offset(camera.lat, camera.lon, float(end_m * ray[0]), float(end_m * ray[1]))
+        return float(lat), float(lon)
+
+
+def ground_m(elevations: Sequence[Elevation], prior: Circle | None, above_sea_m: float) -> float | None:
+    """Height of the ground under a camera whose place is not known yet, for its height above it.
+
+    With a prior that of the ground there, else the middle of all that is known, if it is level enough to tell.
+
+    Args:
+        elevations: of the maps that are searched.
+        prior: where the camera is.
+        above_sea_m: its height above the sea.
+    """
+    if prior is not None:
+        known = [height for each in elevations if math.isfinite(height := float(each.at(prior.lat, prior.lon)))]
+        return known[0] if known else None
+    if not elevations:
+        return None
+    low_m, high_m = min(each.grid.low_m for each in elevations), max(each.grid.high_m for each in elevations)
+    middle_m = (low_m + high_m) / 2
+    return middle_m if high_m - low_m <= LEVEL_SHARE * (above_sea_m - middle_m) else None
+
+
+def _places(fix: Fix) -> tuple[Floats, Floats]:
+    lat, lon = offset(*fix.origin, fix.ground_m.real, fix.ground_m.imag)
+    return np.asarray(lat), np.asarray(lon)
