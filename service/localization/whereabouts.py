@@ -92,17 +92,20 @@ def find_camera(
     plane_m = (PLANE * pose.height_m if terrain is None else terrain.SIGMA_M) * ahead
     heading = math.radians(pose.attitude.heading_deg)
     toward = np.array([math.sin(heading), math.cos(heading)])  # hills move the place along the view
-    return Camera(
-        float(lat),
-        float(lon),
-        None if no_height else float(pose.height_m),
-        pose.attitude.heading_deg,
-        pitch,
-        0.0 if steep else roll,
-        None if no_height else pose.hfov_deg,
-        math.hypot(pose.sigma_m, plane_m / math.sqrt(2), MAP_M),  # the mean over both axes
-        pose.covariance[:2, :2] + plane_m**2 * np.outer(toward, toward) + MAP_M**2 * np.eye(2),
-    ), NO_LENS if no_height else None
+    return (
+        Camera(
+            float(lat),
+            float(lon),
+            None if no_height else float(pose.height_m),
+            pose.attitude.heading_deg,
+            pitch,
+            0.0 if steep else roll,
+            None if no_height else pose.hfov_deg,
+            math.hypot(pose.sigma_m, plane_m / math.sqrt(2), MAP_M),  # the mean over both axes
+            pose.covariance[:2, :2] + plane_m**2 * np.outer(toward, toward) + MAP_M**2 * np.eye(2),
+        ),
+        NO_LENS if no_height else None,
+    )
 
 
 def solve(
