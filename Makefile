@@ -44,10 +44,11 @@ containers:  ## build and run the images without a Docker engine (root on Debian
 gpu-check:  ## does all that aerofix runs on a GPU work here, and how fast (with what is installed: .venv, or python3)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py
 
-bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows, the index (heights on real ground need DATA=folder)
+bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows, the index (heights and pitches over real ground need DATA=folder)
 	$(BIN)/python benchmarks/ground.py
 	$(BIN)/python benchmarks/index.py
 	$(if $(DATA),$(BIN)/python benchmarks/heights.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python benchmarks/pitch.py --data $(DATA))
 
 examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py
