@@ -8,7 +8,7 @@ matched, their *evidence* (``LocalCalibration.evidence``) can take the place of 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,20 @@ def judge(hits: list[Hit], calibration: Calibration, evidence: Sequence[float] |
     ]
     rival = None if rivals[0] is None else hits[rivals[0]]
     return Verdict(status, confidence, confidences, rival)
+
+
+def with_proof(verdict: Verdict, support: float | None, min_inliers: int) -> Verdict:
+    """The verdict on a photo that was matched: a place that no more matches agree on than chance gives is not sure.
+
+    However alike two places look as a whole: strangers of one kind of country do.
+
+    Args:
+        verdict: from evidence.
+        support: of the best candidate's matches.
+        min_inliers: what unrelated ground does not reach.
+    """
+    proven = (support or 0.0) >= min_inliers
+    return verdict if proven or verdict.status != "located" else replace(verdict, status="ambiguous")
 
 
 def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calibration: Calibration) -> float:

@@ -24,7 +24,7 @@ from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
 from service.imaging.view import make_view, shrunk
 from service.localization.answer import Answer, Position, View, Whereabouts
-from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
+from service.localization.confidence import Verdict, accuracy_m, judge, radius_m, with_proof
 from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, SentLens, resolve
@@ -294,6 +294,8 @@ class Localizer:
                 match_again, ranking, again, local, self.gallery, calibration, self.contract.resize
             )
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
+        if calibration.local.judge is not None and ranking.sightings:
+            verdict = with_proof(verdict, ranking.supports[0], calibration.local.min_inliers)
         watch.lap("rerank")
         return ranking, verdict
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.encoder.calibration import Logistic
 from service.geo import haversine_m
-from service.localization.confidence import Verdict, accuracy_m, judge
+from service.localization.confidence import Verdict, accuracy_m, judge, with_proof
 
 ORIGIN = (24.26, 120.72)
 SIDE_M, SIGMA_M = 100.0, 25.0
@@ -120,3 +120,16 @@ def test_an_ambiguous_radius_holds_both_places(hit, calibration):
 def test_an_unsure_answer_without_a_rival_still_has_a_radius(hit, calibration):
     radius_m = accuracy_m(verdict(0.5), ORIGIN, hit(0.9), calibration)
     assert radius_m == pytest.approx(SIGMA_M * math.sqrt(-2 * math.log(0.32)), rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("support", "status"), [(60.0, "located"), (50.0, "located"), (49.0, "ambiguous"), (None, "ambiguous")]
+)
+def test_what_only_looks_alike_is_not_located(hit, calibration, support, status):
+    alike = judge([hit(0.9), hit(0.6, 500)], calibration)
+    assert alike.status == "located"
+    proven = with_proof(alike, support, 50)
+    assert proven.status == status
+    assert proven.confidence == alike.confidence
+    unsure = judge([hit(0.6), hit(0.6, 500)], calibration)
+    assert with_proof(unsure, 60.0, 50) == unsure
