@@ -67,7 +67,7 @@ clean:  ## remove the virtual environment and everything made
 
 .venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
-	@$(PIP) --editable '.[cpu,video,otel,train,dev]'
+	@$(PIP) --editable '.[cpu,video,bridge,otel,train,dev]'
 	@touch $@ .venv/cpu.done
 
 .venv-bench/done: .venv/bin/pip pyproject.toml constraints.txt

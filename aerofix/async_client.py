@@ -43,6 +43,15 @@ class AsyncClient:
         self._transport = Transport(open_http(url, key) if http is None else http)
         self._call = self._transport.call
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a call waits, all its tries together, for a service that is busy; 0: it is tried once."""
+        return self._transport.patience_s
+
+    @patience_s.setter
+    def patience_s(self, seconds: float) -> None:
+        self._transport.patience_s = seconds
+
     async def close(self) -> None:
         """Close the connection."""
         await self._transport.http.aclose()

@@ -86,6 +86,7 @@ class Transport:
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
+        self.patience_s = PATIENCE_S
 
     async def call(
         self, kind: type[Answer], method: str, path: str, sent: BinaryIO | None = None, **request: Any
@@ -127,7 +128,7 @@ class Transport:
                 sent.seek(0)
             response = await self._try(method, path, **request)
             wait_s = _wait_s(response)
-            if wait_s is None or waited_s + wait_s > PATIENCE_S:
+            if wait_s is None or waited_s + wait_s > self.patience_s:
                 return response
             await anyio.sleep(wait_s)
             waited_s += wait_s

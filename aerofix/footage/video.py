@@ -112,6 +112,8 @@ class Video:
         return container
 
     def _unreadable(self, error: Exception) -> SourceUnreadable:
+        if type(error).__name__ == "ExitError":  # FFmpeg was told to leave because the time was over
+            return SourceUnreadable(f"{self.source} has been silent for {SILENCE_S:.0f} s; start it again.")
         what = getattr(error, "strerror", None) or str(error)
         return SourceUnreadable(f"{self.source} cannot be read as a video: {what}.")
 

@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from service import __version__
+from service.cli.bridge import bridge_app
 from service.cli.common import (
     ERROR,
     EXIT_CODES,
@@ -33,6 +34,7 @@ from service.text import visible
 
 app = typer.Typer(epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(bridge_app, name="bridge")
 app.add_typer(map_app, name="map")
 command(app, "embed")(embed)
 

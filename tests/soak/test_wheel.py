@@ -45,8 +45,9 @@ def test_it_finds_a_photo_with_the_model_it_brings(installed):
 
 
 def test_it_is_a_typed_package(installed):
-    program = "import aerofix, importlib.resources as files; print((files.files(aerofix) / 'py.typed').is_file())"
-    assert installed("python", "-c", program).stdout == "True\n"
+    program = "import aerofix, service; from importlib.resources import files\n"
+    program += "print([(files(each) / 'py.typed').is_file() for each in (aerofix, service)])"  # answers are service's
+    assert installed("python", "-c", program).stdout == "[True, True]\n"
     program = "from aerofix import Localizer\nwith Localizer('new.gallery', create=True) as new:\n"
     program += f"    new.add_map({str(ROOT / 'examples/town.tif')!r})\n"
     program += f"    print(new.localize({str(ROOT / 'examples/photos/photo-1.jpg')!r}).status)"
