@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint format bench containers gpu-check examples clean
+.PHONY: help demo serve test soak lint format bench containers gpu-check docs examples clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,11 +50,14 @@ bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows
 	$(if $(DATA),$(BIN)/python benchmarks/heights.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/pitch.py --data $(DATA))
 
+docs: .venv/dev.done  ## the documents as a site of pages, in site/
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict
+
 examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py
 
 clean:  ## remove the virtual environment and everything made
-	rm -rf .venv .venv-bench dist build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench dist build site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -67,7 +70,7 @@ clean:  ## remove the virtual environment and everything made
 
 .venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
-	@$(PIP) --editable '.[cpu,video,bridge,otel,train,dev]'
+	@$(PIP) --editable '.[cpu,video,bridge,otel,train,dev,docs]'
 	@touch $@ .venv/cpu.done
 
 .venv-bench/done: .venv/bin/pip pyproject.toml constraints.txt

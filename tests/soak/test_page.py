@@ -156,5 +156,5 @@ def test_the_api_can_be_tried_in_the_browser(browser, url):
     page.click("text=Try it out")
     page.set_input_files("#operations-localize-localize input[type=file]", PHOTOS[0])
     page.click("text=Execute")
-    page.wait_for_selector('text="located"', timeout=LONG_MS)
+    page.locator(".live-responses-table", has_text='"located"').wait_for(timeout=LONG_MS)
     page.close()
