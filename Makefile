@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+WITHOUT_TORCH := tests/service tests/aerofix tests/e2e tests/examples tests/docker tests/benchmarks \
+  tests/contract/test_index_contract.py tests/contract/test_offline.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint format bench containers gpu-check docs examples clean
+.PHONY: help demo serve test test-service soak lint format bench containers gpu-check docs examples clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +20,9 @@ serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: ae
 
 test: .venv/dev.done  ## all tests
 	$(BIN)/pytest
+
+test-service: .venv/service.done  ## the tests that need no torch, of all but training (600 MB instead of 6 GB)
+	$(BIN)/pytest $(WITHOUT_TORCH)
 
 soak: .venv/dev.done  ## the tests that take minutes: thousands of damaged images, bodies and maps
 	$(BIN)/pytest -m soak
@@ -68,10 +74,15 @@ clean:  ## remove the virtual environment and everything made
 	@$(PIP) --editable '.[cpu]'
 	@touch $@
 
+.venv/service.done: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "installing what tests of the service need into .venv (once, about 600 MB)"
+	@$(PIP) --editable '.[cpu,video,bridge,otel,dev]'
+	@touch $@ .venv/cpu.done
+
 .venv/dev.done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing what tests and training need into .venv (once, about 6 GB)"
 	@$(PIP) --editable '.[cpu,video,bridge,otel,train,dev,docs]'
-	@touch $@ .venv/cpu.done
+	@touch $@ .venv/cpu.done .venv/service.done
 
 .venv-bench/done: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "installing other servers into .venv-bench (once, about 500 MB)"
