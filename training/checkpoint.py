@@ -72,6 +72,13 @@ def _swap(content: dict[str, Any], path: Path) -> None:
     partial.replace(path)
 
 
+def write_encoder(encoder: Encoder, path: Path, config: Config) -> None:
+    """Write an encoder that no optimiser will go on with, to be exported or started from."""
+    partial = path.with_suffix(".partial")
+    torch.save({"config": dump_config(config), "encoder": encoder.state_dict()}, partial)
+    partial.replace(path)
+
+
 def resume(state: State, path: Path, config: Config) -> None:
     """Fill a fresh state from a checkpoint of the same run.
 

@@ -85,6 +85,21 @@ def list_configs() -> None:
 
 @app.command()
 @_plain_errors
+def whiten(
+    config: Annotated[Path, typer.Option(help="YAML file, such as configs/lite2_whiten.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.root=DATA")] = None,
+) -> None:
+    """Make a better embedding on a finished backbone (model.start), or go on with it in run.out."""
+    from training.config import load_config
+    from training.whitening import whiten as run_whiten
+
+    checkpoint, report = run_whiten(load_config(config, overrides))
+    for line in [*report, f"checkpoint: {checkpoint}"]:
+        _show(line)
+
+
+@app.command()
+@_plain_errors
 def evaluate(
     model: Annotated[Path, typer.Option(help="an .onnx file, the checkpoint.pt of a run, or published timm weights")],
     dataset: Annotated[str, typer.Option(help="university1652, sues200, denseuav, vigor, gta_uav or simulated")],

@@ -20,7 +20,7 @@ from training.methods.dense import DenseConfig
 from training.methods.dphr import DPHRConfig
 from training.methods.sample4geo import Sample4GeoConfig
 from training.precision import Precision
-from training.schema import STRICT, Ordered, Positive
+from training.schema import STRICT, NotNegative, Ordered, Positive
 
 
 def _tag(key: str, default: str) -> BeforeValidator:
@@ -38,8 +38,11 @@ class ModelConfig:
     # to go on from: checkpoint.pt of another run, an exported .onnx file, or published weights (a .pth of a timm model)
     start: Path | None = None
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
-    # map to embedding; avg: timm's own head, which Sample4Geo has; attention_gem: UnifyGeo's aggregator
-    aggregation: Literal["gem", "avg", "attention_gem"] = "gem"
+    # map to embedding. avg: timm's own head, which Sample4Geo has; attention_gem: UnifyGeo's aggregator; gem_vlad: beside
+    # GeM, the spots of the map of stride 16, as `aerofix-train whiten` makes it
+    aggregation: Literal["gem", "avg", "attention_gem", "gem_vlad"] = "gem"
+    vlad_dim: Annotated[int, Field(ge=2, le=256)] = 64  # channels that a spot is reduced to
+    vlad_centres: Annotated[int, Field(ge=2, le=256)] = 32
     # channels of the dense descriptors, such as 64; None: the model has none
     local_dim: Annotated[int | None, Field(ge=4, le=1024)] = None
     # what makes them: a head on the backbone's stages, or XFeat's own small network (64 channels, stride 8)
@@ -79,6 +82,15 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class WhitenConfig:
+    """What ``aerofix-train whiten`` makes an embedding of (``training/whitening.py``)."""
+
+    pairs: Annotated[int, Field(ge=2)] = 6000  # photos and tiles that are looked at
+    spot_dims: Annotated[int, Field(ge=1)] = 256  # dimensions of the aggregated spots that are kept
+    shrink: NotNegative = 1.0  # of S_w towards a sphere, in means of its variances
+
+
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """Where and how the run happens."""
 
@@ -108,13 +120,14 @@ class Config:
     )
     dphr: DPHRConfig | None = None  # rides on any method; {} switches it on
     dense: DenseConfig | None = None  # likewise; simulated data only
+    whiten: WhitenConfig | None = None  # for `aerofix-train whiten`, which trains nothing else
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     @property
     def method_name(self) -> str:
         """As it stands in the model file, such as ``sample4geo+dphr+dense``."""
-        riders = {"dphr": self.dphr, "dense": self.dense}
+        riders = {"dphr": self.dphr, "dense": self.dense, "whitened": self.whiten}
         return "+".join([self.method.name, *(name for name, settings in riders.items() if settings is not None)])
 
 

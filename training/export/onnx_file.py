@@ -73,6 +73,8 @@ def export_checkpoint(
                 f"Calibration flies over held-out textures, and {config.data.dataset} has none: add --no-calibrate."
             )
         data = config.data if data_root is None else replace(config.data, root=data_root)
+        if data.quarter_turns:  # which calibration's own cameras do not take
+            data = replace(data, heading_deg=(0.0, 360.0), quarter_turns=False)
         if data.map is None:
             calibration, report = _calibration(encoder, config, data)
         else:

@@ -13,11 +13,13 @@ from training.batch import Features, full_precision
 from training.config import ModelConfig
 from training.errors import TrainingError
 from training.models.backbone import make_backbone
-from training.models.heads import AttentionGeM, DenseHead, GeM
+from training.models.heads import VLAD, AttentionGeM, DenseHead, GeM
 from training.models.xfeat import DESCRIPTOR_DIM, STRIDE, XFeat
 
 #: Strides of the stages that convolutional backbones share.
 STRIDES = (4, 8, 16, 32)
+#: Of these, the stage whose positions ``gem_vlad`` aggregates: 16 px know a roof from a tree, and not yet the whole.
+SPOTS = STRIDES.index(16)
 
 
 def as_input(images: Tensor) -> Tensor:
@@ -48,11 +50,13 @@ class Encoder(nn.Module):
         self.config = config
         self.backbone = make_backbone(config)
         channels: int = self.backbone.num_features  # type: ignore[assignment]  # timm sets it on every model
-        self.embedding_dim: int = config.embedding_dim or channels
-        self.stage_channels = _stage_channels(self.backbone)
         self.local_dim = config.local_dim
         self.pool = _pool(config, channels)
-        self.project = nn.Linear(channels, config.embedding_dim) if config.embedding_dim else nn.Identity()
+        self.stage_channels = _stage_channels(self.backbone)
+        self.vlad = self._vlad()
+        pooled = channels + (0 if self.vlad is None else self.vlad.out_channels)
+        self.embedding_dim: int = config.embedding_dim or pooled
+        self.project = nn.Linear(pooled, config.embedding_dim) if config.embedding_dim else nn.Identity()
         self.dense = self._dense_head()
         settings = timm.data.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call, attr-defined]
         self.mean = nn.Buffer(255 * torch.tensor(settings["mean"]).view(1, 3, 1, 1))
@@ -61,7 +65,18 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
-        return self.embed(self.last_map(image))
+        return F.normalize(self.project(self.pooled(image)), dim=-1)
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """``[N, S, S, 3]`` → float32 ``[N, P]``: what ``project`` makes embeddings of."""
+        if self.vlad is None:
+            return self._pool(self.last_map(image), [])
+        return self._pool(*self._maps(image))
+
+    def spots(self, image: Tensor) -> Tensor:
+        """``[N, S, S, 3]`` → the map ``[N, C, h, w]`` whose positions ``gem_vlad`` aggregates."""
+        self._require_stages("model.aggregation=gem_vlad")
+        return self._maps(image)[1][SPOTS]
 
     def features(self, image: Tensor, *, stages: bool = False, embedding: bool = True) -> Features:
         """Everything that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
@@ -79,9 +94,9 @@ class Encoder(nn.Module):
             whole = self(image) if embedding else image.new_zeros((len(image), 0), dtype=torch.float32)
             return Features(whole, local=self._own_local(image))
         self._require_stages("Features of stages")
-        last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
+        last, maps = self._maps(image)
         return Features(
-            embedding=self.embed(last if self._pools_itself else self.backbone.forward_head(last)),  # type: ignore[operator]
+            embedding=F.normalize(self.project(self._pool(last, maps)), dim=-1),
             stages=tuple(m.mean((2, 3)) for m in maps) if stages else (),
             local=self.dense(maps[self._finest :]) if isinstance(self.dense, DenseHead) else self._own_local(image),
         )
@@ -93,9 +108,14 @@ class Encoder(nn.Module):
         return maps
 
     def embed(self, maps: Tensor) -> Tensor:
-        """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length."""
-        pooled = self.backbone.forward_head(maps) if self._pools_itself else self.pool(maps)  # type: ignore[operator]
-        return F.normalize(self.project(full_precision(pooled)), dim=-1)
+        """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length.
+
+        Raises:
+            TrainingError: the embedding is made of another map as well (``gem_vlad``).
+        """
+        if self.vlad is not None:
+            raise TrainingError("model.aggregation=gem_vlad makes embeddings of two maps, not of the last one alone.")
+        return F.normalize(self.project(self._pool(maps, [])), dim=-1)
 
     def forget_activations(self) -> None:
         """Keep only what goes from stage to stage (or block to block), and compute the rest again going backward.
@@ -120,6 +140,21 @@ class Encoder(nn.Module):
 
     def _normalised(self, image: Tensor) -> Tensor:
         return (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+    def _maps(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last map, as ``last_map`` gives it, and those of all stages."""
+        last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
+        return last if self._pools_itself else self.backbone.forward_head(last), maps  # type: ignore[operator]
+
+    def _pool(self, last: Tensor, maps: list[Tensor]) -> Tensor:
+        whole = full_precision(self.backbone.forward_head(last) if self._pools_itself else self.pool(last))  # type: ignore[operator]
+        return whole if self.vlad is None else torch.cat((whole, self.vlad(maps[SPOTS])), dim=1)
+
+    def _vlad(self) -> VLAD | None:
+        if self.config.aggregation != "gem_vlad":
+            return None
+        self._require_stages("model.aggregation=gem_vlad")
+        return VLAD(self.stage_channels[SPOTS], self.config.vlad_dim, self.config.vlad_centres)
 
     def _dense_head(self) -> DenseHead | XFeat | None:
         config = self.config

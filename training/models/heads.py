@@ -12,6 +12,9 @@ from training.batch import full_precision
 
 #: GeM starts between mean (1) and max pooling (∞); 3 is the value of its paper (Radenović et al., 2018).
 GEM_P = 3.0
+#: How sharply a spot is given to the nearest centre: softmax over 30 times the cosines, nearly all or nothing, so that
+#: two networks in a row agree about it; NetVLAD starts in the same way. Our choice.
+SHARPNESS = 30.0
 
 
 class GeM(nn.Module):
@@ -25,6 +28,34 @@ class GeM(nn.Module):
         """Pool each channel: the p-th root of the mean p-th power."""
         pooled: Tensor = maps.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)
         return pooled
+
+
+class VLAD(nn.Module):
+    """Which kinds of spot a picture has, and how each kind looks there: ``[N, C, h, w]`` → ``[N, K · D]``.
+
+    NetVLAD (Arandjelović et al., 2016): positions x of D channels and unit length are shared out among K unit centres
+    c_k, and each centre keeps the sum of its residuals x - c_k, made of unit length by itself (intra-normalisation,
+    Arandjelović and Zisserman, 2013). Where in the picture a spot lies makes no difference.
+
+    Args:
+        channels: C of the map.
+        dim: D, what a position is reduced to; ``training/whitening`` finds how.
+        centres: K.
+    """
+
+    def __init__(self, channels: int, dim: int, centres: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, dim, 1)
+        self.centres = nn.Parameter(F.normalize(torch.randn(centres, dim), dim=1))
+        self.out_channels = centres * dim
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Residuals, centre by centre; of length 1 in all unless a centre got nothing."""
+        spots = F.normalize(full_precision(self.reduce(maps)).flatten(2), dim=1)
+        shares = (SHARPNESS * (self.centres @ spots)).softmax(1)
+        residuals = shares @ spots.transpose(1, 2) - shares.sum(2, keepdim=True) * self.centres
+        joined: Tensor = F.normalize(residuals, dim=2).flatten(1) / len(self.centres) ** 0.5
+        return joined
 
 
 class MapAttention(nn.Module):

@@ -7,6 +7,7 @@ network is the same and trains on. Proved on the spot: what the encoder answers 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from training.config import ModelConfig, parse_config
 from training.errors import TrainingError
 from training.export.onnx_file import MIN_COSINE, parity
 from training.models.encoder import Encoder
@@ -28,10 +30,7 @@ def start_from_onnx(encoder: Encoder, path: Path) -> None:
     Raises:
         TrainingError: the file is no such model, or holds another network or image size.
     """
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf and the file system have errors of their own
-        raise TrainingError(f"{path} is no readable ONNX model: {type(error).__name__}.") from error
+    model = _load(path)
     size = {entry.key: entry.value for entry in model.metadata_props}.get("aerofix.image_size")
     if size != str(encoder.config.image_size):
         raise TrainingError(f"{path} was made for images of {size} px: set model.image_size={size}.")
@@ -51,6 +50,25 @@ def start_from_onnx(encoder: Encoder, path: Path) -> None:
     encoder.load_state_dict(weights, strict=False)
     if not parity(encoder.eval(), path, encoder.config.image_size) >= MIN_COSINE:
         raise TrainingError(f"{path} answers otherwise than its weights do here: export it again with this version.")
+
+
+def made_with(path: Path) -> ModelConfig:
+    """The settings of the network in a file that ``aerofix-train export`` wrote.
+
+    Raises:
+        TrainingError: the file is no such model.
+    """
+    told = {entry.key: entry.value for entry in _load(path).metadata_props}
+    if "aerofix.training_config" not in told:
+        raise TrainingError(f"{path} does not tell how it was made: give a file that aerofix-train export wrote.")
+    return parse_config(json.loads(told["aerofix.training_config"])).model
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf and the file system have errors of their own
+        raise TrainingError(f"{path} is no readable ONNX model: {type(error).__name__}.") from error
 
 
 def _unfolded(encoder: Encoder, found: dict[str, Tensor]) -> dict[str, Tensor]:

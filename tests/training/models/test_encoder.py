@@ -191,6 +191,23 @@ def test_the_attention_aggregator_starts_as_gem_and_layer_norm(images):
     torch.testing.assert_close(encoder(images), expected / expected.norm(dim=1, keepdim=True))
 
 
+@torch.no_grad()
+def test_gem_vlad_projects_the_pooled_map_and_the_spots_of_stride_16(images):
+    encoder = Encoder(config(aggregation="gem_vlad", vlad_dim=6, vlad_centres=5, local_dim=8)).eval()
+    x = (images.permute(0, 3, 1, 2).float() - encoder.mean) / encoder.std
+    seen = []
+    hook = encoder.backbone.blocks[-2].register_forward_hook(lambda _, __, out: seen.append(out))
+    last = encoder.backbone(x)
+    hook.remove()
+    (spots,) = (m for m in seen if m.shape[2:] == (4, 4))  # 64 px at stride 16
+    both = torch.cat((encoder.pool(last), encoder.vlad(spots)), 1)
+    expected = torch.nn.functional.normalize(encoder.project(both), dim=1)
+    for answer in (encoder(images), encoder.features(images).embedding):
+        torch.testing.assert_close(answer, expected, atol=1e-5, rtol=0)
+    with pytest.raises(TrainingError, match="of two maps"):
+        encoder.embed(last)
+
+
 def test_a_backbone_without_such_stages_names_the_fix(images):
     encoder = Encoder(config(backbone="test_vit", frozen_stages=0, image_size=160))
     assert encoder.stage_channels == ()

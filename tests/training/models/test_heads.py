@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from training.models.heads import AttentionGeM, DenseHead, GeM, HeatmapDecoder, MapAttention
+from training.models.heads import VLAD, AttentionGeM, DenseHead, GeM, HeatmapDecoder, MapAttention
 
 
 def noise(*shape, seed=0):
@@ -29,6 +29,30 @@ def test_gem_is_the_generalised_mean(p):
     np.testing.assert_allclose(GeM(p)(maps), expected, rtol=1e-5)
     if p == 1.0:
         torch.testing.assert_close(GeM(p)(maps), maps.mean((2, 3)))
+
+
+@torch.no_grad()
+def test_vlad_sums_residuals_centre_by_centre():
+    """By hand: a loop over positions and centres, in float64."""
+    vlad, maps = shaken(VLAD(5, 4, 3)), noise(2, 5, 3, 2)
+    parts = (vlad.reduce.weight[..., 0, 0], vlad.reduce.bias, vlad.centres)
+    weight, bias, centres = (part.double().numpy() for part in parts)
+    for picture, answer in zip(maps.double().numpy(), vlad(maps), strict=True):
+        sums = np.zeros((3, 4))
+        for x in picture.reshape(5, -1).T:
+            spot = weight @ x + bias
+            spot /= np.linalg.norm(spot)
+            share = np.exp(30 * (centres @ spot))
+            sums += (share / share.sum())[:, None] * (spot - centres)
+        expected = sums / np.linalg.norm(sums, axis=1, keepdims=True) / math.sqrt(3)
+        np.testing.assert_allclose(answer, expected.ravel(), atol=1e-5)
+
+
+@torch.no_grad()
+def test_vlad_does_not_mind_where_a_spot_lies():
+    vlad, maps = VLAD(5, 4, 3), noise(1, 5, 4, 4)
+    shuffled = maps.flatten(2)[:, :, torch.randperm(16, generator=torch.Generator().manual_seed(0))].view(1, 5, 4, 4)
+    torch.testing.assert_close(vlad(shuffled), vlad(maps))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from training.errors import TrainingError
 from training.export.calibrate import untrained_calibration
 from training.export.onnx_file import write_onnx
 from training.models.encoder import Encoder
-from training.models.onnx_weights import start_from_onnx
+from training.models.onnx_weights import made_with, start_from_onnx
 
 SIZE = 64
 TINY = {"weights": "none", "embedding_dim": 32, "image_size": SIZE, "frozen_stages": 0}
@@ -15,6 +15,7 @@ KINDS = {
     "descriptors of their own": {"backbone": "test_efficientnet", "local_dim": 64, "local_from": "xfeat"},
     "descriptors of the backbone": {"backbone": "test_efficientnet", "local_dim": 8, "local_stride": 16},
     "no descriptors": {"backbone": "test_efficientnet"},
+    "spots": {"backbone": "test_efficientnet", "aggregation": "gem_vlad", "vlad_dim": 6, "vlad_centres": 5},
 }
 
 
@@ -77,3 +78,12 @@ def test_a_file_that_answers_otherwise_is_no_start(tmp_path):
     onnx.save(model, str(path))
     with pytest.raises(TrainingError, match="export it again"):
         start_from_onnx(first, path)
+
+
+def test_a_file_tells_how_its_network_was_made(tmp_path):
+    path, first = tmp_path / "m.onnx", encoder_of(1, **KINDS["spots"])
+    write_onnx(first, Config(model=first.config), path, untrained_calibration())
+    assert made_with(path) == first.config
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "none", [], [])), str(path))
+    with pytest.raises(TrainingError, match="does not tell how it was made"):
+        made_with(path)
