@@ -38,8 +38,8 @@ class ModelConfig:
     # to go on from: checkpoint.pt of another run, an exported .onnx file, or published weights (a .pth of a timm model)
     start: Path | None = None
     embedding_dim: Annotated[int | None, Field(ge=8, le=4096)] = 512  # None: the pooled features as they are
-    # map to embedding. avg: timm's own head, which Sample4Geo has; attention_gem: UnifyGeo's aggregator; gem_vlad: beside
-    # GeM, the spots of the map of stride 16, as `aerofix-train whiten` makes it
+    # map to embedding. avg: timm's own head, which Sample4Geo has; attention_gem: UnifyGeo's aggregator; gem_vlad:
+    # beside GeM, the spots of the map of stride 16, as `aerofix-train whiten` makes it
     aggregation: Literal["gem", "avg", "attention_gem", "gem_vlad"] = "gem"
     vlad_dim: Annotated[int, Field(ge=2, le=256)] = 64  # channels that a spot is reduced to
     vlad_centres: Annotated[int, Field(ge=2, le=256)] = 32

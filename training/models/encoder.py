@@ -211,7 +211,7 @@ class Encoder(nn.Module):
 def _pool(config: ModelConfig, channels: int) -> nn.Module:
     if config.aggregation == "avg":
         return nn.Identity()  # the backbone pools
-    return GeM() if config.aggregation == "gem" else AttentionGeM(channels)
+    return AttentionGeM(channels) if config.aggregation == "attention_gem" else GeM()
 
 
 def _stage_channels(backbone: nn.Module) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 from training.config import ModelConfig
 from training.errors import TrainingError
 from training.models.encoder import Encoder
+from training.models.heads import GeM
 
 
 def config(**settings):
@@ -194,6 +195,7 @@ def test_the_attention_aggregator_starts_as_gem_and_layer_norm(images):
 @torch.no_grad()
 def test_gem_vlad_projects_the_pooled_map_and_the_spots_of_stride_16(images):
     encoder = Encoder(config(aggregation="gem_vlad", vlad_dim=6, vlad_centres=5, local_dim=8)).eval()
+    assert isinstance(encoder.pool, GeM)
     x = (images.permute(0, 3, 1, 2).float() - encoder.mean) / encoder.std
     seen = []
     hook = encoder.backbone.blocks[-2].register_forward_hook(lambda _, __, out: seen.append(out))
