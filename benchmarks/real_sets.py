@@ -98,7 +98,7 @@ def ariel_shot(root: Path, row: dict[str, str]) -> Shot:
     heading = {"heading_deg": row["reg_heading_deg"]}
     known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
     hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}
-    hints |= wrong(known, heading_deg=row["reg_heading_deg"], altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
+    hints |= wrong(known, heading_deg=row["reg_heading_deg"] or "0", altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
     hints["wrong-pitch"] = known | {"pitch_deg": "-90"}
     centre = (float(row["reg_center_lat"]), float(row["reg_center_lon"])) if row["reg_ok"] == "1" else None
     return Shot(root / "ariel" / row["file"], centre, (float(row["drone_lat"]), float(row["drone_lon"])), hints)
