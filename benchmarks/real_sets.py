@@ -95,10 +95,10 @@ def wrong(known: dict[str, str], *, heading_deg: str, altitude_m: str, hfov_deg:
 
 def ariel_shot(root: Path, row: dict[str, str]) -> Shot:
     """A frame of the Ariel flights, from its row of ``meta.csv``."""
-    heading = {"heading_deg": row["reg_heading_deg"]}
+    heading = {"heading_deg": row["reg_heading_deg"] or "0"}  # flight.py leaves out one that is unknown
     known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
     hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}
-    hints |= wrong(known, heading_deg=row["reg_heading_deg"] or "0", altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
+    hints |= wrong(known, **heading, altitude_m=row["rel_alt_m"], hfov_deg=row["hfov_deg"])
     hints["wrong-pitch"] = known | {"pitch_deg": "-90"}
     centre = (float(row["reg_center_lat"]), float(row["reg_center_lon"])) if row["reg_ok"] == "1" else None
     return Shot(root / "ariel" / row["file"], centre, (float(row["drone_lat"]), float(row["drone_lon"])), hints)
