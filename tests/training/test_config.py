@@ -76,7 +76,7 @@ def test_configs_do_not_change():
         ("optim.learning_rate=1", "optim.learning_rate: Unexpected keyword argument"),
         ("optim.lr=0", "optim.lr: Input should be greater than 0"),
         ("optim.lr=fast", "optim.lr: Input should be a valid number"),
-        ("model.aggregation=magic", "model.aggregation: Input should be 'gem', 'avg' or 'attention_gem'"),
+        ("model.aggregation=magic", "model.aggregation: Input should be 'gem', 'avg', 'attention_gem' or 'gem_vlad'"),
         ("method.name=magic", "method: Input tag 'magic'"),
         ("data.dataset=magic", "data: Input tag 'magic'"),
         ("method.label_smoothing=1", "method.label_smoothing: Input should be less than 1"),
