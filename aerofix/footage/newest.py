@@ -85,8 +85,8 @@ async def played(video: Video, latency_s: float = 0.0) -> AsyncGenerator[Taken, 
         frames.close()
 
 
-async def filling(folder: Path, endings: set[str], latency_s: float = 0.0) -> AsyncGenerator[Taken, None]:
-    """Photos that come into a folder from now on, by the time at which they were written; it never ends.
+def filling(folder: Path, endings: set[str], latency_s: float = 0.0) -> AsyncGenerator[Taken, None]:
+    """Photos that come into a folder from this call on, by the time at which they were written; it never ends.
 
     A photo counts as written when its size stays the same between two looks.
 
@@ -95,7 +95,10 @@ async def filling(folder: Path, endings: set[str], latency_s: float = 0.0) -> As
         endings: of the files that are photos, in small letters.
         latency_s: seconds from taking a photo to writing it.
     """
-    known = set(_files(folder, endings))
+    return _filling(folder, endings, latency_s, set(_files(folder, endings)))
+
+
+async def _filling(folder: Path, endings: set[str], latency_s: float, known: set[Path]) -> AsyncGenerator[Taken, None]:
     growing: dict[Path, int] = {}
     while True:
         await asyncio.sleep(POLL_S)

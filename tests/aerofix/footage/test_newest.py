@@ -55,6 +55,14 @@ async def test_a_video_is_played_to_its_end(tmp_path, write_video):
     assert frames[1].name == f"{film}#t=0.100"
 
 
+async def test_a_folder_is_looked_at_when_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("aerofix.footage.newest.POLL_S", 0.01)
+    async with aclosing(filling(tmp_path, {".jpg"})) as photos:
+        (tmp_path / "at-once.jpg").write_bytes(b"comes before anybody waits for it")
+        first = await asyncio.wait_for(anext(photos), 30)
+        assert first.photo == tmp_path / "at-once.jpg"
+
+
 async def test_a_folder_gives_what_comes_when_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("aerofix.footage.newest.POLL_S", 0.01)
     (tmp_path / "old.jpg").write_bytes(b"old")

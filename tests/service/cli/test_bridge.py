@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from service.cli.main import app
 
 os.environ.setdefault("MAVLINK20", "1")
-LONG = 60
+LONG = 120  # seconds; no test waits that long
 
 
 @pytest.fixture
@@ -75,6 +76,8 @@ def test_a_folder_that_fills_is_told_to_udp_and_silent_when_not_located(local, t
         to = f"udp://127.0.0.1:{peer.getsockname()[1]}"
         command = [sys.executable, "-c", KNOWN, "bridge", "nmea", str(folder), "--to", to, *local]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            guard = threading.Timer(LONG, process.kill)  # a line that never comes is none
+            guard.start()
             try:
                 assert process.stdout.readline() == f"sends to {to}\n"
                 assert "Not for flight control" in process.stderr.readline()
@@ -90,6 +93,7 @@ def test_a_folder_that_fills_is_told_to_udp_and_silent_when_not_located(local, t
                 process.send_signal(signal.SIGINT)
                 _, err = process.communicate(timeout=LONG)
             finally:
+                guard.cancel()
                 process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
