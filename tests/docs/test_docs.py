@@ -80,6 +80,12 @@ def test_routes_and_form_fields_exist(tmp_path, tiny_model):
             assert fields <= set(schema["properties"]), (page, line)
 
 
+def test_files_that_are_named_exist():
+    named = {found for text in TEXTS.values() for found in re.findall(r"\b(?:configs|benchmarks)/\w+\.\w+", text)}
+    assert len(named) > 10
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_verbs_of_make_exist():
     verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {found for _, line in shell_lines() for found in re.findall(r"^make ([a-z-]+)", line)}
