@@ -1,5 +1,6 @@
 """What the OpenAPI description says beyond the routes themselves."""
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,12 +14,12 @@ _KEY = "key"
 
 def describe(app: FastAPI, keys_needed: bool) -> None:
     """Add the schema of problem documents, which no route names as its model, and what may happen at the door."""
-    generate = app.openapi
+    generate, made = app.openapi, list[dict[str, Any]]()
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is not None:
-            return app.openapi_schema
-        description = generate()
+        if made:
+            return made[0]
+        description = deepcopy(generate())  # the framework keeps its own, which would be half of this after an error
         components = description.setdefault("components", {})
         schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         components.setdefault("schemas", {}).setdefault("Problem", schema)
@@ -38,6 +39,7 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
                 _add_door(path, verb, operation)
                 if keys_needed and path not in OPEN:
                     operation["security"] = [{_KEY: []}]
+        made.append(description)
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
@@ -46,8 +48,8 @@ def describe(app: FastAPI, keys_needed: bool) -> None:
 def _to_fill_in(schema: dict[str, Any]) -> dict[str, Any]:
     """A form's field as pages that offer it to be filled in understand it: files to choose, no null to type."""
     if "anyOf" in schema:
-        (given,) = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
-        schema = given | schema
+        given = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+        schema = (given[0] if len(given) == 1 else {"anyOf": given}) | schema
     if "items" in schema:
         schema["items"] = _to_fill_in(schema["items"])
     if schema.pop("contentMediaType", None) is not None:

@@ -116,7 +116,7 @@ def length(size):
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 FILE = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n-\r\n'
 BEGUN = FILE.removesuffix(b"-\r\n")
-SCRIPT = b"GET /web/app.js HTTP/1.1\r\nHost: localhost\r\n"
+SCRIPT = b"GET /web/main.js HTTP/1.1\r\nHost: localhost\r\n"
 OPTIONS = b'multipart/form-data;a="\\";' * 2000
 TILES = FILE + b'--x\r\nContent-Disposition: form-data; name="tiles"\r\n\r\n'
 URL_ENCODED = b"application/x-www-form-urlencoded"

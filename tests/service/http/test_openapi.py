@@ -1,8 +1,11 @@
 import json
+from typing import Annotated
 
 import pytest
+from fastapi import FastAPI, Form
 
 from service.app import create_app
+from service.http.openapi import describe
 from service.settings import Settings
 
 
@@ -151,3 +154,28 @@ def test_describing_twice_is_the_same(tmp_path, tiny_model):
     app = create_app(Settings(model=tiny_model(tmp_path / "m.onnx"), gallery=tmp_path / "g2", device="cpu"))
     assert app.openapi() == app.openapi()
     app.state.gallery.close()
+
+
+def test_an_error_on_the_way_leaves_no_half_of_a_description(monkeypatch):
+    app, whole = FastAPI(), FastAPI()
+    for each in (app, whole):
+        describe(each, keys_needed=True)
+        each.get("/tiles")(lambda: None)
+    with monkeypatch.context() as broken:
+        broken.setattr("service.http.openapi.documented", lambda *kinds: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            app.openapi()
+    assert app.openapi() == whole.openapi()
+    assert "security" in app.openapi()["paths"]["/tiles"]["get"]
+
+
+def test_a_field_of_several_types_keeps_them_all():
+    app = FastAPI()
+
+    @app.post("/sent")
+    def sent(when: Annotated[float | str | None, Form()] = None) -> None:
+        """Take it."""
+
+    describe(app, keys_needed=False)
+    (form,) = (form for name, form in app.openapi()["components"]["schemas"].items() if name.startswith("Body_"))
+    assert form["properties"]["when"]["anyOf"] == [{"type": "number"}, {"type": "string"}]
