@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,13 +61,23 @@ class FlightLens:
         found = self.found
         return None if found is None else SentLens(self.stated_deg, found.hfov_deg, found.sigma)
 
-    def take(self, answer: Answer) -> CameraFix | None:
-        """Take in a photo; where its camera was among the others, None while they tell nothing."""
+    def take(self, answer: Answer) -> tuple[FlightLens, CameraFix | None]:
+        """Take in a photo.
+
+        Returns:
+            The lens after it, while this one stays as it is; and where the photo's camera was among the others, None
+            while they tell nothing.
+        """
         view = self._view(answer)
         if view is None:
-            return None
-        self.trial.add(view)
-        if self.found is None or self.trial.covariance is None or view not in self.trial.views:
+            return self, None
+        after = replace(self, trial=self.trial.copy())
+        after.trial.add(view)
+        return after, after._placed(view)
+
+    def _placed(self, view: View) -> CameraFix | None:
+        """Where the camera of the last photo was; None where the flight does not tell."""
+        if self.trial.covariance is None:
             return None
         east_m, north_m, height_m, heading_deg, *_ = view.pose
         lat, lon = offset(*self.origin, float(east_m), float(north_m))

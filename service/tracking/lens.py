@@ -10,7 +10,7 @@ it finds 67° from the sixth photo on; the photos one by one give 51 to 84°.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ MATCHES = 256
 
 VIEWS = 24
 """Photos that are kept, the last ones; those before have told what they know."""
+
+MOST_HEIGHTS = 3000
+"""Unknown heights of an adjustment; photos that need more between them are too different in height to be one flight,
+and the oldest go. Their equations take 72 MB and a second."""
 
 APART_HEIGHTS = 0.1
 """A photo from nearer to the one before takes its place: a hovering drone sees the same again, with the same errors."""
@@ -123,7 +127,7 @@ class LensTrial:
         stated: what is known of the lens before.
         views: the photos.
         found: what they tell; None while they are too few.
-        covariance: ``[2, 2]`` of the last photo's place, square metres.
+        covariance: ``[2, 2]`` of the last photo's place, square metres; None where it is not adjusted to the others.
         ground_m: height of the ground at the last photo's centre, from the origin of heights.
     """
 
@@ -133,8 +137,13 @@ class LensTrial:
     covariance: Floats | None = None
     ground_m: float = 0.0
 
+    def copy(self) -> LensTrial:
+        """The same to go on with, which leaves this one as it is."""
+        return replace(self, views=[replace(view) for view in self.views])
+
     def add(self, view: View) -> None:
         """Take in the next photo."""
+        self.covariance = None
         if self.views:
             gap = self.views[-1].pose[:2] - view.pose[:2]
             if math.hypot(*gap) < APART_HEIGHTS * view.pose[2]:
@@ -147,6 +156,11 @@ class LensTrial:
         """Adjust all photos together; those that do not fit are left out from then on."""
         start = self.found or self.stated
         system = _System(self.views, self.stated)
+        while system.heights > MOST_HEIGHTS:
+            self.views = self.views[1:]
+            system = _System(self.views, self.stated)
+        if len(self.views) < LEAST_VIEWS:
+            return
         adjusted = system.solve(math.log(start.focal_widths), rounds)
         if adjusted is None:
             return
@@ -179,7 +193,7 @@ class _System:
 
         The formal covariance ``[3, 3]`` is that of the last photo's place, and of the logarithm.
         """
-        up_m = np.zeros(self._heights)
+        up_m = np.zeros(self.heights)
         for _ in range(rounds):
             information, gradient, fits = self._normal(log_focal, up_m)
             try:
@@ -212,7 +226,7 @@ class _System:
         shares = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v])
         self._nodes: list[Ints] = np.split(numbers.reshape(4, -1), cuts, axis=1)
         self._shares: list[Floats] = np.split(shares, cuts, axis=1)
-        self._heights = len(known)
+        self.heights = len(known)
         pairs = []
         for step in (2**31, 1):  # to the next column, and to the next row
             at = np.minimum(np.searchsorted(known, known + step), len(known) - 1)
@@ -223,7 +237,7 @@ class _System:
 
     def _normal(self, log_focal: float, up_m: Floats) -> tuple[Floats, Floats, list[float]]:
         """The normal equations: information ``[U, U]`` and gradient ``[U]``; and how each photo fits."""
-        count, first = self._focal_at + 1 + self._heights, self._focal_at + 1
+        count, first = self._focal_at + 1 + self.heights, self._focal_at + 1
         information, gradient, fits = np.zeros((count, count)), np.zeros(count), []
 
         def known(at: int, off: float, sigma: float) -> None:

@@ -71,9 +71,9 @@ class Tracker:
         calibration = self.localizer.contract.calibration
         info = await self.localizer.matchers.run(self.localizer.gallery.info)
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
-        lens = None if track.lens is None else track.lens.to_send
-        answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort, lens=lens)
-        camera = await self.localizer.matchers.run(_camera, track, answer)
+        told = None if track.lens is None else track.lens.to_send
+        answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort, lens=told)
+        lens, camera = await self.localizer.matchers.run(_camera, track.lens, answer)
         found = _places(answer, calibration, refine, camera)
         area_m2 = searched_area_m2(info, answer.known.prior)
         moved = None
@@ -84,7 +84,7 @@ class Tracker:
         # from here on nothing waits: a request that is given up leaves the track as it was, or as it shall be
         use = track.update(timestamp_s, found, area_m2, _trust(answer, calibration), shift)
         place = track.hypotheses[0].place if track.hypotheses else None
-        track.sight = _sight(answer, place, carried)
+        track.sight, track.lens = _sight(answer, place, carried), lens
         track.note(use, answer.verdict.status)
         return Step(answer, use, place)
 
@@ -122,19 +122,18 @@ def _sight(answer: Answer, fused: Place | None, carried: Sight | None) -> Sight 
     return stated if carried is None else min(carried, stated, key=lambda each: each.error_share)
 
 
-def _camera(track: Track, answer: Answer) -> CameraFix | None:
-    """Where the photo's camera was; a photo whose place is sure also tells of the flight's lens."""
+def _camera(lens: FlightLens | None, answer: Answer) -> tuple[FlightLens | None, CameraFix | None]:
+    """The flight's lens after a photo, which tells of it if its place is sure; and where the photo's camera was."""
     alone = camera_fix(answer)
     if alone is None or answer.fix is None or answer.verdict.status != "located":
-        return alone
+        return lens, alone
     stated = stated_lens(answer.known.camera)
     if stated is not None:  # else the flight has told it
-        track.lens = (
-            FlightLens.begin(stated, answer.fix.origin) if track.lens is None else track.lens.with_stated(stated)
-        )
-    if track.lens is None:
-        return alone
-    return track.lens.take(answer) or alone
+        lens = FlightLens.begin(stated, answer.fix.origin) if lens is None else lens.with_stated(stated)
+    if lens is None:
+        return None, alone
+    after, among_others = lens.take(answer)
+    return after, among_others or alone
 
 
 def _places(answer: Answer, calibration: Calibration, refine: bool, camera: CameraFix | None) -> list[Place]:

@@ -80,6 +80,43 @@ def test_a_photo_of_another_place_is_left_out(rng):
     assert BAD_FIT > 1
 
 
+def test_a_photo_that_is_not_adjusted_to_the_others_has_no_place_among_them(rng):
+    trial = LensTrial(STATED)
+    for view in flight(rng, 6):
+        trial.add(view)
+    assert trial.covariance is not None
+    wild = shown(rng, 400, 300, 130, 200)
+    wild.ground_m = rng.permutation(wild.ground_m)
+    trial.add(wild)
+    assert trial.covariance is None
+    assert trial.found.hfov_deg == pytest.approx(67, abs=2)
+
+
+def test_what_goes_on_from_a_copy_leaves_the_trial_as_it_was(rng):
+    trial = LensTrial(STATED)
+    views = flight(rng, 7)
+    for view in views[:5]:
+        trial.add(view)
+    before, found = [view.pose.tolist() for view in trial.views], trial.found
+    after = trial.copy()
+    for view in views[5:]:
+        after.add(view)
+    assert [view.pose.tolist() for view in trial.views] == before
+    assert trial.found is found
+    assert (len(trial.views), len(after.views)) == (5, 7)
+    assert after.found != found
+
+
+def test_a_camera_of_all_heights_has_no_ground_without_end(rng):
+    trial = LensTrial(STATED)
+    low = flight(rng, VIEWS - 1)
+    for view in low[1::2]:  # as seen from 20 km, whose every match has a piece of ground of its own
+        view.ground_m, view.pose = 150 * view.ground_m, view.pose * [150, 150, 150, 1, 1, 1]
+    trial.views = low
+    trial.add(shown(rng, 40.0 * VIEWS, 6.0 * VIEWS, 130.0, 80))
+    assert len(trial.views) < VIEWS - 5
+
+
 def test_a_long_flight_keeps_its_last_photos(rng):
     trial = LensTrial(STATED)
     trial.views = flight(rng, VIEWS)
