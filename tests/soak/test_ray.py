@@ -13,11 +13,11 @@ from service.bulk.table import pieces_in
 from service.importing.options import MapOptions
 from service.settings import Settings
 
-ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
 def test_ray_makes_the_same_shards(tmp_path, tiny_model, ground, write_map):
+    ray = pytest.importorskip("ray")  # here: it changes how all records of logs are made
     model = tiny_model(tmp_path / "m.onnx", local=True)
     source = write_map(tmp_path / "area.tif", ground(4, 512, 512))
     jobs = [
