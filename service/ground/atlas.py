@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.errors import MapNotFound
 from service.geo import Bounds
 from service.ground.blocks import Blocks
-from service.ground.elevation import Elevation, Elevations
+from service.ground.elevation import Elevation, Elevations, Grid
 from service.ground.index.protocol import VectorIndex
 from service.ground.inventory import Inventory
 from service.ground.local_maps import LocalMap
@@ -39,7 +39,7 @@ class Atlas:
 
     def __init__(self, store: Store, index: VectorIndex, inventory: Inventory, blocks: Blocks, dim: int) -> None:
         self._store, self._index, self._inventory, self._blocks, self._dim = store, index, inventory, blocks, dim
-        self._elevations = Elevations(store.maps.elevation)
+        self._elevations = Elevations(store.maps.elevation, store.maps.elevation_grid)
 
     # looking
 
@@ -86,6 +86,10 @@ class Atlas:
     def elevation(self, known: GroundMap) -> Elevation | None:
         """How high a map's ground is; None when nobody told."""
         return self._elevations.get(known.number)
+
+    def elevation_grid(self, known: GroundMap) -> Grid | None:
+        """Where the heights of a map's ground lie, without reading those; None when nobody told."""
+        return self._elevations.grid(known.number)
 
     # changing
 
@@ -144,7 +148,7 @@ class Atlas:
             self._inventory.put_map(replace(known, live=True))
             self._load(number)
         if replaced is not None:
-            self._store.maps.delete(replaced)
+            self._erase(replaced)
 
     def put_elevation(self, known: GroundMap, elevation: Elevation | None) -> None:
         """Store how high a map's ground is, in the place of what was known; None forgets it.
@@ -163,7 +167,7 @@ class Atlas:
         with self._inventory.changing(self._store):
             self._store.maps.hide(number)
             self._forget(number)
-        self._store.maps.delete(number)
+        self._erase(number)
 
     def drop_unfinished(self, needed: set[int]) -> None:
         """Delete maps that are not searched, but for those that an import goes on with: ``needed``.
@@ -197,8 +201,20 @@ class Atlas:
             self._inventory.put_windows(number, ids)
             self._index.upsert(ids, vectors, self._inventory.lattice.centres(ids))
 
+    def _erase(self, number: int) -> None:
+        """Delete what is stored of a hidden map.
+
+        Photos under way may read it until then, and what they read would be taken for that of the next map to get the
+        number.
+        """
+        self._store.maps.delete(number)
+        self._forget_read(number)
+
     def _forget(self, number: int) -> None:
         self._index.delete(self._inventory.drop_map(number))
+        self._forget_read(number)
+
+    def _forget_read(self, number: int) -> None:
         self._elevations.forget(number)
         self._blocks.forget_map(*range_of(number))
 

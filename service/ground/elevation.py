@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.geo import FloatArray, Values, wrap_lon
+from service.geo import Bounds, FloatArray, Values, wrap_lon
+from service.ground.windows import MAX_MAP
+
+T = TypeVar("T")
 
 CACHED = 4
 """Grids that are kept at hand, those asked for last: 16 MB each at the most, see ``service/maps/elevation.py``."""
+
+NEAR_DEG = 0.01
+"""Of latitude, 1.1 km: no map is asked for heights of places that are further from it."""
 
 
 @dataclass(frozen=True)
@@ -69,32 +77,50 @@ class Elevations:
 
     Args:
         read: that of the map with a number, or None.
+        read_grid: of that, where its heights lie, which is much quicker.
     """
 
-    def __init__(self, read: Callable[[int], Elevation | None]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[int], Elevation | None], read_grid: Callable[[int], Grid | None]) -> None:
+        self._read, self._read_grid = read, read_grid
         self._kept: OrderedDict[int, Elevation | None] = OrderedDict()
+        self._grids: OrderedDict[int, Grid | None] = OrderedDict()
         self._changes = 0  # what was read before one is not kept after it
         self._lock = threading.Lock()
 
     def get(self, number: int) -> Elevation | None:
         """The elevation of a map; None when it has none."""
-        with self._lock:
-            changes = self._changes
-            if number in self._kept:
-                self._kept.move_to_end(number)
-                return self._kept[number]
-        found = self._read(number)
-        with self._lock:
-            if self._changes == changes:
-                self._kept[number] = found
-                grids = [key for key, value in self._kept.items() if value is not None]
-                if len(grids) > CACHED:
-                    del self._kept[grids[0]]
-        return found
+        return None if self.grid(number) is None else self._cached(self._kept, self._read, number, CACHED)
+
+    def grid(self, number: int) -> Grid | None:
+        """Where the heights of a map lie, without those; None when it has none."""
+        return self._cached(self._grids, self._read_grid, number, MAX_MAP)
 
     def forget(self, number: int) -> None:
         """Drop what was written or deleted."""
         with self._lock:
             self._changes += 1
             self._kept.pop(number, None)
+            self._grids.pop(number, None)
+
+    def _cached(self, kept: OrderedDict[int, T], read: Callable[[int], T], number: int, most: int) -> T:
+        with self._lock:
+            changes = self._changes
+            if number in kept:
+                kept.move_to_end(number)
+                return kept[number]
+        found = read(number)
+        with self._lock:
+            if self._changes == changes:
+                kept[number] = found
+                if len(kept) > most:
+                    kept.popitem(last=False)
+        return found
+
+
+def is_near(bounds: Bounds, lat: float, lon: float) -> bool:
+    """Whether a place lies in ``(west, south, east, north)`` or within ``NEAR_DEG`` of it."""
+    west, south, east, north = bounds
+    width = east - west if east >= west else east - west + 360
+    around = min(180.0, NEAR_DEG / max(1e-6, math.cos(math.radians(lat))))
+    along = (lon - west + around) % 360 <= width + 2 * around
+    return along and south - NEAR_DEG <= lat <= north + NEAR_DEG

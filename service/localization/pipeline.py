@@ -16,8 +16,9 @@ from service.encoder.batcher import Batcher, Encoded
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.geo import Circle
-from service.ground.elevation import Elevation
+from service.ground.elevation import Elevation, is_near
 from service.ground.gallery import Gallery
+from service.ground.maps import GroundMap
 from service.ground.records import Hit
 from service.ground.search import Found
 from service.imaging.decode import Photo, PhotoFile, open_photo
@@ -43,7 +44,7 @@ from service.localization.rerank import (
     with_others,
 )
 from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
-from service.localization.terrain import Terrain, ground_m
+from service.localization.terrain import Terrain, level_m
 from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -179,7 +180,7 @@ class Localizer:
         file = open_photo(data, self.settings.max_image_pixels)
         above_sea_m = file.pose.gps_altitude_m
         if hints.ground_elevation_m is None and above_sea_m is not None:
-            hints = replace(hints, ground_elevation_m=ground_m(self._elevations(maps), hints.prior, above_sea_m))
+            hints = replace(hints, ground_elevation_m=self._ground_m(maps, hints.prior, above_sea_m))
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
         known = known if lens is None else known.with_lens(lens)
         generation, aspect = self.gallery.generation, file.height / file.width
@@ -323,7 +324,7 @@ class Localizer:
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
         believed = said.without(*("height_m" if name == "altitude_m" else name for name in disputed))
-        terrain = Terrain.around(fix, self._elevation(fix))
+        terrain = Terrain.around(fix, self._elevation(fix.lat, fix.lon))
         camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect, terrain)
         shape = footprint_of(fix, corners(job.aspect))
         if terrain and camera and camera.hfov_deg and camera.height_m:
@@ -331,16 +332,26 @@ class Localizer:
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)
         return disputed, Whereabouts(camera, accuracy, missing, shape)
 
-    def _elevations(self, maps: Sequence[str] = ()) -> list[Elevation]:
-        """Heights of the ground of the maps that are searched, where there are some."""
-        atlas = self.gallery.maps
-        chosen = [atlas.get(name) for name in maps] if maps else atlas.all()
-        return [elevation for known in chosen if (elevation := atlas.elevation(known)) is not None]
+    def _ground_m(self, maps: Sequence[str], prior: Circle | None, above_sea_m: float) -> float | None:
+        """Height of the ground under a camera ``above_sea_m``, with a prior that of the ground there."""
+        if prior is not None:
+            elevation = self._elevation(prior.lat, prior.lon, maps)
+            return None if elevation is None else float(elevation.at(prior.lat, prior.lon))
+        grids = (self.gallery.maps.elevation_grid(known) for known in self._chosen(maps))
+        return level_m([grid for grid in grids if grid is not None], above_sea_m)
 
-    def _elevation(self, fix: Fix) -> Elevation | None:
-        """Heights of the ground that a photo lies on: of the first map that has some there."""
-        found = (each for each in self._elevations() if math.isfinite(float(each.at(fix.lat, fix.lon))))
-        return next(found, None)
+    def _elevation(self, lat: float, lon: float, maps: Sequence[str] = ()) -> Elevation | None:
+        """Heights of the ground at a place: of the first map that has some there."""
+        near = (known for known in self._chosen(maps) if is_near(known.bounds, lat, lon))
+        for elevation in map(self.gallery.maps.elevation, near):
+            if elevation is not None and math.isfinite(float(elevation.at(lat, lon))):
+                return elevation
+        return None
+
+    def _chosen(self, maps: Sequence[str]) -> list[GroundMap]:
+        """The maps that are searched."""
+        atlas = self.gallery.maps
+        return [atlas.get(name) for name in maps] if maps else atlas.all()
 
 
 @dataclass(frozen=True)

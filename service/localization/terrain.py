@@ -11,8 +11,8 @@ import numpy as np
 
 from service.camera.attitude import Attitude
 from service.camera.pinhole import Floats, Pinhole, corners
-from service.geo import Circle, offset
-from service.ground.elevation import Elevation
+from service.geo import offset
+from service.ground.elevation import Elevation, Grid
 from service.localization.refine import Fix
 
 if TYPE_CHECKING:
@@ -92,22 +92,16 @@ class Terrain:
         return float(lat), float(lon)
 
 
-def ground_m(elevations: Sequence[Elevation], prior: Circle | None, above_sea_m: float) -> float | None:
-    """Height of the ground under a camera whose place is not known yet, for its height above it.
-
-    With a prior that of the ground there, else the middle of all that is known, if it is level enough to tell.
+def level_m(grids: Sequence[Grid], above_sea_m: float) -> float | None:
+    """Height of the ground under a camera whose place is not known yet: the middle, if all is level enough to tell.
 
     Args:
-        elevations: of the maps that are searched.
-        prior: where the camera is.
-        above_sea_m: its height above the sea.
+        grids: of the maps that are searched.
+        above_sea_m: the camera's height above the sea.
     """
-    if prior is not None:
-        known = [height for each in elevations if math.isfinite(height := float(each.at(prior.lat, prior.lon)))]
-        return known[0] if known else None
-    if not elevations:
+    if not grids:
         return None
-    low_m, high_m = min(each.grid.low_m for each in elevations), max(each.grid.high_m for each in elevations)
+    low_m, high_m = min(each.low_m for each in grids), max(each.high_m for each in grids)
     middle_m = (low_m + high_m) / 2
     return middle_m if high_m - low_m <= LEVEL_SHARE * (above_sea_m - middle_m) else None
 

@@ -94,6 +94,6 @@ async def delete_elevation(request: Request, map: str) -> schemas.ElevationDelet
     """Forget how high the ground of a map is: it counts as level again."""
     gallery: Gallery = request.app.state.gallery
     known = gallery.maps.get(map)
-    there = await asyncio.to_thread(gallery.maps.elevation, known) is not None
+    there = await asyncio.to_thread(gallery.maps.elevation_grid, known) is not None
     await asyncio.to_thread(gallery.maps.put_elevation, known, None)
     return schemas.ElevationDeleted(map=map, deleted=there, generation=gallery.generation)

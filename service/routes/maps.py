@@ -111,10 +111,10 @@ def nothing() -> bytes:
 
 def elevation_of(gallery: Gallery, known: GroundMap) -> schemas.ElevationState | None:
     """How high a map's ground is."""
-    elevation = gallery.maps.elevation(known)
-    if elevation is None:
+    grid = gallery.maps.elevation_grid(known)
+    if grid is None:
         return None
-    grid, step_m = elevation.grid, elevation.grid.step_lat * float(metres_per_degree(known.lat)[1])
+    step_m = grid.step_lat * float(metres_per_degree(known.lat)[1])
     told = {name: round(value, 2) for name, value in (("low_m", grid.low_m), ("high_m", grid.high_m))}
     return schemas.ElevationState(origin=grid.origin, covers=grid.covers, step_m=round(step_m, 2), **told)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from service.ground.windows import rectangle_of
 
@@ -136,3 +137,25 @@ async def test_what_is_no_elevation_is_refused(http, town, dem, problem_of, geot
         await http.post("/maps/town/elevation", files={"file": ("a.tif", b"no raster")}), "source-unreadable", 422
     )
     problem_of(await http.post("/maps/town/elevation", data={"name": "x"}), "missing-parameter", 422)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+async def test_a_gps_altitude_counts_from_the_ground_that_is_known(http, town, dem, photo, prior):
+    """The ground is level, so that its height is known without a prior, too."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[6] = IFDRational(136)  # GPSAltitude, metres above the sea
+    files = {"image": ("p.jpg", photo(1, exif=exif))}
+    west, south, east, north = town["bounds"]
+    where = {"prior_lat": (south + north) / 2, "prior_lon": (west + east) / 2, "prior_radius_m": 500} if prior else {}
+    where["hfov_deg"] = 70
+    async with asyncio.timeout(60):
+        before = (await http.post("/localize", files=files, data=where)).json()["query"]
+        assert "altitude_m" not in before["values"]
+        added = await http.post("/maps/town/elevation", files={"file": ("dem.tif", dem.read_bytes())})
+        assert added.status_code == 200, added.text
+        after = (await http.post("/localize", files=files, data=where)).json()["query"]
+    assert after["values"]["altitude_m"] == pytest.approx(96)
+    if prior:
+        elsewhere = where | {"prior_lat": where["prior_lat"] + 0.5}
+        away = (await http.post("/localize", files=files, data=elsewhere)).json()["query"]
+        assert "altitude_m" not in away["values"]

@@ -250,6 +250,18 @@ class MapStore:
                 self._file.corrupt(f"{what} cannot be read", error)
         return None
 
+    def elevation_grid(self, number: int) -> Grid | None:
+        """Where the heights of a map's ground lie, without those; None when it has none.
+
+        Raises:
+            GalleryUnusable: it is damaged.
+        """
+        found = self._file.one("SELECT grid FROM elevations WHERE map = ?", number)
+        try:
+            return None if found is None else Grid(**json.loads(found))
+        except (ValueError, TypeError) as error:
+            self._file.corrupt(f"the elevation of map {number} cannot be read", error)
+
     def check(self) -> int:
         """Read everything of all maps; returns the number of windows.
 

@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import InvalidParameter, MapNotFound
 from service.geo import Circle
+from service.ground.elevation import Elevation, Grid
 from service.ground.gallery import Gallery
 from service.ground.maps import NewMap, check_map_name
 from service.ground.store.copies import verify
@@ -277,6 +278,7 @@ def test_windows_survive_kill_9(path):
 import os, signal, sys
 sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 from test_atlas import DIM, LOCAL, add_map
+from service.ground.elevation import Elevation, Grid
 from service.ground.gallery import Gallery
 add_map(Gallery.open({str(path)!r}, "model-1", DIM, local_shape=LOCAL), "town", 1)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -324,3 +326,31 @@ def test_looking_waits_for_no_search(gallery, monkeypatch):
     assert len(answers) == 1
     go_on.set()
     thread.join(60)
+
+
+def test_what_is_read_of_a_map_while_it_is_deleted_is_not_taken_for_that_of_the_next(gallery, monkeypatch):
+    """The next map gets its number."""
+    made, _, embeddings = add_map(gallery, "town", 1)
+    hits = gallery.hits(gallery.find(embeddings[0], 3))
+    grid = Grid("dem.tif", made.bounds[0], made.bounds[3], 0.01, 0.01, 5.0, 5.0, 1.0)
+    gallery.maps.put_elevation(made, Elevation(grid, np.full((2, 2), 5, np.float32)))
+    read = []
+
+    def meanwhile(file):
+        read.append((gallery.maps.elevation(made), gallery.local_maps(hits)))
+
+    monkeypatch.setattr(GalleryFile, "pause", meanwhile)
+    gallery.maps.delete(made.number)
+    assert read[-1][0] is not None
+    again, _, _ = add_map(gallery, "town", 2)
+    assert again.number == made.number
+    assert gallery.maps.elevation(again) is None
+    assert gallery.maps.elevation_grid(again) is None
+
+
+def test_where_heights_lie_is_told_without_reading_them(gallery, monkeypatch):
+    made, _, _ = add_map(gallery, "town", 1)
+    grid = Grid("dem.tif", made.bounds[0], made.bounds[3], 0.01, 0.01, 5.0, 5.0, 1.0)
+    gallery.maps.put_elevation(made, Elevation(grid, np.full((2, 2), 5, np.float32)))
+    monkeypatch.setattr("service.ground.store.maps.zlib.decompress", lambda *args: pytest.fail("heights were read"))
+    assert gallery.maps.elevation_grid(made) == grid

@@ -8,9 +8,9 @@ import pytest
 
 from service.camera.attitude import Attitude
 from service.camera.pose import Prior, solve_pose
-from service.geo import Circle, offset, offset_m
+from service.geo import offset, offset_m
 from service.ground.elevation import Elevation, Grid
-from service.localization.terrain import Terrain, ground_m
+from service.localization.terrain import Terrain, level_m
 
 ORIGIN = (24.26, 120.71)
 FOCAL = 0.5 / math.tan(math.radians(70) / 2)
@@ -116,8 +116,6 @@ def test_too_little_known_ground_is_a_plane(elevation, seen):
 
 
 def test_the_ground_under_a_gps_altitude(elevation):
-    assert ground_m([elevation], Circle(*ORIGIN, 100.0), 400.0) == pytest.approx(float(hills(0.0, 0.0)), abs=0.1)
-    assert ground_m([elevation], Circle(25.0, 121.0, 100.0), 400.0) is None
-    assert ground_m([elevation], None, 400.0) is None  # it ranges over half of the height above it
-    assert ground_m([elevation], None, 700.0) == pytest.approx(300, abs=5)
-    assert ground_m([], None, 700.0) is None
+    assert level_m([elevation.grid], 400.0) is None  # it ranges over half of the height above it
+    assert level_m([elevation.grid], 700.0) == pytest.approx(300, abs=5)
+    assert level_m([], 700.0) is None
