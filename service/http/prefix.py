@@ -1,6 +1,8 @@
 """A path below which a proxy shows the service, such as ``/aerofix``."""
 
-from starlette.datastructures import MutableHeaders
+from urllib.parse import urlsplit, urlunsplit
+
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = "aerofix.prefix"
@@ -31,8 +33,15 @@ class Prefix:
         async def send_with_prefix(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if (location := headers.get("location", "")).startswith("/"):
-                    headers["location"] = self.root_path + location
+                if self.root_path and (path := _own_path(headers.get("location", ""), scope)):
+                    headers["location"] = self.root_path + path
             await send(message)
 
         await self.app(scope, receive, send_with_prefix)
+
+
+def _own_path(location: str, scope: Scope) -> str:
+    """Path and query of a location on this service, without or with its name, as the framework's redirects have it."""
+    found = urlsplit(location)
+    ours = found.path.startswith("/") and found.netloc in ("", Headers(scope=scope).get("host", ""))
+    return urlunsplit(("", "", *found[2:])) if ours else ""

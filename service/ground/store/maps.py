@@ -226,12 +226,14 @@ class MapStore:
 
     def put_elevation(self, number: int, elevation: Elevation | None) -> None:
         """Store the heights of a map's ground in the place of those that it has; None: it has none any more."""
+        rows = []
+        if elevation is not None:  # packed before anybody has to wait for it
+            blob = zlib.compress(elevation.heights_m.astype("<f4").tobytes())
+            grid = json.dumps(asdict(elevation.grid))
+            rows.append((number, grid, len(elevation.heights_m), blob, zlib.crc32(blob)))
         with self._store.changing() as db:
             db.execute("DELETE FROM elevations WHERE map = ?", (number,))
-            if elevation is not None:
-                blob = zlib.compress(elevation.heights_m.astype("<f4").tobytes())
-                row = (number, json.dumps(asdict(elevation.grid)), len(elevation.heights_m), blob, zlib.crc32(blob))
-                db.execute("INSERT INTO elevations VALUES (?, ?, ?, ?, ?)", row)
+            db.executemany("INSERT INTO elevations VALUES (?, ?, ?, ?, ?)", rows)
             self._store.next_generation()
 
     def elevation(self, number: int) -> Elevation | None:

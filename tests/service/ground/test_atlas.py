@@ -4,6 +4,7 @@ import functools
 import operator
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -354,3 +355,18 @@ def test_where_heights_lie_is_told_without_reading_them(gallery, monkeypatch):
     gallery.maps.put_elevation(made, Elevation(grid, np.full((2, 2), 5, np.float32)))
     monkeypatch.setattr("service.ground.store.maps.zlib.decompress", lambda *args: pytest.fail("heights were read"))
     assert gallery.maps.elevation_grid(made) == grid
+
+
+def test_heights_are_packed_while_others_read(gallery, monkeypatch):
+    made, _, _ = add_map(gallery, "town", 1)
+    grid = Grid("dem.tif", made.bounds[0], made.bounds[3], 0.01, 0.01, 5.0, 5.0, 1.0)
+    packed = zlib.compress
+
+    def compress(data):
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(gallery.maps.size_bytes, made).result(timeout=60) > 0
+        return packed(data)
+
+    monkeypatch.setattr("service.ground.store.maps.zlib.compress", compress)
+    gallery.maps.put_elevation(made, Elevation(grid, np.full((2, 2), 5, np.float32)))
+    assert gallery.maps.elevation(made).at(10.005, made.bounds[0] + 0.005) == 5

@@ -33,6 +33,11 @@ async def test_addresses_in_answers_have_the_prefix(http):
     assert (await http.get("/openapi.json")).json()["servers"] == [{"url": "/fix"}]
 
 
+async def test_redirects_stay_below_the_prefix(http):
+    answer = await http.get("/fix/maps/?x=1")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/fix/maps?x=1")
+
+
 async def test_only_paths_are_taken(tmp_path):
     for wrong in ("fix", "/fix/", "https://host/fix", "/a b"):
         with pytest.raises(ValueError, match="root_path"):
