@@ -295,7 +295,7 @@ class Localizer:
                 match_again, ranking, again, local, self.gallery, calibration, self.contract.resize
             )
         verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
-        if calibration.local.judge is not None and ranking.sightings:
+        if calibration.local.judge is not None and ranking.was_matched:
             verdict = with_proof(verdict, ranking.supports[0], calibration.local.min_inliers)
         watch.lap("rerank")
         return ranking, verdict

@@ -106,6 +106,11 @@ class Ranking:
     supports: list[float | None]
     sightings: list[Sighting]
 
+    @property
+    def was_matched(self) -> bool:
+        """Whether a candidate was matched at all, whether or not anything agreed."""
+        return any(found is not None for found in self.matches)
+
 
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
     """Candidates as the search has ordered them."""

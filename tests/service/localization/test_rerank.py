@@ -122,6 +122,15 @@ def test_borders_that_are_alike_are_no_evidence(hit, calibration):
     assert ranking.hits[0].inliers < MIN_INLIERS < edge.sum()
 
 
+def test_a_photo_of_which_nothing_agrees_anywhere_was_matched(hit, calibration):
+    """As open water is: no look says where it lies, and yet the tile has been compared."""
+    water = np.full((16, CELLS, CELLS), 0.25, np.float32)
+    ranking = rerank([hit(0.9)], as_it_is(water), [to_int8(water)], calibration, "squash")
+    assert (ranking.sightings, ranking.supports) == ([], [0.0])
+    assert ranking.was_matched
+    assert not rerank([hit(0.9)], as_it_is(water), [None], calibration, "squash").was_matched
+
+
 def test_rounding_to_eight_bits_prefers_no_cell(hit, calibration):
     """Colours that differ by little: a vector that rounding has made longer must not look more similar than it is."""
     rng = np.random.default_rng(0)
