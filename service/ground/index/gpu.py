@@ -90,9 +90,11 @@ class FaissGpuIndex:
     def search(self, vectors: Vectors, k: int, area: Circle | None = None) -> tuple[Vectors, Ids]:
         """See :meth:`VectorIndex.search`."""
         queries = np.ascontiguousarray(vectors, np.float32)
-        with self._lock:
-            answer = self._search_copy(queries, k) if area is None and len(queries) else None
-            return self._master.search(queries, k, area) if answer is None else answer
+        answer = None
+        if area is None and len(queries):
+            with self._lock:
+                answer = self._search_copy(queries, k)
+        return self._master.search(queries, k, area) if answer is None else answer  # which waits for no GPU
 
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""

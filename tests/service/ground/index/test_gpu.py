@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -130,6 +131,25 @@ def test_areas_are_searched_on_the_cpu(index, device):
     _, ids = index.search(unit(7, 1), 2, Circle(0, 0, 10))
     assert ids[0, 0] == 0
     assert device.searches == []
+
+
+def test_a_search_in_an_area_waits_for_no_gpu(index, device, monkeypatch):
+    monkeypatch.setattr("service.ground.index.gpu.SEARCH_TIMEOUT_S", LONG)
+    fill(index, np.arange(30))
+    settled(index)
+    device.hangs.clear()
+    slow = threading.Thread(target=index.search, args=(unit(1, 1), 3))
+    slow.start()
+    try:
+        while not device.searches:
+            time.sleep(0.001)
+        with ThreadPoolExecutor(1) as other:
+            _, ids = other.submit(index.search, unit(1, 1), 3, Circle(0, 0, 1e7)).result(LONG / 2)
+        assert slow.is_alive()
+        assert ids.shape == (1, 3)
+    finally:
+        device.hangs.set()
+        slow.join(LONG)
 
 
 def test_a_query_for_more_than_a_gpu_selects_goes_to_the_cpu(index, device):
