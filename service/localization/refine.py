@@ -28,6 +28,9 @@ few, or so coarse that they agree with anything."""
 ALIKE, ALIKE_DEG = 1.5, 30.0
 """What neighbours add may change the scale of the best one's matches by this factor and turn it so far, no further."""
 
+FAR_M = 100_000.0
+"""A corner whose ray meets level ground further away counts as above the horizon: from 800 m that is at 100 km."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fix:
@@ -129,7 +132,7 @@ def laid_flat(level: Similarity, square: Complex, ground_m: Complex, tolerance_m
 
 
 def footprint_of(fix: Fix, corners: Complex) -> list[tuple[float, float] | None]:
-    """Where corners of the photo lie, ``lat, lon``; None for one above the horizon.
+    """Where corners of the photo lie, ``lat, lon``; None for one above the horizon, or all but.
 
     Args:
         fix: how the photo lies.
@@ -137,7 +140,7 @@ def footprint_of(fix: Fix, corners: Complex) -> list[tuple[float, float] | None]
     """
     places: list[tuple[float, float] | None] = []
     for place in apply(fix.to_ground, corners):
-        if np.isfinite(place):
+        if abs(place) <= FAR_M:  # not for NaN
             lat, lon = offset(*fix.origin, place.real, place.imag)
             places.append((float(lat), float(lon)))
         else:

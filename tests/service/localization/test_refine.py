@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,3 +189,13 @@ def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_
     north_west, *_ = footprint_of(fix, corners(high / across))
     expected = centre + turn * metres * complex(-across / 2, high / 2)
     assert complex(*offset_m(*ORIGIN, *north_west)) == pytest.approx(expected, abs=2 * CELL_M)
+
+
+@pytest.mark.parametrize(("falling", "is_there"), [(0.0, True), (1.9, True), (1.9999999, False), (2.1, False)])
+def test_a_corner_just_below_the_horizon_has_no_place(falling, is_there):
+    """With this homography a step up leads ever further, and half a width up lies the horizon at ``falling`` 2."""
+    to_ground = np.array([[100.0, 0, 0], [0, 100, 0], [0, -falling, 1]])
+    (corner,) = footprint_of(SimpleNamespace(to_ground=to_ground, origin=ORIGIN), np.array([0.5j]))
+    assert (corner is not None) == is_there
+    if is_there:
+        assert corner[0] == pytest.approx(ORIGIN[0] + 50 / (1 - falling / 2) / 110_760, abs=1e-5)
