@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.synchronize import Event
 from typing import Any, Literal
 
 from service.bulk.job import Job
 from service.bulk.shard import embed_shard
 from service.bulk.table import Marker
-from service.errors import ConfigurationInvalid, EmbeddingError
+from service.errors import AerofixError, ConfigurationInvalid, EmbeddingError
 
 Engine = Literal["local", "ray"]
 OnShard = Callable[[Marker], object]
@@ -31,7 +33,7 @@ def embed_all(job: Job, workers: int, engine: Engine, on_shard: OnShard) -> None
         on_shard: told of every shard that is whole.
 
     Raises:
-        AerofixError: a shard cannot be made; those that are whole stay.
+        AerofixError: a shard cannot be made, and the others are stopped; those that are whole stay.
     """
     {"local": _locally, "ray": _with_ray}[engine](job, workers, on_shard)
 
@@ -39,10 +41,12 @@ def embed_all(job: Job, workers: int, engine: Engine, on_shard: OnShard) -> None
 def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
     """Processes that are replaced when they die: killed by hand, or for want of memory."""
     left, deaths = set(range(job.shards)), 0
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
     while left:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            waiting = {pool.submit(embed_shard, job, shard): shard for shard in sorted(left)}
+        with ProcessPoolExecutor(workers, context, _listen_to, (stop,)) as pool:
             try:
+                waiting = {pool.submit(_shard_here, job, shard): shard for shard in sorted(left)}
                 for future in as_completed(waiting):
                     on_shard(future.result())
                     left.discard(waiting[future])
@@ -52,8 +56,38 @@ def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
                 if deaths == MAX_DEATHS:
                     raise EmbeddingError(
                         f"processes died {MAX_DEATHS} times while no shard became whole; the log of the system says "
-                        "whether memory ran out. Try fewer --workers, or more --shards."
+                        "whether memory ran out. Try fewer --workers, or a larger --of."
                     ) from error
+            except BaseException:  # of a shard, or Ctrl-C: what is under way ends with the piece in hand
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+class _Stopped(AerofixError):
+    """Another shard cannot be made, or the command was interrupted."""
+
+
+_stop: Event
+"""Is set when a process of the pool is to end; the pool hands it over when the process starts."""
+
+
+def _listen_to(stop: Event) -> None:
+    """Prepare a process of the pool: Ctrl-C reaches it too, but who started it decides."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _shard_here(job: Job, shard: int) -> Marker:
+    """What a process of the pool does with a shard's number."""
+    _go_on()
+    return embed_shard(job, shard, lambda places: _go_on())
+
+
+def _go_on() -> None:
+    if _stop.is_set():
+        raise _Stopped("stopped")
 
 
 def _with_ray(job: Job, workers: int, on_shard: OnShard) -> None:

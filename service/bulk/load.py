@@ -13,7 +13,7 @@ from service.encoder.contract import ModelContract
 from service.errors import MapExists, ModelMismatch, SourceUnreadable
 from service.ground.gallery import Gallery
 from service.ground.local_maps import unpack
-from service.ground.maps import GroundMap, NewMap
+from service.ground.maps import GroundMap, NewMap, check_map_name
 from service.ground.store.imports import Step, new_import_id
 from service.ground.windows import Lattice, key_of
 from service.importing.plan import Plan
@@ -67,6 +67,7 @@ def load(
         SourceUnreadable: the shards are not whole.
         ModelMismatch: they were made with another model.
         MapExists: the name is taken.
+        InvalidParameter: it is none that a map may have.
     """
     markers = whole_job(folder)
     job = next(iter(markers.values())).job
@@ -76,6 +77,7 @@ def load(
         )
     told = job["map"] | {"bounds": tuple(job["map"]["bounds"]), "levels": tuple(job["map"]["levels"])}
     new = NewMap(**told | ({} if name is None else {"name": name}))
+    check_map_name(new.name)
     if gallery.maps.find(new.name) is not None and not replace:
         raise MapExists(f"the gallery has a map {new.name!r} already; give another --map, or say --replace.")
     plan, import_id = plan_of(new, Lattice(contract.image_size)), new_import_id()

@@ -21,7 +21,7 @@ from service.importing.plan import Piece
 
 
 def embed_shard(job: Job, shard: int, on_piece: Callable[[int], object] = lambda places: None) -> Marker:
-    """Make a shard, unless it is whole already.
+    """Make a shard, unless it is whole already; one of another job is not written over.
 
     What is in it depends on the source, the options and the model alone: not on the number of processes, nor on what
     was interrupted before.
@@ -36,13 +36,19 @@ def embed_shard(job: Job, shard: int, on_piece: Callable[[int], object] = lambda
 
     Raises:
         AerofixError: the source cannot be read, the model not be run, or the file not be written.
+        InvalidParameter: there is no such shard, or the folder has that of another job.
     """
     if not 0 <= shard < job.shards:
         raise InvalidParameter(f"shards are counted from 0 to {job.shards - 1}; got {shard}.")
     path, started = job.path(shard), time.monotonic()
     with job.opened(check_contract(job.settings.model)) as outline:
         there = Marker.of(path)
-        if there is not None and there.job == outline.identity:
+        if there is not None:
+            if there.job != outline.identity:
+                raise InvalidParameter(
+                    f"{path} is a shard of another source, model or options; name another --out, or delete those "
+                    "shards."
+                )
             return there
         encoder, writer = Encoder.of(job.settings), Writer(path)
         try:

@@ -70,7 +70,7 @@ class Marker:
         try:
             told = json.loads(path.with_suffix(".json").read_text())
             return cls(**told | {"pieces": [Done(**each) for each in told["pieces"]]})
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise SourceUnreadable(

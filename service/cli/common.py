@@ -35,18 +35,22 @@ DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu or c
 P = ParamSpec("P")
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Callable[P, Coroutine[Any, Any, int]]], Callable[P, None]]:
-    """Register an async function as a command: it runs in a loop, and its result is the exit code.
+def command(
+    group: typer.Typer, name: str
+) -> Callable[[Callable[P, Coroutine[Any, Any, int] | int]], Callable[P, None]]:
+    """Register a function as a command: its result is the exit code, and one that is async runs in a loop.
 
-    An error of the domain becomes one line on stderr and exit code 1.
+    What waits for nothing is not async: a loop would keep Ctrl-C from it until it is done. An error of the domain
+    becomes one line on stderr and exit code 1.
     """
 
-    def register(function: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+    def register(function: Callable[P, Coroutine[Any, Any, int] | int]) -> Callable[P, None]:
         @group.command(name)
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                code = asyncio.run(function(*args, **kwargs))
+                result = function(*args, **kwargs)
+                code = result if isinstance(result, int) else asyncio.run(result)
             except AerofixError as error:
                 fail(error.detail)
             raise typer.Exit(code)

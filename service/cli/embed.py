@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.cli.common import ModelFile, command, log_for_people, make_settings
+from service.cli.common import command, log_for_people, make_settings
 from service.cli.gallery import gallery_app
 from service.cli.terminal import progress_bar, say, warn
 from service.encoder.contract import check_contract
@@ -30,14 +30,15 @@ SHARDS_A_WORKER = 4
 """So that workers end at nearly the same time, and the death of one costs little."""
 
 
-async def embed(
+def embed(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A map: whatever aerofix gallery add takes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the shards; goes on where it was stopped.")],
     shards: Annotated[
-        int | None, typer.Option("--of", help="Into how many shards the map is divided; default: 4 a worker.")
+        int | None, typer.Option("--of", min=1, help="Into how many shards the map is divided; default: 4 a worker.")
     ] = None,
     shard: Annotated[
-        int | None, typer.Option("--shard", help="Make this one alone, counted from 0: for Slurm, Kubernetes, by hand.")
+        int | None,
+        typer.Option("--shard", min=0, help="Make this one alone, counted from 0: for Slurm, Kubernetes, by hand."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Processes at a time; default: one for each core.")
@@ -49,7 +50,7 @@ async def embed(
     scheme: Annotated[
         Scheme | None, typer.Option(help="How the rows of z/x/y tiles are counted: xyz (from the north) or tms.")
     ] = None,
-    model: ModelFile = None,
+    model: Annotated[Path | None, typer.Option("--model", help="ONNX model file.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
 ) -> int:
     """Embed a map in shards, on many processes or machines; aerofix gallery load puts them together."""
@@ -91,14 +92,16 @@ def _all(job: "Job", workers: int, engine: Literal["local", "ray"]) -> list["Mar
 
 
 @command(gallery_app, "load")
-async def load(
+def load(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of shards, as aerofix embed wrote it.")],
     gallery: Annotated[
         Path, typer.Option("--gallery", help="Gallery file that gets the map; no service may have it open.")
     ],
     name: Annotated[str | None, typer.Option("--map", help="Name of the map; default: as it was embedded.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of the map of this name.")] = False,
-    model: ModelFile = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="ONNX model file that the shards were made with.")
+    ] = None,
 ) -> int:
     """Put the shards of aerofix embed together: a map in a gallery file."""
     _check_installed()

@@ -20,7 +20,7 @@ from service.bulk.load import load
 from service.bulk.shard import embed_shard
 from service.bulk.table import Marker
 from service.encoder.contract import check_contract
-from service.errors import EmbeddingError, InvalidParameter, MapExists, ModelMismatch, SourceUnreadable
+from service.errors import EmbeddingError, GalleryUnusable, InvalidParameter, MapExists, ModelMismatch, SourceUnreadable
 from service.ground.gallery import Gallery
 from service.ground.windows import rectangle_of
 from service.importing.options import MapOptions
@@ -121,9 +121,12 @@ def test_a_shard_that_is_whole_is_not_made_again(job):
     assert job(3).path(1).stat().st_mtime_ns == before
 
 
-def test_other_options_make_it_again(job):
+def test_a_shard_of_another_job_is_not_written_over(job):
     embed_shard(job(3), 1)
-    assert embed_shard(job(3, overlap=0.0), 1).job["map"]["overlap"] is False
+    before = job(3).path(1).read_bytes()
+    with pytest.raises(InvalidParameter, match="another source, model or options; name another --out"):
+        embed_shard(job(3, overlap=0.0), 1)
+    assert job(3).path(1).read_bytes() == before
 
 
 def test_what_is_missing_foreign_or_damaged_is_refused(job, put, tmp_path):
@@ -134,6 +137,7 @@ def test_what_is_missing_foreign_or_damaged_is_refused(job, put, tmp_path):
     embed_shard(job(3, overlap=0.0), 2)
     with pytest.raises(SourceUnreadable, match="different jobs"):
         put(job(3).out)
+    job(3).path(2).with_suffix(".json").unlink()
     embed_shard(job(3), 2)
     path = job(3).path(1)
     damaged = bytearray(path.read_bytes())
@@ -155,6 +159,8 @@ def test_a_name_that_is_taken_and_another_model_are_refused(job, put, tiny_model
     known, *_ = put(job(1).out, replace=True)
     assert known.name == "area"
     assert put(job(1).out, name="second")[0].name == "second"
+    with pytest.raises(InvalidParameter, match="without slashes"):
+        put(job(1).out, name="a/b")
     other = tiny_model(tmp_path / "other.onnx", local=True, seed=5)
     with pytest.raises(ModelMismatch):
         put(job(1).out, gallery="other", of=other)
@@ -187,8 +193,45 @@ def _workers(pid):
     return [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
+def test_a_shard_that_cannot_be_made_stops_the_others(job):
+    embed_shard(job(200, overlap=0.0), 0)
+    whole = []
+    with pytest.raises(InvalidParameter, match="another source"):
+        embed_all(job(200), 1, "local", whole.append)
+    assert len(list(job(200).out.glob("*.json"))) < 100
+    assert not list(job(200).out.glob("*.tmp"))
+
+
+def test_ctrl_c_stops_the_work_and_leaves_nothing_half_done(tmp_path, model, source):
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "service.cli.main", "embed", str(source), "--out", str(out), "--of", "2000"]
+    with subprocess.Popen(
+        [*command, "--workers", "1", "--model", str(model), "--device", "cpu"],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        while not list(out.glob("*.json")):
+            assert run.poll() is None
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGINT)  # a terminal tells all of them
+        try:
+            _, err = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert (run.returncode, "Traceback" in err) == (130, False), err
+    assert 1 <= len(list(out.glob("*.json"))) < 1000
+    assert not [*out.glob("*.tmp"), *out.glob("*.said")]
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_as_that(job, tmp_path):
+    (tmp_path / "shards").touch()
+    with pytest.raises(GalleryUnusable, match="shards cannot be written"):
+        embed_shard(job(1), 0)
+
+
 def test_work_that_kills_whoever_does_it_ends(job, monkeypatch):
-    monkeypatch.setattr("service.bulk.engines.embed_shard", die)
+    monkeypatch.setattr("service.bulk.engines._shard_here", die)
     with pytest.raises(EmbeddingError, match="processes died 3 times"):
         embed_all(job(2), 1, "local", lambda marker: None)
 
