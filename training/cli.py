@@ -174,13 +174,16 @@ def calibrate(
     model: Annotated[Path, typer.Option(help="an .onnx file with local descriptors")],
     out: Annotated[Path, typer.Option(help="the .onnx file to write")],
     config: Annotated[Path, typer.Option(help="YAML whose data section says what is held out")],
+    circles: Annotated[
+        int, typer.Option(min=2, help="searched areas, 30 photos each, twice; fewer are less sure")
+    ] = 40,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as data.root=DATA")] = None,
 ) -> None:
     """Fit what a finished model's matches are worth again, through the service as it is now."""
     from training.config import load_config
     from training.export.recalibrate import recalibrate
 
-    for line in recalibrate(model, out, load_config(config, overrides)):
+    for line in recalibrate(model, out, load_config(config, overrides), circles):
         _show(line)
 
 

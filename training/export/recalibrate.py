@@ -19,13 +19,14 @@ from training.export.rehearsal import Rehearsal, write_stage
 _KEY = "aerofix.calibration"
 
 
-def recalibrate(model: Path, out: Path, config: Config) -> list[str]:
+def recalibrate(model: Path, out: Path, config: Config, circles: int | None = None) -> list[str]:
     """Fit the section ``local`` of a model file's calibration again, as an export does; its weights stay.
 
     Args:
         model: the ONNX file.
         out: where to write it with the new calibration.
         config: its ``data`` says which places are held out, ``run.seed`` how they are flown over.
+        circles: searched ones, of 30 photos each; None: as many as an export takes.
 
     Returns:
         A report, a line each.
@@ -44,7 +45,9 @@ def recalibrate(model: Path, out: Path, config: Config) -> list[str]:
     size, (_, cells, _) = int(told["aerofix.image_size"].value), json.loads(told["aerofix.local_shape"].value)
     with tempfile.TemporaryDirectory() as name:
         provisional = Path(name) / "model.onnx"
-        stage = write_stage(Path(name), calibration_textures(data), data, image_size=size, seed=config.run.seed)
+        stage = write_stage(
+            Path(name), calibration_textures(data), data, image_size=size, seed=config.run.seed, circles=circles
+        )
 
         def answer(calibration: dict[str, Any]) -> Rehearsal:
             told[_KEY].value = json.dumps(calibration)

@@ -38,7 +38,7 @@ from training.export.calibrate import OUTSIDE_SHARE, SCENE_TILE_SHARE, Floats, r
 SPACING_M = 1000.0
 PHOTOS_PER_SCENE = 2
 #: Search circles, each asked for as many photos: starting the command costs more than a dozen answers.
-GALLERIES, PHOTOS_PER_GALLERY = 40, 30
+CIRCLES, PHOTOS_PER_CIRCLE = 40, 30
 #: A scene is so many tile sides wide.
 SCENE_SIDES = round(1 / SCENE_TILE_SHARE)
 #: Candidates of an answer that are looked at: as many as the service shows.
@@ -79,12 +79,14 @@ class Stage:
             photo of the sky.
         scenes: number of places; photo p is of place ``p // PHOTOS_PER_SCENE``.
         seed: of the search circles.
+        circles: how many there are.
     """
 
     folder: Path
     truth_m: Floats
     scenes: int
     seed: int
+    circles: int
 
     def rehearse(self, model: Path) -> Rehearsal:
         """Let the service answer with a model; the map is embedded once, whatever the calibration.
@@ -115,19 +117,27 @@ class Stage:
         Circles hold 5 scenes to nearly all, evenly in the logarithm; ``OUTSIDE_SHARE`` of the photos are of others.
         """
         rng = np.random.default_rng(self.seed)
-        away = round(OUTSIDE_SHARE * PHOTOS_PER_GALLERY)
+        away = round(OUTSIDE_SHARE * PHOTOS_PER_CIRCLE)
         scene = np.arange(len(self.truth_m)) // PHOTOS_PER_SCENE
         seen = ~np.isnan(self.truth_m[:, 0])
-        for _ in range(GALLERIES):
+        for _ in range(self.circles):
             size = int(np.exp(rng.uniform(np.log(5), np.log(self.scenes * (1 - OUTSIDE_SHARE)))))
             first = int(rng.integers(self.scenes - size + 1))
             inside = (scene >= first) & (scene < first + size)
-            some = rng.permutation(np.flatnonzero(inside & seen))[: PHOTOS_PER_GALLERY - away]
+            some = rng.permutation(np.flatnonzero(inside & seen))[: PHOTOS_PER_CIRCLE - away]
             others = rng.permutation(np.flatnonzero(~inside & seen))[:away]
             yield (first + (size - 1) / 2) * SPACING_M, size / 2 * SPACING_M, np.concatenate((some, others))
 
 
-def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *, image_size: int, seed: int) -> Stage:
+def write_stage(
+    folder: Path,
+    textures: list[Texture],
+    data: SimulatedConfig,
+    *,
+    image_size: int,
+    seed: int,
+    circles: int | None = None,
+) -> Stage:
     """Render each texture as a piece of a map, and photos that look at it, of another date if it has one.
 
     Args:
@@ -136,6 +146,7 @@ def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *,
         data: how the drone flies over them.
         image_size: side of photos, px, and pixels of the map for each ``tile_side_m``.
         seed: of views and, later, search circles.
+        circles: how many of those; None: ``CIRCLES``.
 
     Raises:
         TrainingError: there are too few textures.
@@ -155,7 +166,7 @@ def write_stage(folder: Path, textures: list[Texture], data: SimulatedConfig, *,
                 view = simulator.photos(scene, target, generator)
                 save_image(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
                 truth.append(view.centre[0, :2].double().numpy() + np.array((i * SPACING_M, 0.0)))
-    return Stage(folder, np.array(truth), len(textures), seed)
+    return Stage(folder, np.array(truth), len(textures), seed, circles or CIRCLES)
 
 
 def write_scene(

@@ -73,8 +73,8 @@ def test_photos_look_at_their_place(stage):
 
 
 def test_answers_are_the_services_own(monkeypatch, stage, model):
-    monkeypatch.setattr(rehearsal, "GALLERIES", 2)
-    monkeypatch.setattr(rehearsal, "PHOTOS_PER_GALLERY", 8)
+    monkeypatch.setattr(rehearsal, "CIRCLES", 2)
+    monkeypatch.setattr(rehearsal, "PHOTOS_PER_CIRCLE", 8)
     found = stage.rehearse(model)
     assert found.scores.shape == found.inliers.shape == (16, rehearsal.CANDIDATES)
     assert np.isnan(found.truth[:, 0]).sum() == 2 * 2  # a quarter is of places outside the circle
