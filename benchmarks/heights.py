@@ -16,7 +16,8 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from PIL import Image, ImageFilter
 from rasterio.transform import from_bounds
 
 from service.app import create_app
-from service.geo import haversine_m, offset, offset_m
+from service.geo import Bounds, haversine_m, offset, offset_m
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,22 +61,31 @@ async def measure(data: Path, heights_m: Sequence[float], count: int, seed: int,
     Image.MAX_IMAGE_PIXELS = None
     picture = Image.open(data / "fengyuan" / "map.jpg").convert("RGB")
     bounds = bounds_of(data / "fengyuan" / "map.json")
+    async with served(picture, bounds, tile_size_m) as http:
+        print(f"{(await http.get('/gallery')).json()['count']} windows")
+        print(f"{'height m':>8} {'short side m':>12} {'found':>6} {'located':>8} {'median m':>9} {'levels':>12}")
+        for height_m in heights_m:
+            rng = np.random.default_rng([seed, round(height_m)])
+            rows = [await ask(http, *photo_of(picture, bounds, height_m, rng)) for _ in range(count)]
+            print(row_of(height_m, rows), flush=True)
+
+
+@asynccontextmanager
+async def served(
+    picture: Image.Image, bounds: Bounds, tile_size_m: str = "", **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A service in this process whose gallery has the picture as a map, and the demo town beside it."""
     with tempfile.TemporaryDirectory() as folder:
         maps = [write_map(Path(folder) / "fengyuan.tif", picture, bounds), ROOT / "examples" / "town.tif"]
-        app = create_app(Settings(gallery=Path(folder) / "g.gallery", deadline_s=DEADLINE_S))
+        app = create_app(Settings(gallery=Path(folder) / "g.gallery", deadline_s=DEADLINE_S, **settings))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=DEADLINE_S) as http,
         ):
             for path in maps:
                 await add(http, path, tile_size_m)
-            print(f"{(await http.get('/gallery')).json()['count']} windows")
-            print(f"{'height m':>8} {'short side m':>12} {'found':>6} {'located':>8} {'median m':>9} {'levels':>12}")
-            for height_m in heights_m:
-                rng = np.random.default_rng([seed, round(height_m)])
-                rows = [await ask(http, *photo_of(picture, bounds, height_m, rng)) for _ in range(count)]
-                print(row_of(height_m, rows), flush=True)
+            yield http
 
 
 def row_of(height_m: float, rows: list[tuple[float, str, str]]) -> str:

@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
-from heights import HFOV_DEG, PHOTO_PX, ROOT, add, bounds_of, camera, write_map
+from heights import HFOV_DEG, PHOTO_PX, ROOT, bounds_of, camera, served
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from service.app import create_app
 from service.camera.attitude import Attitude
 from service.camera.look import FAR_HEIGHTS
 from service.camera.pinhole import Pinhole, apply
 from service.geo import haversine_m, offset, offset_m
-from service.settings import Settings
 
 PITCHES_DEG = (-90, -75, -60, -50, -40, -30)
 SIZES = (0.4, 0.7, 1.0, 1.7, 3.0)
@@ -79,29 +76,19 @@ async def measure(data: Path, hints: Sequence[str], count: int, seed: int, model
     Image.MAX_IMAGE_PIXELS = None
     picture = Image.open(data / "fengyuan" / "map.jpg").convert("RGB")
     bounds = bounds_of(data / "fengyuan" / "map.json")
-    with tempfile.TemporaryDirectory() as folder:
-        maps = [write_map(Path(folder) / "fengyuan.tif", picture, bounds), ROOT / "examples" / "town.tif"]
-        app = create_app(Settings(gallery=Path(folder) / "g.gallery", model=model, deadline_s=60))
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t", timeout=60) as http,
-        ):
-            for path in maps:
-                await add(http, path, "")
-            for kind in hints:
-                print(f"\nhints: {kind}\n{'pitch':>6}" + "".join(f"{size:>7.1f} x" for size in SIZES), flush=True)
-                every = list[Outcome]()
-                for pitch in PITCHES_DEG:
-                    rng = np.random.default_rng([seed, -pitch])
-                    row = [
-                        [await ask(http, shoot(picture, bounds, pitch, s, rng), kind) for _ in range(count)]
-                        for s in SIZES
-                    ]
-                    every += [each for cell in row for each in cell]
-                    shares = [f"{sum(each.found for each in cell)}/{len(cell)}" for cell in row]
-                    print(f"{pitch:>6}" + "".join(f"{share:>9}" for share in shares), flush=True)
-                report(every)
+    async with served(picture, bounds, model=model) as http:
+        for kind in hints:
+            print(f"\nhints: {kind}\n{'pitch':>6}" + "".join(f"{size:>7.1f} x" for size in SIZES), flush=True)
+            every = list[Outcome]()
+            for pitch in PITCHES_DEG:
+                rng = np.random.default_rng([seed, -pitch])
+                row = [
+                    [await ask(http, shoot(picture, bounds, pitch, s, rng), kind) for _ in range(count)] for s in SIZES
+                ]
+                every += [each for cell in row for each in cell]
+                shares = [f"{sum(each.found for each in cell)}/{len(cell)}" for cell in row]
+                print(f"{pitch:>6}" + "".join(f"{share:>9}" for share in shares), flush=True)
+            report(every)
 
 
 def report(every: Sequence[Outcome]) -> None:

@@ -13,7 +13,7 @@ from service.http.problems import documented
 from service.importing.jobs import Importer
 from service.maps.elevation import read_elevation
 from service.routes import ground_schemas as schemas
-from service.routes.imports import base_name, room_for
+from service.routes.imports import base_name, form_with_file, room_for
 from service.routes.maps import elevation_of
 
 PATTERN = r"/maps/[^/]+/elevation"
@@ -21,27 +21,10 @@ PATTERN = r"/maps/[^/]+/elevation"
 
 router = APIRouter(prefix="/maps", tags=["maps"])
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "a surface or terrain model: a raster of one band, metres above sea level "
-                            "(feet if it says so), in any coordinate system",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+_BODY = form_with_file(
+    "a surface or terrain model: a raster of one band, metres above sea level (feet if it says so), in any coordinate "
+    "system"
+)
 
 
 @router.post(

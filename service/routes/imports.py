@@ -54,28 +54,18 @@ class ImportForm(BaseModel):
         return [part for value in values for part in value.split(",")]
 
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "a map, whatever it comes as: GeoTIFF, COG, MBTiles, GeoPackage, KMZ, or a "
-                            "zip of z/x/y tiles, of rasters with their side files, or of images with a CSV of corners",
-                        },
-                        **ImportForm.model_json_schema()["properties"],
-                    },
-                }
-            }
-        },
-    }
-}
+def form_with_file(description: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What OpenAPI says of a form that ``save_form`` reads: its ``file``, and the fields beside it."""
+    file = {"type": "string", "format": "binary", "description": description}
+    schema = {"type": "object", "required": ["file"], "properties": {"file": file, **(fields or {})}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+_BODY = form_with_file(
+    "a map, whatever it comes as: GeoTIFF, COG, MBTiles, GeoPackage, KMZ, or a zip of z/x/y tiles, of rasters with "
+    "their side files, or of images with a CSV of corners",
+    ImportForm.model_json_schema()["properties"],
+)
 
 
 @router.post(

@@ -26,16 +26,6 @@ export const say = (text, kind = "") => Object.assign($("message"), { textConten
 /** Say what went wrong; what was given up on purpose is no news. */
 export const complain = (error) => error.name === "AbortError" || say(error.message, "bad");
 
-/** A function that runs ``work`` after ending its run before. */
-export function latest(work) {
-  let running = new AbortController();
-  return (...given) => {
-    running.abort();
-    running = new AbortController();
-    return work(running.signal, ...given).catch(complain);
-  };
-}
-
 /** Ask the user to choose; the chosen word, or null when the question is closed. */
 export function choose(question, ...words) {
   const dialog = $("ask");

@@ -5,7 +5,7 @@
  *
  * The homography of the unit square is solved in closed form (Heckbert, "Fundamentals of Texture Mapping", 1989).
  */
-export function matrixTo(width, height, [a, b, c, d]) {
+function matrixTo(width, height, [a, b, c, d]) {
   const [dx1, dy1, dx2, dy2] = [b.x - c.x, b.y - c.y, d.x - c.x, d.y - c.y];
   const [sx, sy] = [a.x - b.x + c.x - d.x, a.y - b.y + c.y - d.y];
   const det = dx1 * dy2 - dx2 * dy1;

@@ -11,7 +11,7 @@ export const useKey = (given) => {
 };
 
 /** What the service refused, in its words. */
-export class Problem extends Error {
+class Problem extends Error {
   constructor(status, { type = "", title = `Status ${status}`, detail = "" }) {
     super(detail ? `${title}: ${detail}` : title);
     this.status = status;
