@@ -79,14 +79,14 @@ class Stage:
             photo of the sky.
         scenes: number of places; photo p is of place ``p // PHOTOS_PER_SCENE``.
         seed: of the search circles.
-        circles: how many there are.
+        circles: how many there are; None: ``CIRCLES``.
     """
 
     folder: Path
     truth_m: Floats
     scenes: int
     seed: int
-    circles: int
+    circles: int | None = None
 
     def rehearse(self, model: Path) -> Rehearsal:
         """Let the service answer with a model; the map is embedded once, whatever the calibration.
@@ -120,7 +120,7 @@ class Stage:
         away = round(OUTSIDE_SHARE * PHOTOS_PER_CIRCLE)
         scene = np.arange(len(self.truth_m)) // PHOTOS_PER_SCENE
         seen = ~np.isnan(self.truth_m[:, 0])
-        for _ in range(self.circles):
+        for _ in range(self.circles or CIRCLES):
             size = int(np.exp(rng.uniform(np.log(5), np.log(self.scenes * (1 - OUTSIDE_SHARE)))))
             first = int(rng.integers(self.scenes - size + 1))
             inside = (scene >= first) & (scene < first + size)
@@ -166,7 +166,7 @@ def write_stage(
                 view = simulator.photos(scene, target, generator)
                 save_image(augment(view.image, generator), folder / f"photo{len(truth)}.jpg")
                 truth.append(view.centre[0, :2].double().numpy() + np.array((i * SPACING_M, 0.0)))
-    return Stage(folder, np.array(truth), len(textures), seed, circles or CIRCLES)
+    return Stage(folder, np.array(truth), len(textures), seed, circles)
 
 
 def write_scene(
