@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         stuck_after_s=settings.deadline_s,  # by then all who waited for that batch have been answered
         on_batch=metrics.on_batch,
         describe_turned=encoder.describe_turned,
+        describe=encoder.describe,
     )
     health = Health(encoder, batcher, gallery)
     decoders, matchers, watchers = Decoders(), Threads("match"), Threads("watch", 1)

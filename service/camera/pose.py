@@ -133,7 +133,6 @@ def solve_pose(
     if numbers is None:
         return None
     sigma_m = np.maximum(tolerance_m * SIGMA_TOLERANCES * np.sqrt(_in_patch(photo)), 1e-6)
-    weights = np.ones(len(photo))
     model = _Model(photo, ground_m, sigma_m, prior, up_m)
     linear = model.linear(numbers, np.ones(len(photo)))
     for _ in range(ROUNDS):
@@ -141,7 +140,7 @@ def solve_pose(
             return None
         residuals, jacobian = linear
         # by the normal equations: a tenth of the time of a decomposition of all matches
-        step = np.linalg.lstsq(jacobian @ jacobian.T, -(jacobian @ residuals), rcond=None)[0]
+        step = np.asarray(np.linalg.lstsq(jacobian @ jacobian.T, -(jacobian @ residuals), rcond=None)[0], np.float64)
         numbers = numbers.moved(step)
         if not 0.05 < numbers.focal < 50 or not 0.5 < numbers.height < 50_000:
             return None

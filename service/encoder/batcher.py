@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.session import Features, Images, LocalMaps
+from service.encoder.session import Embeddings, Features, Images, LocalMaps
 from service.errors import DeadlineExceeded, EmbeddingError, NotReady, Overloaded
 from service.telemetry import record_step
 
@@ -41,7 +41,7 @@ class Encoded:
     """One image's features, and the milliseconds it waited and its batch ran.
 
     Attributes:
-        embedding: float32 ``[D]``.
+        embedding: float32 ``[D]``; empty when descriptors alone were asked for.
         local: float32 ``[C, h, w]``, None when the model has none.
         turned: those of the image turned counter-clockwise by 90°, 180° and 270°, ``[3, C, h, w]``, if asked for.
     """
@@ -69,6 +69,7 @@ class _Item:
     queued_at: float
     answer: "asyncio.Future[Encoded]"
     turned: bool = False
+    whole: bool = True
     started_at: float = 0.0
     ended_at: float = 0.0
 
@@ -83,6 +84,7 @@ class Batcher:
         stuck_after_s: seconds that one batch may take before the encoder counts as stuck.
         on_batch: told of every batch, in the encoder's thread.
         describe_turned: maps images to the descriptors of their turned copies; see ``session.Encoder``.
+        describe: maps images to their descriptors alone; without it ``encode`` is asked for those too.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Batcher:
         stuck_after_s: float = 60.0,
         on_batch: Callable[[Batch], None] = lambda batch: None,
         describe_turned: Callable[[Images], LocalMaps] | None = None,
+        describe: Callable[[Images], LocalMaps] | None = None,
     ) -> None:
         self._encode = encode
         self._max_batch = max_batch
@@ -100,6 +103,7 @@ class Batcher:
         self._stuck_after_s = stuck_after_s
         self._on_batch = on_batch
         self._describe_turned = describe_turned
+        self._describe = describe
         self._waiting: deque[_Item] = deque()
         self._background: deque[_Item] = deque()  # no deadline
         self._running: list[_Item] = []
@@ -151,7 +155,9 @@ class Batcher:
         left = (*self._running, *self._waiting, *self._background)
         _refuse(left, "the service stopped before this image's turn; ask again.")
 
-    async def encode(self, image: NDArray[np.uint8], deadline_s: float | None, *, turned: bool = False) -> Encoded:
+    async def encode(
+        self, image: NDArray[np.uint8], deadline_s: float | None, *, turned: bool = False, whole: bool = True
+    ) -> Encoded:
         """Embed one image.
 
         Args:
@@ -159,6 +165,7 @@ class Batcher:
             deadline_s: seconds from now after which the answer is of no use; may have passed already. None for work
                 in the background, which waits until no other image does.
             turned: also describe the image turned by 90°, 180° and 270°.
+            whole: False for its descriptors alone, for a quarter of the time.
 
         Raises:
             Overloaded: the queue is full.
@@ -168,7 +175,7 @@ class Batcher:
         """
         now, queue = time.perf_counter(), self._background if deadline_s is None else self._waiting
         deadline_at = math.inf if deadline_s is None else now + deadline_s
-        item = _Item(image, deadline_at, now, asyncio.get_running_loop().create_future(), turned)
+        item = _Item(image, deadline_at, now, asyncio.get_running_loop().create_future(), turned, whole)
         with self._changed:
             if not self.healthy:
                 raise NotReady("the encoder is not running; the service is draining or must be restarted.")
@@ -243,7 +250,7 @@ class Batcher:
         """Encode a batch; when it fails, encode its images one by one so that a bad image fails alone."""
         started = self._busy_since = time.perf_counter()
         try:
-            features = self._encode(np.stack([item.image for item in batch]))
+            encoded = self._features(batch)
             turned = self._turned(batch)
         except Exception as error:
             if len(batch) == 1:
@@ -259,9 +266,7 @@ class Batcher:
         ended = time.perf_counter()
         for item in batch:
             item.started_at, item.ended_at = started, ended
-        locals_ = [None] * len(batch) if features.local is None else features.local
-        rows = zip(batch, features.embedding, locals_, strict=True)
-        answers = [(item, _encoded(item, embedding, local, turned.get(item))) for item, embedding, local in rows]
+        answers = [(item, _encoded(item, *encoded[item], turned.get(item))) for item in batch]
         self._note([answer for _, answer in answers])
         self._on_batch(Batch(len(batch), reason, ended - started))  # before anybody can look whether it was told
         self._tell(_answer, answers)
@@ -272,6 +277,23 @@ class Batcher:
             self.fails_since = None
         elif self.fails_since is None:
             self.fails_since = time.perf_counter()
+
+    def _features(self, batch: list[_Item]) -> dict[_Item, tuple[Embeddings | None, LocalMaps | None]]:
+        """Embeddings, for those who want one, and descriptors."""
+        found: dict[_Item, tuple[Embeddings | None, LocalMaps | None]] = {}
+        few = [] if self._describe is None else [item for item in batch if not item.whole]
+        if self._describe is not None and few:
+            described = self._describe(np.stack([item.image for item in few]))
+            found.update((item, (None, local)) for item, local in zip(few, described, strict=True))
+        rest = [item for item in batch if item not in found]
+        if rest:
+            features = self._encode(np.stack([item.image for item in rest]))
+            locals_ = [None] * len(rest) if features.local is None else features.local
+            found.update(
+                (item, (embedding if item.whole else None, local))
+                for item, embedding, local in zip(rest, features.embedding, locals_, strict=True)
+            )
+        return found
 
     def _turned(self, batch: list[_Item]) -> dict[_Item, LocalMaps]:
         """Descriptors of the turned copies of those images that want them."""
@@ -288,12 +310,13 @@ class Batcher:
 
 
 def _encoded(
-    item: _Item, embedding: NDArray[np.float32], local: NDArray[np.float32] | None, turned: NDArray[np.float32] | None
+    item: _Item, embedding: Embeddings | None, local: LocalMaps | None, turned: LocalMaps | None
 ) -> Encoded | Exception:
-    is_unit = abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE  # false for NaN
+    is_unit = embedding is None or abs(np.linalg.norm(embedding) - 1) < UNIT_TOLERANCE  # false for NaN
     if is_unit and all(maps is None or np.isfinite(maps).all() for maps in (local, turned)):
         waited, ran = item.started_at - item.queued_at, item.ended_at - item.started_at
-        return Encoded(embedding, waited * 1e3, ran * 1e3, local, turned)
+        vector = np.empty(0, np.float32) if embedding is None else embedding
+        return Encoded(vector, waited * 1e3, ran * 1e3, local, turned)
     return EmbeddingError("the model gives no finite embedding for this image; send another.")
 
 

@@ -147,10 +147,21 @@ class Encoder:
         outputs = ["embedding"] if self.contract.local_shape is None else ["embedding", "local"]
         return Features(*self._session.run(outputs, {"image": images}))
 
+    def describe(self, images: Images) -> LocalMaps:
+        """Descriptors of images, ``[N, C, h, w]``, without their embeddings: that part of the graph, a quarter of it.
+
+        Only for models that give descriptors. One whose calibration asks for no turns has the whole graph alone.
+
+        Args:
+            images: uint8 ``[N, S, S, 3]``.
+        """
+        local: LocalMaps = (self._describe or self._session).run(["local"], {"image": images})[0]
+        return local
+
     def describe_turned(self, images: Images) -> LocalMaps:
         """Descriptors of images turned counter-clockwise by 90°, 180° and 270°: ``[N, 3, C, h, w]``.
 
-        Only for models whose calibration asks for turns; runs that part of the graph alone, a fraction of the whole.
+        Only for models whose calibration asks for turns.
 
         Args:
             images: uint8 ``[N, S, S, 3]``, as they are.
@@ -158,7 +169,7 @@ class Encoder:
         if self._describe is None:
             raise ValueError("this model's descriptors know any turn")
         turned = np.stack([np.rot90(images, k, axes=(1, 2)) for k in (1, 2, 3)], axis=1)
-        local: LocalMaps = self._describe.run(["local"], {"image": turned.reshape(-1, *self._shape)})[0]
+        local = self.describe(turned.reshape(-1, *self._shape))
         return local.reshape(len(images), 3, *local.shape[1:])
 
     def useful_batch(self, most: int) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.geo import haversine_m
+from service.geo import MEAN_RADIUS_M
 from service.ground.records import Hit
 
 NEAR_SIDES = 1.1
@@ -20,8 +20,25 @@ def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
     Returns:
         bool ``[N, N]``, symmetric; the diagonal is true.
     """
-    lat, lon = np.array([hit.tile.footprint.centre for hit in hits]).T
-    side_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    reach_m = NEAR_SIDES * np.maximum(side_m[:, None], side_m)
-    near: NDArray[np.bool_] = haversine_m(lat[:, None], lon[:, None], lat, lon) <= reach_m
+    return _near(hits, hits)
+
+
+def same_as_first(hits: list[Hit]) -> NDArray[np.bool_]:
+    """Which hits, bool ``[N]``, name the same place as the first one."""
+    return _near(hits[:1], hits)[0]
+
+
+def _near(hits: list[Hit], others: list[Hit]) -> NDArray[np.bool_]:
+    """Which of the hits and the others are of one place, ``[N, M]``; by chords, which need no angles between pairs."""
+    one, other = _places_m(hits), _places_m(others)
+    squares = np.square(one[:, None] - other).sum(axis=2)
+    sides_m, other_sides_m = (np.array([hit.tile.footprint.side_m for hit in each]) for each in (hits, others))
+    reach = NEAR_SIDES * np.maximum(sides_m[:, None], other_sides_m) / (2 * MEAN_RADIUS_M)
+    near: NDArray[np.bool_] = squares <= (2 * MEAN_RADIUS_M * np.sin(np.minimum(reach, np.pi / 2))) ** 2
     return near
+
+
+def _places_m(hits: list[Hit]) -> NDArray[np.float64]:
+    """The centres as points of a sphere, ``[N, 3]``, metres."""
+    lat, lon = np.radians([hit.tile.footprint.centre for hit in hits]).T
+    return MEAN_RADIUS_M * np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)

@@ -37,13 +37,12 @@ from service.localization.rerank import (
     SURE,
     Ranking,
     Seen,
-    glanced,
     joined,
     rerank,
     unmatched,
     with_others,
 )
-from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
+from service.localization.scale import TileSizes, closest_side_m, first_of_levels, levels, prefer_size
 from service.localization.terrain import Terrain, level_m
 from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
@@ -262,7 +261,9 @@ class Localizer:
 
         def best(area: Circle | None) -> list[Hit]:
             found = self.gallery.find(embedding, count, area, search.maps)
-            return self.gallery.hits(found if side_m is None else self._of_size(found, side_m))
+            found = found if side_m is None else self._of_size(found, side_m)
+            sides_m = self.gallery.geometry(found)[1]
+            return self.gallery.hits(found.take(first_of_levels(sides_m, MIN_CANDIDATES, search.top_k)))
 
         hits, others = best(search.prior), list[Hit]()
         if near is not None and search.prior is None:  # what the caller knows comes before what the track guesses
@@ -277,10 +278,7 @@ class Localizer:
 
     def _rerank(self, seen: Seen, hits: list[Hit]) -> Ranking:
         """The candidates in their order under one look."""
-        rows = glanced(hits)
-        maps = dict(zip(rows, self.gallery.local_maps([hits[row] for row in rows]), strict=True))
-        local_maps = [maps.get(row) for row in range(len(hits))]
-        return rerank(hits, seen, local_maps, self.contract.calibration, self.contract.resize)
+        return rerank(hits, seen, self.gallery.local_maps, self.contract.calibration, self.contract.resize)
 
     async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
         """Match the best places again, and judge."""
@@ -289,7 +287,7 @@ class Localizer:
         if again:
             squares = await self.matchers.run(self._draw, image, [each.look for each in again])
             left_s = self.settings.deadline_s - watch.total_ms() / 1e3
-            encoded = await asyncio.gather(*(self.batcher.encode(square, left_s) for square in squares))
+            encoded = await asyncio.gather(*(self.batcher.encode(square, left_s, whole=False) for square in squares))
             local = [each.local for each in encoded if each.local is not None]
             ranking = await self.matchers.run(
                 match_again, ranking, again, local, self.gallery, calibration, self.contract.resize

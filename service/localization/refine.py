@@ -17,7 +17,7 @@ from service.camera.pinhole import Complex, Floats, apply, similarity_matrix
 from service.geo import offset, offset_m
 from service.ground.records import Hit
 from service.localization.matching import Similarity, fit_similarity
-from service.localization.neighbours import NEAR_SIDES, same_place
+from service.localization.neighbours import NEAR_SIDES, same_as_first
 from service.localization.rerank import Matches, Ranking, Seen
 from service.localization.tilt import Homography, fit_tilted
 
@@ -74,7 +74,7 @@ class Fix:
 
 
 def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
-    """Lay the photo on the ground with the matches of the best tile and of its neighbours (``same_place``), in metres.
+    """Lay the photo on the ground with the matches of the best tile and of its neighbours (``neighbours``), in metres.
 
     A second match looked across the borders of its tile already and stands alone.
 
@@ -154,7 +154,7 @@ def _gathered(ranking: Ranking, matches: Matches) -> tuple[Complex, Complex, Flo
     lat0, lon0 = best.tile.footprint.centre
     side_m = best.tile.footprint.side_m
     square, ground_m, tolerance_m = [matches.square], [matches.ground_m], [matches.tolerance_m]
-    near = same_place(ranking.hits)[0]
+    near = same_as_first(ranking.hits)
     for i, (hit, other) in enumerate(zip(ranking.hits, ranking.matches, strict=True)):
         alike = side_m / SIZES <= hit.tile.footprint.side_m <= side_m * SIZES
         if i and other is not None and other.seen is matches.seen and near[i] and alike:
@@ -166,7 +166,7 @@ def _gathered(ranking: Ranking, matches: Matches) -> tuple[Complex, Complex, Flo
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:
-    """Similarity-weighted centroid of the best tile's centre and those of its neighbours (``same_place``).
+    """Similarity-weighted centroid of the best tile's centre and those of its neighbours (``neighbours``).
 
     weight_i = exp(score_i / temperature) / Σ_j exp(score_j / temperature)
 
@@ -178,7 +178,7 @@ def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float
         ``(lat, lon)``.
     """
     lat0, lon0 = hits[0].tile.footprint.centre
-    near = [hit for hit, is_near in zip(hits, same_place(hits)[0], strict=True) if is_near]
+    near = [hit for hit, is_near in zip(hits, same_as_first(hits), strict=True) if is_near]
     scores = np.array([hit.score for hit in near])
     weights = np.exp((scores - scores.max()) / temperature)
     weights /= weights.sum()

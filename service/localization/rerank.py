@@ -1,7 +1,7 @@
 """A second look at the best candidates: does the ground that the photo shows lie in the tile, position by position?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +25,16 @@ from service.localization.matching import (
     fit_similarity,
     mutual_neighbours,
 )
+from service.localization.scale import first_of_levels, levels_of
 
 MATCHED = 48
 """Candidates that are matched, those of each level which look best; most photos need a few (``SURE``). Of 28 real
 photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
 time (``benchmarks/real.py``)."""
+
+STAGES = ((48, 12), (GLANCED, MATCHED))
+"""How many candidates are looked at, the best by score, and how many of these matched, until one is beyond doubt: an
+embedding that found the place has it among the first."""
 
 SURE, AT_LEAST = 2.0, 8
 """Times ``min_inliers`` of support from which on no other candidate needs to be matched, once so many were: wrong ones
@@ -183,53 +188,47 @@ def joined(one: Ranking, other: Ranking, calibration: Calibration) -> Ranking:
 
 
 def rerank(
-    hits: list[Hit], seen: Seen, maps: Sequence[LocalMap | None], calibration: Calibration, resize: Resize
+    hits: list[Hit],
+    seen: Seen,
+    maps: Callable[[list[Hit]], Sequence[LocalMap | None]],
+    calibration: Calibration,
+    resize: Resize,
 ) -> Ranking:
     """Match the best looking candidates, see who agrees, and order all by score and matches.
 
     Levels are treated alike: each gets an equal part of what is matched, for likeness at a glance tells windows of one
-    size apart, and says nothing of which size is right. Matching stops early when one is far beyond chance.
-    The order does not change when no tile has descriptors.
+    size apart, and says nothing of which size is right. It goes on in ``STAGES``, and stops when one is far beyond
+    chance. The order does not change when no tile has descriptors.
 
     Args:
         hits: by score, best first.
         seen: the photo; in each tile the turn counts that is most alike at a glance.
-        maps: of the hits; None where a tile has none.
+        maps: gives those of some of the hits, of each None where a tile has none.
         calibration: of the model.
         resize: how a tile's image became the model's input.
     """
-    with_map = [i for i, local in enumerate(maps) if local is not None]
-    if not with_map:
-        return unmatched(hits, calibration)
-    turns = _turns(seen)
+    turns, sure = _turns(seen), SURE * calibration.local.min_inliers
     looked_at, matches = list(hits), list[Matches | None]([None] * len(hits))
-    sure = SURE * calibration.local.min_inliers
-    for count, (i, turn) in enumerate(_promising(hits, with_map, maps, seen.local), 1):
-        footprint = hits[i].tile.footprint
-        found = matches[i] = match(turns[turn], _of_tile(maps[i], footprint, resize), footprint.side_m, seen)
-        looked_at[i] = replace(hits[i], inliers=0 if found.fit is None else found.fit.count)
-        if count >= AT_LEAST and max(each.support for each in matches if each is not None) > sure:
+    glances: dict[int, tuple[LocalMap, Floats]] = {}
+    found = list[Matches]()
+    sides_m = np.array([hit.tile.footprint.side_m for hit in hits])
+    for glance_at, most in STAGES:
+        rows = [row for row in first_of_levels(sides_m, glance_at).tolist() if row not in glances]
+        glances |= _glances(rows, maps([hits[row] for row in rows]), seen.local)
+        for i, turn in _promising(hits, {row: alike for row, (_, alike) in glances.items()}, most):
+            if matches[i] is not None:
+                continue
+            footprint = hits[i].tile.footprint
+            each = matches[i] = match(turns[turn], _of_tile(glances[i][0], footprint, resize), footprint.side_m, seen)
+            looked_at[i] = replace(hits[i], inliers=0 if each.fit is None else each.fit.count)
+            found.append(each)
+            if len(found) == most or (len(found) >= AT_LEAST and max(each.support for each in found) > sure):
+                break
+        if found and max(each.support for each in found) > sure:
             break
+    if not found:
+        return unmatched(hits, calibration)
     return ranked(looked_at, matches, calibration, sightings_of(hits, matches))
-
-
-def levels_of(hits: list[Hit]) -> list[int]:
-    """The level of each hit: how often its side is twice the smallest one's, rounded."""
-    sides_m = [hit.tile.footprint.side_m for hit in hits]
-    return [round(math.log2(side_m / min(sides_m))) for side_m in sides_m]
-
-
-def glanced(hits: list[Hit]) -> list[int]:
-    """Rows of the hits that are looked at, ascending: the first of each level, ``GLANCED`` in all."""
-    levels = levels_of(hits)
-    each = GLANCED // max(1, len(set(levels)))
-    taken: dict[int, int] = dict.fromkeys(levels, 0)
-    rows = []
-    for row, level in enumerate(levels):
-        if taken[level] < each:
-            taken[level] += 1
-            rows.append(row)
-    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,26 +318,40 @@ def _turns(seen: Seen) -> list[Turn]:
     return [turn_of(seen, k) for k in range(len(seen.local))]
 
 
-def _of_tile(tile_map: LocalMap | None, footprint: Footprint, resize: Resize) -> Cells:
-    """The cells of a tile that has some."""
-    local = np.zeros((1, 1, 1), np.int8) if tile_map is None else tile_map
-    _, height, width = local.shape
+def _of_tile(tile_map: LocalMap, footprint: Footprint, resize: Resize) -> Cells:
+    """The cells of a tile."""
+    _, height, width = tile_map.shape
     ground_m, cell_m = ground_grid(footprint, height, width, resize)
     inner = inner_cells(height, width)
-    return Cells(ground_m[inner.ravel()], unit(local[:, inner], axis=0), cell_m)
+    return Cells(ground_m[inner.ravel()], unit(tile_map[:, inner], axis=0), cell_m)
 
 
-def _promising(
-    hits: list[Hit], rows: list[int], maps: Sequence[LocalMap | None], local: NDArray[np.float32]
-) -> list[tuple[int, int]]:
-    """Candidates to be matched and the turn of each, the most promising of every level first."""
-    levels = levels_of(hits)
-    present = sorted({levels[i] for i in rows})
-    each = max(1, MATCHED // len(present))
+def _glances(
+    rows: list[int], maps: Sequence[LocalMap | None], local: NDArray[np.float32]
+) -> dict[int, tuple[LocalMap, Floats]]:
+    """The maps of those rows that have one, and how alike each turn ``[T]`` of the photo is."""
+    there = {row: tile_map for row, tile_map in zip(rows, maps, strict=True) if tile_map is not None}
+    if not there:
+        return {}
+    alike = likeness(local, list(there.values())).astype(np.float64)
+    return {row: (tile_map, each) for (row, tile_map), each in zip(there.items(), alike, strict=True)}
+
+
+def _promising(hits: list[Hit], alike: dict[int, Floats], most: int) -> list[tuple[int, int]]:
+    """Candidates to be matched and the turn of each, the most promising of every level first.
+
+    Args:
+        hits: all candidates.
+        alike: those that were looked at, by row.
+        most: how many, of all levels together.
+    """
+    levels = levels_of(np.array([hit.tile.footprint.side_m for hit in hits])).tolist()
+    present = sorted({levels[i] for i in alike})
+    each = max(1, most // max(1, len(present)))
     queues = []
     for level in present:
-        of_level = [i for i in rows if levels[i] == level]
-        alike = likeness(local, [tile_map for i in of_level if (tile_map := maps[i]) is not None])
-        best = best_looking([hits[i].score for i in of_level], alike.max(axis=1), each)
-        queues.append([(of_level[row], int(alike[row].argmax())) for row in best])
+        of_level = [i for i in alike if levels[i] == level]
+        likenesses = np.stack([alike[i] for i in of_level])
+        best = best_looking([hits[i].score for i in of_level], likenesses.max(axis=1), each)
+        queues.append([(of_level[row], int(likenesses[row].argmax())) for row in best])
     return [queue[n] for n in range(each) for queue in queues if n < len(queue)]

@@ -12,6 +12,9 @@ WORSE = 0.5
 """Octaves that a window may be further from the photo's size than one of the same ground, before it is dropped for it:
 half of what lies between two levels."""
 
+FAR_M = 1e9
+"""More than any window's side."""
+
 M_PER_DEGREE = 111_320.0
 """Metres of a degree of latitude, roughly: good enough to tell what overlaps."""
 
@@ -41,6 +44,28 @@ class TileSizes:
 def levels(sides_m: list[float]) -> int:
     """How many levels, a factor of 2 apart, there are between the smallest and the largest side; at least 1."""
     return 1 if not sides_m else 1 + round(math.log2(sides_m[-1] / sides_m[0]))
+
+
+def levels_of(sides_m: Floats) -> NDArray[np.intp]:
+    """The level of each side, ``[N]``: how often it is twice the smallest one, rounded; of NaN, what is gone, 0."""
+    smallest_m = np.nanmin(sides_m, initial=FAR_M)
+    return np.rint(np.log2(np.where(np.isnan(sides_m), smallest_m, sides_m) / smallest_m)).astype(np.intp)
+
+
+def first_of_levels(sides_m: Floats, count: int, at_least: int = 0) -> NDArray[np.intp]:
+    """Rows, ascending, of the first of each level, ``count`` in all.
+
+    Args:
+        sides_m: of N windows or pictures, best first.
+        count: how many, of all levels together; fewer where a level has less.
+        at_least: the first ones are among them whatever their level.
+    """
+    level = levels_of(sides_m)
+    present = np.unique(level)
+    taken = np.arange(len(level)) < at_least
+    for each in present:
+        taken[np.flatnonzero(level == each)[: count // len(present)]] = True
+    return np.flatnonzero(taken)
 
 
 def closest_side_m(sides_m: list[float], ground_side_m: float) -> float | None:

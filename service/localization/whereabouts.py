@@ -111,15 +111,17 @@ def find_camera(
 def solve(
     fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, up_m: Floats | None = None
 ) -> CameraPose | None:
-    """The pose that fits the matches and what is known; of an unknown pitch the best from several starts, unless the first
-    is so near to what the matches want that no other can cost enough less.
+    """The pose that fits the matches and what is known.
+
+    An unknown pitch starts from that of the look; from others too, unless what the matches want is so near that no
+    other can cost enough less.
     """
-    first = _solve_from(
-        fix, known, max(pitch_deg, STARTS_DEG[0]) if known.pitch_deg is None else pitch_deg, aspect, up_m
-    )
+    start_deg = max(pitch_deg, STARTS_DEG[0]) if known.pitch_deg is None else pitch_deg
+    first = _solve_from(fix, known, start_deg, aspect, up_m)
     if known.pitch_deg is not None or (first is not None and first.pitch_cost < GUESS_COST):
         return first
-    others = [pose for guess in STARTS_DEG if (pose := _solve_from(fix, known, guess, aspect, up_m)) is not None]
+    guesses = [guess for guess in STARTS_DEG if guess != start_deg]
+    others = [pose for guess in guesses if (pose := _solve_from(fix, known, guess, aspect, up_m)) is not None]
     best = min(others, key=lambda pose: pose.cost, default=None)
     return first if first is not None and (best is None or first.cost < best.cost + GUESS_COST) else best
 

@@ -60,6 +60,7 @@ def test_turned_images_are_described_as_if_they_had_been_turned_before(tmp_path,
     encoder = Encoder(tiny_model(tmp_path / "m.onnx", local=True, metadata=calibration), "cpu")
     turned = encoder.describe_turned(images)
     assert turned.shape == (3, 3, 3, 8, 8)
+    np.testing.assert_allclose(encoder.describe(images), encoder.encode(images).local, atol=1e-5)
     for i, k in itertools.product(range(3), (1, 2, 3)):
         expected = encoder.encode(np.rot90(images[i], k)[None].copy()).local[0]
         np.testing.assert_allclose(turned[i, k - 1], expected, atol=1e-5)
@@ -67,6 +68,8 @@ def test_turned_images_are_described_as_if_they_had_been_turned_before(tmp_path,
         plain = Encoder(tiny_model(tmp_path / f"{local}.onnx", local=local, metadata=metadata), "cpu")
         with pytest.raises(ValueError, match="any turn"):
             plain.describe_turned(images)
+        if local:
+            np.testing.assert_array_equal(plain.describe(images), plain.encode(images).local)
 
 
 def test_the_canary_agrees_until_the_numbers_change(path, monkeypatch):

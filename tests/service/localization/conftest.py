@@ -11,7 +11,7 @@ from service.ground.local_maps import to_int8
 from service.ground.records import Hit
 from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
-from service.localization.rerank import Seen, ground_grid
+from service.localization.rerank import Seen, ground_grid, rerank
 
 SIDE_M = 100.0
 ORIGIN = (24.26, 120.72)
@@ -69,5 +69,16 @@ def photo_map(ground_of, spoil):
     def make(centre_m=0j, heading_deg=0.0, side_m=SIDE_M, seed=0):
         a = cmath.rect(side_m, -math.radians(heading_deg))
         return seen(spoil(ground_of(seed)(a * GRID + centre_m), 1).reshape(1, 64, CELLS, CELLS))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rank():
+    """``rank(hits, photo, maps, calibration)``: the candidates, matched, from a gallery that holds their maps."""
+
+    def make(hits, photo, maps, calibration):
+        stored = {hit.tile.id: each for hit, each in zip(hits, maps, strict=True)}
+        return rerank(hits, photo, lambda some: [stored[hit.tile.id] for hit in some], calibration, "squash")
 
     return make

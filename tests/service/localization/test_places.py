@@ -15,7 +15,7 @@ from service.localization.places import (
     places,
 )
 from service.localization.refine import weighted_position
-from service.localization.rerank import rerank, unmatched, with_others
+from service.localization.rerank import unmatched, with_others
 
 ORIGIN = (24.26, 120.72)
 
@@ -64,11 +64,11 @@ def test_their_number_is_bounded(hit, calibration):
     assert len(places(unmatched(hits, calibration), calibration)) == MAX_PLACES
 
 
-def test_candidates_that_were_matched_are_judged_by_their_evidence(hit, calibration, tile_map, photo_map):
+def test_candidates_that_were_matched_are_judged_by_their_evidence(rank, hit, calibration, tile_map, photo_map):
     """The place of the tile that shows the ground comes first, with what its inliers are worth."""
     fitted = replace(calibration, local=replace(calibration.local, inlier_weight=0.2, judge=calibration))
     hits = [hit(0.7, 700), hit(0.6)]
-    ranking = rerank(hits, photo_map(), [*map(tile_map, hits)], fitted, "squash")
+    ranking = rank(hits, photo_map(), [*map(tile_map, hits)], fitted)
     found = places(with_others(ranking, [hit(0.5, 1400)]), fitted)
     expected = judge([*ranking.hits, hit(0.5, 1400)], calibration, [*ranking.evidence, 0.5]).candidate_confidences
     assert [place.tile_id for place in found][:2] == [hits[1].tile.id, hits[0].tile.id]

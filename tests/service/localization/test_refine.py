@@ -17,7 +17,7 @@ from service.ground.tile import Footprint, Tile
 from service.imaging.view import make_view
 from service.localization.neighbours import same_place
 from service.localization.refine import footprint_of, matched_position, weighted_position
-from service.localization.rerank import Seen, rerank, unmatched
+from service.localization.rerank import Seen, unmatched
 
 ORIGIN = (24.26, 120.72)
 
@@ -74,9 +74,9 @@ def test_same_place_is_a_little_over_one_tile_side(hit):
 CELL_M = 100 / 24
 
 
-def laid(hits, photo, maps, calibration):
+def laid(rank, hits, photo, maps, calibration):
     """Where the photo lies: metres east + i·north of the origin, its heading, and the whole fix."""
-    ranking = rerank(hits, photo, maps, calibration, "squash")
+    ranking = rank(hits, photo, maps, calibration)
     fix = matched_position(ranking, calibration.local.min_inliers)
     return complex(*offset_m(*ORIGIN, fix.lat, fix.lon)), fix.heading_deg, fix
 
@@ -88,13 +88,13 @@ def apart_deg(one, other):
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 360), st.floats(60, 180), st.floats(-50, 50), st.floats(-50, 50), st.floats(-360, 360))
 def test_position_and_heading_are_those_of_the_photo(
-    hit, calibration, tile_map, photo_map, heading, side_m, east, north, turned
+    rank, hit, calibration, tile_map, photo_map, heading, side_m, east, north, turned
 ):
     hits = [hit(0.9)]
     turn = np.exp(1j * np.radians(turned))  # the square's top lies so far to the left of the photo's
     look = Look(similarity_matrix(complex(turn), 0j), 1.5)
     photo = replace(photo_map(complex(east, north), heading, side_m), look=look)
-    position, seen_deg, fix = laid(hits, photo, [tile_map(hits[0])], calibration)
+    position, seen_deg, fix = laid(rank, hits, photo, [tile_map(hits[0])], calibration)
     assert abs(position - complex(east, north)) < CELL_M
     assert apart_deg(seen_deg, heading + turned) < 4
     assert 0 <= seen_deg < 360
@@ -102,7 +102,7 @@ def test_position_and_heading_are_those_of_the_photo(
 
 
 @pytest.mark.parametrize("heading", [10, 80, 130, 200, 285, 340])
-def test_descriptors_that_know_small_turns_only_are_tried_in_four(hit, calibration, tile_map, photo_map, heading):
+def test_descriptors_that_know_small_turns_only_are_tried_in_four(rank, hit, calibration, tile_map, photo_map, heading):
     """The photo's content, turned left by k quarters, faces 90° · k further: noise beyond 50° from north."""
     seen = photo_map(15 - 10j, heading, 90)
     level, noise = seen.local[0], photo_map(15 - 10j, heading, 90, seed=7).local[0]
@@ -110,62 +110,62 @@ def test_descriptors_that_know_small_turns_only_are_tried_in_four(hit, calibrati
     assert sum(abs(each) <= 50 for each in facing) in {1, 2}
     turns = [np.rot90(level if abs(facing[k]) <= 50 else noise, k, axes=(1, 2)) for k in range(4)]
     hits = [hit(0.9)]
-    position, seen_deg, fix = laid(hits, replace(seen, local=np.stack(turns)), [tile_map(hits[0])], calibration)
+    position, seen_deg, fix = laid(rank, hits, replace(seen, local=np.stack(turns)), [tile_map(hits[0])], calibration)
     assert abs(position - (15 - 10j)) < 1
     assert abs((seen_deg - heading + 180) % 360 - 180) < 2
     assert fix.inliers > 100
 
 
 @pytest.mark.parametrize("centre", [50 + 50j, 50 + 0j, 40 - 60j])
-def test_a_photo_across_borders_has_matches_on_all_sides(hit, calibration, tile_map, photo_map, centre):
+def test_a_photo_across_borders_has_matches_on_all_sides(rank, hit, calibration, tile_map, photo_map, centre):
     """Four tiles that touch and do not overlap; the photo shows a part of each."""
     hits = [hit(0.9 - i / 100, east, north) for i, (east, north) in enumerate([(0, 0), (100, 0), (0, 100), (100, 100)])]
     hits += [hit(0.8, 0, -100), hit(0.79, 100, -100)]
     photo, maps = photo_map(centre, 77), [*map(tile_map, hits)]
-    position, heading, fix = laid(hits, photo, maps, calibration)
+    position, heading, fix = laid(rank, hits, photo, maps, calibration)
     assert abs(position - centre) < 0.3 * CELL_M
     assert apart_deg(heading, 77) < 1
-    alone = rerank(hits, photo, maps, calibration, "squash").hits[0].inliers
+    alone = rank(hits, photo, maps, calibration).hits[0].inliers
     assert fix.inliers > 1.3 * alone
 
 
-def test_inliers_are_positions_of_the_photo_however_many_tiles_show_them(hit, calibration, tile_map, photo_map):
+def test_inliers_are_positions_of_the_photo_however_many_tiles_show_them(rank, hit, calibration, tile_map, photo_map):
     hits = [hit(0.9 - i / 100, 25 * (i % 3), 25 * (i // 3)) for i in range(9)]
-    _, _, fix = laid(hits, photo_map(25 + 25j), [*map(tile_map, hits)], calibration)
+    _, _, fix = laid(rank, hits, photo_map(25 + 25j), [*map(tile_map, hits)], calibration)
     assert 300 < fix.inliers <= 24 * 24
 
 
-def test_tiles_of_two_sizes_count_together(hit, calibration, tile_map, photo_map):
+def test_tiles_of_two_sizes_count_together(rank, hit, calibration, tile_map, photo_map):
     large = Hit(Tile("large", Footprint.from_centre(*ORIGIN, 2.0, 100, 100)), 0.8)
     hits = [hit(0.9), large]
-    position, _, _ = laid(hits, photo_map(10 + 20j, 10), [*map(tile_map, hits)], calibration)
+    position, _, _ = laid(rank, hits, photo_map(10 + 20j, 10), [*map(tile_map, hits)], calibration)
     assert abs(position - (10 + 20j)) < 0.3 * CELL_M
 
 
-def test_other_ground_is_not_laid_anywhere(hit, calibration, tile_map, photo_map):
+def test_other_ground_is_not_laid_anywhere(rank, hit, calibration, tile_map, photo_map):
     hits = [hit(0.9), hit(0.8, 50)]
-    ranking = rerank(hits, photo_map(seed=5), [*map(tile_map, hits)], calibration, "squash")
+    ranking = rank(hits, photo_map(seed=5), [*map(tile_map, hits)], calibration)
     assert matched_position(ranking, MIN_INLIERS) is None
     assert matched_position(unmatched(hits, calibration), MIN_INLIERS) is None
 
 
-def test_as_many_inliers_as_the_model_file_asks_for(hit, calibration, tile_map, photo_map):
-    ranking = rerank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration, "squash")
+def test_as_many_inliers_as_the_model_file_asks_for(rank, hit, calibration, tile_map, photo_map):
+    ranking = rank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration)
     inliers = ranking.hits[0].inliers
     assert matched_position(ranking, inliers).inliers == inliers
     assert matched_position(ranking, inliers + 1) is None
 
 
-def test_a_centre_beyond_the_neighbouring_tiles_is_not_believed(hit, calibration, tile_map, photo_map):
+def test_a_centre_beyond_the_neighbouring_tiles_is_not_believed(rank, hit, calibration, tile_map, photo_map):
     """A corner of a large photo lies in the tile and matches; its centre would be two sides away."""
-    ranking = rerank([hit(0.9)], photo_map(115 + 0j, 0, 240), [tile_map(hit(0.9))], calibration, "squash")
+    ranking = rank([hit(0.9)], photo_map(115 + 0j, 0, 240), [tile_map(hit(0.9))], calibration)
     assert ranking.hits[0].inliers > MIN_INLIERS
     assert matched_position(ranking, MIN_INLIERS) is None
 
 
 @pytest.mark.parametrize("heading", [None, 0.0, 20.0, 90.0, 233.0])
 @pytest.mark.parametrize("share", [None, 0.6])
-def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_map, heading, share):
+def test_crop_and_turn_of_the_view_are_undone(rank, hit, calibration, ground_of, tile_map, heading, share):
     """A photo whose colours are its pixels' coordinates: the view says which part of the photo each cell shows.
 
     The photo's true heading is 233°, so a hint is right, or wrong by up to 147°; either way the photo lies where it is.
@@ -183,7 +183,7 @@ def test_crop_and_turn_of_the_view_are_undone(hit, calibration, ground_of, tile_
     points = centre + turn * (right_m + 1j * up_m)
     local = ground_of(0)(points).astype(np.float32).reshape(1, 64, 24, 24)
     hits = [hit(0.9)]
-    position, seen_deg, fix = laid(hits, Seen(look, local), [tile_map(hits[0])], calibration)
+    position, seen_deg, fix = laid(rank, hits, Seen(look, local), [tile_map(hits[0])], calibration)
     assert abs(position - centre) < 0.5 * CELL_M
     assert apart_deg(seen_deg, true_heading) < 1.5
     north_west, *_ = footprint_of(fix, corners(high / across))

@@ -5,7 +5,7 @@ from service.geo import offset
 from service.ground.gallery import Gallery
 from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
-from service.localization.scale import TileSizes, closest_side_m, levels, prefer_size
+from service.localization.scale import TileSizes, closest_side_m, first_of_levels, levels, levels_of, prefer_size
 
 ORIGIN = (24.26, 120.72)
 
@@ -66,3 +66,11 @@ def test_sizes_follow_the_gallery():
         assert sizes.sides_m(gallery.generation) == pytest.approx([86, 300], rel=1e-3)
         gallery.delete([tile(300).id])
         assert sizes.sides_m(gallery.generation) == pytest.approx([86], rel=1e-3)
+
+
+def test_every_level_has_its_part_of_what_is_taken():
+    sides_m = np.array([50.0, 50.0, 51.0, 200.0, 50.0, 99.0, 201.0, np.nan])
+    assert levels_of(sides_m).tolist() == [0, 0, 0, 2, 0, 1, 2, 0]
+    assert first_of_levels(sides_m, 6).tolist() == [0, 1, 3, 5, 6]
+    assert first_of_levels(sides_m, 3, at_least=2).tolist() == [0, 1, 3, 5]
+    assert first_of_levels(np.empty(0), 6).tolist() == []

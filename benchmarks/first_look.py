@@ -1,0 +1,145 @@
+"""What a photo's looks cost, and what another version of aerofix takes for the same photos in the same run.
+
+    python benchmarks/first_look.py [--against DIR] [--rounds 12] [--photos FILE …] [--gallery FILE]
+
+The demo area's photos are sent one at a time to ``POST /localize`` of a running service: each as it is, whose first
+look should answer it, and each mirrored, which shows no place at all, so that every look is spent on it. They are asked
+with every effort, in turns, so that all see the same machine. ``--against`` names a checkout of another version, for
+which the demo area is imported by its own code; its service runs beside this one and is asked the same photos between.
+
+Tables: milliseconds of each step (medians of what the service itself notes), how many looks the photos were given, and
+the ratio of the other version's time, whose goal is 1.1 for photos that one look answers. ``thorough`` is measured
+against what such a photo takes (goal: 6).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.table import Table
+from servers import ROOT, aerofix
+
+EFFORTS = ("fast", "normal", "thorough")
+STEPS = ("decode", "queue", "encode", "search", "rerank", "refine", "total")
+DEADLINE_S = "60"
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer: how long it took the client, the service's own steps, and how many looks it was given."""
+
+    client_ms: float
+    steps_ms: dict[str, float]
+    looks: int
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, help="checkout of another version")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--photos", type=Path, nargs="+", help="others than the demo area's; with --gallery")
+    parser.add_argument("--gallery", type=Path, help="another gallery than the demo area's, for this version alone")
+    options = parser.parse_args()
+    photos = {path.stem: path.read_bytes() for path in options.photos or sorted((ROOT / "examples/photos").glob("*"))}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        gallery = options.gallery or imported(ROOT, Path(folder) / "this.gallery")
+        client = stack.enter_context(httpx.Client(timeout=TIMEOUT_S))
+        ours, theirs = stack.enter_context(served(ROOT, gallery)), None
+        if options.against is not None:
+            other = options.against.resolve()
+            theirs = stack.enter_context(served(other, imported(other, Path(folder) / "other.gallery")))
+        answers = measure(client, ours, theirs, photos, options.rounds)
+    report(answers)
+
+
+def imported(version: Path, gallery: Path) -> Path:
+    """The demo area, imported by a version's own code with default options."""
+    command = [sys.executable, "-m", "service.cli.main", "gallery", "add", ROOT / "examples/town.tif"]
+    env = {"PYTHONPATH": str(version), "PATH": ""}
+    subprocess.run(
+        [*map(str, command), "--gallery", str(gallery)], cwd=version, env=env, check=True, capture_output=True
+    )
+    return gallery
+
+
+def served(version: Path, gallery: Path) -> Any:
+    """A version's service, as it is started by a user."""
+    server = aerofix(gallery, version / "models/aerofix-lite2.onnx", {"AEROFIX_DEADLINE_S": DEADLINE_S})
+    return replace(server, cwd=version, env=server.env | {"PYTHONPATH": str(version)}).running()
+
+
+def measure(
+    client: httpx.Client, ours: str, theirs: str | None, photos: dict[str, bytes], rounds: int
+) -> dict[tuple[str, str], list[Asked]]:
+    """Answers by kind of photo, and by effort or ``other``; the first round is not counted."""
+    kinds = {"as it is": photos, "mirrored": {name: mirrored(data) for name, data in photos.items()}}
+    answers = defaultdict[tuple[str, str], list[Asked]](list)
+    for number in range(rounds + 1):
+        for kind, files in kinds.items():
+            for data in files.values():
+                asked = {effort: ask(client, ours, data, {"effort": effort}) for effort in EFFORTS}
+                if theirs is not None:
+                    asked["other"] = ask(client, theirs, data, {})
+                for name, answer in asked.items():
+                    if number:
+                        answers[kind, name].append(answer)
+    return answers
+
+
+def ask(client: httpx.Client, url: str, data: bytes, form: dict[str, str]) -> Asked:
+    """One photo's answer."""
+    started = time.perf_counter()
+    told = client.post(url, files={"image": ("photo.jpg", data)}, data=form).raise_for_status().json()
+    took_ms = (time.perf_counter() - started) * 1e3
+    return Asked(took_ms, told["timing_ms"], told["query"].get("looks", 1))
+
+
+def mirrored(data: bytes) -> bytes:
+    """A photo of no place at all, without metadata."""
+    out = BytesIO()
+    ImageOps.mirror(Image.open(BytesIO(data))).convert("RGB").save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def report(answers: dict[tuple[str, str], list[Asked]]) -> None:
+    """Print the tables."""
+    table = Table(title="milliseconds of a photo, medians; one client")
+    for column in ("photos", "asked", *STEPS, "at the client", "looks: photos"):
+        table.add_column(column)
+    for (kind, name), asked in answers.items():
+        steps = [statistics.median(each.steps_ms.get(step, 0.0) for each in asked) for step in STEPS]
+        looks = Counter(each.looks for each in asked)
+        counted = ", ".join(f"{count}: {100 * looks[count] / len(asked):.0f} %" for count in sorted(looks))
+        client_ms = statistics.median(each.client_ms for each in asked)
+        table.add_row(kind, name, *(f"{ms:.1f}" for ms in steps), f"{client_ms:.1f}", counted)
+    console = Console(width=150)
+    console.print(table)
+    one = statistics.median(each.client_ms for each in answers["as it is", "normal"] if each.looks == 1)
+    all_looks = statistics.median(each.client_ms for each in answers["mirrored", "thorough"])
+    console.print(f"thorough with all looks over a photo that its first look answers: {all_looks / one:.2f} (goal: 6)")
+    if ("as it is", "other") in answers:
+        other = statistics.median(each.client_ms for each in answers["as it is", "other"])
+        console.print(f"a photo that its first look answers over the other version: {one / other:.2f} (goal: 1.1)")
+        unsure = statistics.median(each.client_ms for each in answers["mirrored", "other"])
+        console.print(f"thorough with all looks over the other version: {all_looks / unsure:.2f}")
+
+
+if __name__ == "__main__":
+    main()
