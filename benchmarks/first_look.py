@@ -71,11 +71,9 @@ def main() -> None:
 
 def imported(version: Path, gallery: Path) -> Path:
     """The demo area, imported by a version's own code with default options."""
-    command = [sys.executable, "-m", "service.cli.main", "gallery", "add", ROOT / "examples/town.tif"]
-    env = {"PYTHONPATH": str(version), "PATH": ""}
-    subprocess.run(
-        [*map(str, command), "--gallery", str(gallery)], cwd=version, env=env, check=True, capture_output=True
-    )
+    command = ["-m", "service.cli.main", "gallery", "add", str(ROOT / "examples/town.tif"), "--gallery", str(gallery)]
+    env = os.environ | {"PYTHONPATH": str(version)}
+    subprocess.run([sys.executable, *command], cwd=version, env=env, check=True, capture_output=True)
     return gallery
 
 

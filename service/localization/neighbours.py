@@ -25,7 +25,8 @@ def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
 
 def same_as_first(hits: list[Hit]) -> NDArray[np.bool_]:
     """Which hits, bool ``[N]``, name the same place as the first one."""
-    return _near(hits[:1], hits)[0]
+    near: NDArray[np.bool_] = _near(hits[:1], hits)[0]
+    return near
 
 
 def _near(hits: list[Hit], others: list[Hit]) -> NDArray[np.bool_]:
