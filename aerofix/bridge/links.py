@@ -4,8 +4,9 @@ import asyncio
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from service.errors import DeviceUnavailable, SourceUnreadable
@@ -27,13 +28,16 @@ class Link(ABC):
         """Close."""
 
 
-async def open_link(target: str, baud: int = 4800) -> Link:
+async def open_link(target: str, baud: int = 4800, on_trouble: Callable[[str], object] = lambda text: None) -> Link:
     """Open where sentences go.
 
+    A serial line that is unplugged is opened again as soon as it is back.
+
     Args:
-        target: ``/dev/…`` (a serial line), ``pty`` (a new pseudo terminal), ``tcp://ADDRESS:PORT`` (listens there, for
-            any number of clients) or ``udp://HOST:PORT`` (sends there).
+        target: a path such as ``/dev/ttyUSB0`` (a serial line), ``pty`` (a new pseudo terminal), ``tcp://ADDRESS:PORT``
+            (listens there, for any number of clients) or ``udp://HOST:PORT`` (sends there).
         baud: of a serial line; NMEA 0183 has 4800.
+        on_trouble: told once, in a sentence, when a serial line can no longer be written to.
 
     Raises:
         SourceUnreadable: it is none of these, or cannot be opened.
@@ -42,8 +46,8 @@ async def open_link(target: str, baud: int = 4800) -> Link:
     try:
         if target == "pty":
             return _Pty()
-        if target.startswith("/dev/"):
-            return _Serial(target, baud)
+        if target.startswith("/"):
+            return _Serial(target, baud, on_trouble)
         parts = urlsplit(target)
         if parts.scheme == "udp" and parts.hostname and parts.port:
             return _Udp(parts.hostname, parts.port)
@@ -113,7 +117,7 @@ class _Pty(Link):
         self.name = os.ttyname(self._far)
 
     def send(self, data: bytes) -> None:
-        with suppress(BlockingIOError):  # nobody reads it
+        with suppress(OSError):  # nobody reads it
             os.write(self._near, data)
 
     def close(self) -> None:
@@ -122,19 +126,30 @@ class _Pty(Link):
 
 
 class _Serial(Link):
-    def __init__(self, device: str, baud: int) -> None:
+    def __init__(self, device: str, baud: int, on_trouble: Callable[[str], object]) -> None:
         try:
             import serial
         except ImportError as error:
             raise DeviceUnavailable("a serial line needs pyserial; `pip install aerofix[bridge]`.") from error
-        self._line = serial.Serial(device, baud, write_timeout=0)
-        self.name = device
+        self.name, self._baud, self._on_trouble = device, baud, on_trouble
+        self._line: Any = serial.Serial(device, baud, write_timeout=0)
+        self._lost = False
 
     def send(self, data: bytes) -> None:
         import serial
 
-        with suppress(serial.SerialTimeoutException):
+        try:
+            if not self._line.is_open:
+                self._line = serial.Serial(self.name, self._baud, write_timeout=0)
             self._line.write(data)
+            self._lost = False
+        except serial.SerialTimeoutException:
+            return  # the line is slow; what is late is left out
+        except OSError as error:  # which pyserial's own errors are
+            if not self._lost:
+                self._on_trouble(f"{self.name} cannot be written to ({error}); it is tried again with every fix.")
+            self._lost = True
+            self._line.close()
 
     def close(self) -> None:
         self._line.close()

@@ -8,7 +8,10 @@ north, east, down, roll, pitch and yaw.
 import math
 import os
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Literal
 
 from aerofix.bridge.solution import Solution
@@ -55,7 +58,7 @@ class Origin:
 
 
 class Mavlink:
-    """A link to an autopilot.
+    """A link to an autopilot; one that is unplugged or goes away is tried again with every heartbeat.
 
     Args:
         address: as pymavlink has it, such as ``udpout:127.0.0.1:14550``, ``tcp:127.0.0.1:5760`` or ``/dev/ttyACM0``.
@@ -64,6 +67,7 @@ class Mavlink:
         baud: of a serial line.
         heading: whether the photo's top edge faces where the nose does, so that the heading is the aircraft's.
         system: MAVLink's number of the aircraft.
+        on_trouble: told once, in a sentence, when the autopilot can no longer be reached.
 
     Raises:
         DeviceUnavailable: pymavlink is not installed.
@@ -78,6 +82,7 @@ class Mavlink:
         baud: int = 115_200,
         heading: bool = False,
         system: int = 1,
+        on_trouble: Callable[[str], object] = lambda text: None,
     ) -> None:
         os.environ.setdefault("MAVLINK20", "1")  # read when pymavlink is loaded; ODOMETRY is of version 2
         try:
@@ -86,10 +91,17 @@ class Mavlink:
             raise DeviceUnavailable("MAVLink needs pymavlink; `pip install aerofix[bridge]`.") from error
         self._names = mavutil.mavlink
         self._message, self._heading = message, heading
+        self._address, self._on_trouble, self._lost = address, on_trouble, False
         component = self._names.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY
         try:
             self._link: Any = mavutil.mavlink_connection(
-                address, baud=baud, source_system=system, source_component=component, dialect="common"
+                address,
+                baud=baud,
+                source_system=system,
+                source_component=component,
+                dialect="common",
+                autoreconnect=True,
+                retries=1,
             )
         except (OSError, ValueError, IndexError) as error:
             raise SourceUnreadable(
@@ -107,22 +119,29 @@ class Mavlink:
     def heartbeat(self) -> None:
         """Say that somebody is here, as every component of MAVLink does once a second."""
         names = self._names
-        self._link.mav.heartbeat_send(
-            names.MAV_TYPE_ONBOARD_CONTROLLER, names.MAV_AUTOPILOT_INVALID, 0, 0, names.MAV_STATE_ACTIVE
+        self._watch(
+            lambda: self._link.mav.heartbeat_send(
+                names.MAV_TYPE_ONBOARD_CONTROLLER, names.MAV_AUTOPILOT_INVALID, 0, 0, names.MAV_STATE_ACTIVE
+            )
         )
 
     def send(self, solution: Solution) -> None:
         """Send a solution."""
-        if self._message == "gps-input":
-            self._gps_input(solution)
-        elif self._message == "odometry":
-            self._odometry(solution)
-        else:
-            self._vision(solution)
+        forms = {"gps-input": self._gps_input, "odometry": self._odometry, "vision": self._vision}
+        self._watch(lambda: forms[self._message](solution))
 
     def close(self) -> None:
         """Close the link."""
         self._link.close()
+
+    def _watch(self, send: Callable[[], object]) -> None:
+        """Send, and notice whether that reaches anybody, which pymavlink prints and does not raise."""
+        with redirect_stdout(StringIO()), suppress(OSError):
+            send()
+        lost = self._link.portdead or self._link.port is None
+        if lost and not self._lost:
+            self._on_trouble(f"{self._address} cannot be reached any more; it is tried again every second.")
+        self._lost = lost
 
     def _gps_input(self, solution: Solution) -> None:
         names, velocity, down = self._names, solution.velocity_m_s, solution.sigma_down_m

@@ -3,14 +3,15 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio.to_thread
 
 from aerofix.footage.video import Video
+from service.errors import SourceUnreadable
 
 POLL_S = 0.2
 """Seconds between two looks into a folder."""
@@ -85,35 +86,59 @@ async def played(video: Video, latency_s: float = 0.0) -> AsyncGenerator[Taken, 
         frames.close()
 
 
-def filling(folder: Path, endings: set[str], latency_s: float = 0.0) -> AsyncGenerator[Taken, None]:
+def filling(
+    folder: Path, endings: set[str], latency_s: float = 0.0, on_trouble: Callable[[str], object] = lambda text: None
+) -> AsyncGenerator[Taken, None]:
     """Photos that come into a folder from this call on, by the time at which they were written; it never ends.
 
-    A photo counts as written when its size stays the same between two looks.
+    A photo counts as written when its size stays the same between two looks. A photo that is removed meanwhile is left
+    out, and a folder that cannot be read is looked at again until it can.
 
     Args:
         folder: where they come.
         endings: of the files that are photos, in small letters.
         latency_s: seconds from taking a photo to writing it.
+        on_trouble: told once, in a sentence, when the folder can no longer be read.
+
+    Raises:
+        SourceUnreadable: the folder cannot be read now.
     """
-    return _filling(folder, endings, latency_s, set(_files(folder, endings)))
+    try:
+        known = {path for path, _ in _files(folder, endings)}
+    except OSError as error:
+        raise SourceUnreadable(f"{folder} cannot be read: {error.strerror}.") from error
+    return _filling(folder, endings, latency_s, known, on_trouble)
 
 
-async def _filling(folder: Path, endings: set[str], latency_s: float, known: set[Path]) -> AsyncGenerator[Taken, None]:
+async def _filling(
+    folder: Path, endings: set[str], latency_s: float, known: set[Path], on_trouble: Callable[[str], object]
+) -> AsyncGenerator[Taken, None]:
     growing: dict[Path, int] = {}
+    readable = True
     while True:
         await asyncio.sleep(POLL_S)
-        sizes = {path: size for path, size in _files(folder, endings).items() if path not in known}
-        whole = [path for path, size in sizes.items() if size and growing.get(path) == size]
-        growing = sizes
-        for path in sorted(whole, key=os.path.getmtime):
+        try:
+            files = [(path, stat) for path, stat in _files(folder, endings) if path not in known]
+        except OSError as error:
+            if readable:
+                on_trouble(f"{folder} cannot be read ({error.strerror}); it is looked at until it can.")
+            readable = False
+            continue
+        readable = True
+        whole = [(stat.st_mtime, path) for path, stat in files if stat.st_size and growing.get(path) == stat.st_size]
+        growing = {path: stat.st_size for path, stat in files}
+        for written_s, path in sorted(whole):
             known.add(path)
-            yield Taken(str(path), path, path.stat().st_mtime - latency_s)
+            yield Taken(str(path), path, written_s - latency_s)
 
 
-def _files(folder: Path, endings: set[str]) -> dict[Path, int]:
+def _files(folder: Path, endings: set[str]) -> list[tuple[Path, os.stat_result]]:
+    """The photos of a folder; one that is removed while it is looked at is not among them."""
+    found = []
     with os.scandir(folder) as entries:
-        return {
-            Path(entry.path): entry.stat().st_size
-            for entry in entries
-            if Path(entry.name).suffix.lower() in endings and entry.is_file()
-        }
+        for entry in entries:
+            if Path(entry.name).suffix.lower() in endings:
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found.append((Path(entry.path), entry.stat()))
+    return found

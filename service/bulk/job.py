@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from service.bulk.fingerprint import fingerprint
 from service.encoder.contract import ModelContract
 from service.errors import InvalidParameter
 from service.ground.maps import NewMap, check_map_name
@@ -61,7 +62,8 @@ class Job:
             options = replace(self.options, map=self.options.map or plain(mosaic.name))
             check_map_name(str(options.map))
             lattice = Lattice(contract.image_size)
-            yield Outline(mosaic, new_map(lattice, mosaic, options, name), lattice, contract, self.shards)
+            new, told = new_map(lattice, mosaic, options, name), fingerprint(self.source, self.out)
+            yield Outline(mosaic, new, told, lattice, contract, self.shards)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ class Outline:
     Attributes:
         mosaic: the source.
         map: what is made of it.
+        fingerprint: of the source's files.
         lattice: of its windows.
         contract: of the model.
         shards: into how many the work is divided.
@@ -78,6 +81,7 @@ class Outline:
 
     mosaic: Mosaic
     map: NewMap
+    fingerprint: str
     lattice: Lattice
     contract: ModelContract
     shards: int
@@ -93,6 +97,7 @@ class Outline:
         return {
             "version": 1,
             "map": asdict(self.map) | {"bounds": list(self.map.bounds), "levels": list(self.map.levels)},
+            "source": self.fingerprint,
             "model": self.contract.identity,
             "embedding_dim": self.contract.embedding_dim,
             "window_px": self.contract.image_size,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from service.bulk.job import plan_of
-from service.bulk.table import Marker, Row, pieces_in
+from service.bulk.table import Marker, Row, check_shard, pieces_in
 from service.encoder.contract import ModelContract
 from service.errors import MapExists, ModelMismatch, SourceUnreadable
 from service.ground.gallery import Gallery
@@ -19,8 +20,50 @@ from service.ground.windows import Lattice, key_of
 from service.importing.plan import Plan
 
 
-def whole_job(folder: Path) -> dict[Path, Marker]:
-    """The shards of a folder in their order, when all are there and belong together.
+@dataclass(frozen=True)
+class WholeJob:
+    """All shards of a map, checked.
+
+    Attributes:
+        markers: of the shards' files, in their order.
+        map: what they make together.
+        window_px: side of its windows, pixels.
+    """
+
+    markers: dict[Path, Marker]
+    map: NewMap
+    window_px: int
+
+
+def whole_job(folder: Path, contract: ModelContract, name: str | None) -> WholeJob:
+    """The shards of a folder, when all are there, undamaged, and belong together.
+
+    Args:
+        folder: of the shards.
+        contract: of the model that photos will be compared with.
+        name: of the map, None for what the shards say.
+
+    Raises:
+        SourceUnreadable: some are missing or damaged, or of different jobs.
+        ModelMismatch: they were made with another model.
+        InvalidParameter: the name is none that a map may have.
+    """
+    markers = _markers(folder)
+    job = next(iter(markers.values())).job
+    if job["model"] != contract.identity:
+        raise ModelMismatch(
+            f"the shards of {folder} were made with another model; give it with --model, or embed anew."
+        )
+    told = job["map"] | {"bounds": tuple(job["map"]["bounds"]), "levels": tuple(job["map"]["levels"])}
+    new = NewMap(**told | ({} if name is None else {"name": name}))
+    check_map_name(new.name)
+    for path, marker in markers.items():
+        check_shard(path, marker)
+    return WholeJob(markers, new, contract.image_size)
+
+
+def _markers(folder: Path) -> dict[Path, Marker]:
+    """The markers of all shards in their order.
 
     Raises:
         SourceUnreadable: some are missing, or of different jobs.
@@ -45,47 +88,27 @@ def whole_job(folder: Path) -> dict[Path, Marker]:
     return dict(sorted(markers.items(), key=lambda item: item[1].shard))
 
 
-def load(
-    folder: Path,
-    gallery: Gallery,
-    contract: ModelContract,
-    name: str | None,
-    replace: bool,
-    on_piece: Callable[[int, int], object],
-) -> GroundMap:
-    """Make a map of a folder of shards. Until all is stored, nobody finds it; on failure nothing is left.
+def load(job: WholeJob, gallery: Gallery, replace: bool, on_piece: Callable[[int, int], object]) -> GroundMap:
+    """Make a map of shards. Until all is stored, nobody finds it; on failure nothing is left.
 
     Args:
-        folder: of the shards.
-        gallery: gets the map.
-        contract: of the gallery's model.
-        name: of the map, None for what the shards say.
+        job: the shards.
+        gallery: gets the map; of the same model as they are.
         replace: take the place of a map of this name.
         on_piece: told the places that are done, and of how many.
 
     Raises:
-        SourceUnreadable: the shards are not whole.
-        ModelMismatch: they were made with another model.
         MapExists: the name is taken.
-        InvalidParameter: it is none that a map may have.
     """
-    markers = whole_job(folder)
-    job = next(iter(markers.values())).job
-    if job["model"] != contract.identity:
-        raise ModelMismatch(
-            f"the shards of {folder} were made with another model; give it with --model, or embed anew."
-        )
-    told = job["map"] | {"bounds": tuple(job["map"]["bounds"]), "levels": tuple(job["map"]["levels"])}
-    new = NewMap(**told | ({} if name is None else {"name": name}))
-    check_map_name(new.name)
+    new = job.map
     if gallery.maps.find(new.name) is not None and not replace:
         raise MapExists(f"the gallery has a map {new.name!r} already; give another --map, or say --replace.")
-    plan, import_id = plan_of(new, Lattice(contract.image_size)), new_import_id()
+    plan, import_id = plan_of(new, Lattice(job.window_px)), new_import_id()
     gallery.imports.create(new.origin, {"map": new.name, "replace": replace}, len(plan), import_id)
     gallery.imports.begin(import_id, len(plan))
     made = gallery.maps.create(new, False, import_id)
     try:
-        for path, marker in markers.items():
+        for path, marker in job.markers.items():
             gallery.imports.warn(import_id, marker.warnings)
             _put_shard(path, marker, gallery, plan, made, import_id, on_piece)
         gallery.maps.finish(made.number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -78,6 +79,22 @@ class Marker:
             ) from error
 
 
+def check_shard(path: Path, marker: Marker) -> None:
+    """See that a shard's file is as it was written.
+
+    Raises:
+        SourceUnreadable: it is not what its marker says.
+    """
+    try:
+        if digest(path) == marker.sha256:
+            return
+    except FileNotFoundError:
+        pass
+    raise SourceUnreadable(
+        f"{path} is not the file that its marker describes; delete it and its .json, and embed the shard again."
+    )
+
+
 class Writer:
     """Writes a shard; what is not finished leaves nothing that could be taken for whole.
 
@@ -86,7 +103,7 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._unfinished = path, path.with_suffix(f".{os.getpid()}.tmp")
+        self._path, self._unfinished = path, path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         self._pieces: list[Done] = []
         self._windows = 0
         with self._disk():
@@ -140,17 +157,8 @@ def digest(path: Path) -> str:
 
 
 def pieces_in(path: Path, marker: Marker) -> Iterator[tuple[Done, list[Row]]]:
-    """The pieces of a shard in their order.
-
-    Raises:
-        SourceUnreadable: the file is not what its marker says.
-    """
-    fix = "delete it and its .json, and embed the shard again."
-    if not path.exists() or digest(path) != marker.sha256:
-        raise SourceUnreadable(f"{path} is not the file that its marker describes; {fix}")
+    """The pieces of a shard in their order."""
     with pq.ParquetFile(path) as file:
-        if file.num_row_groups != sum(1 for _ in marker.pieces):
-            raise SourceUnreadable(f"{path} holds {file.num_row_groups} pieces; its marker says otherwise: {fix}")
         for number, done in enumerate(marker.pieces):
             table = file.read_row_group(number)
             columns = [column.to_pylist() for column in table.columns]

@@ -24,6 +24,9 @@ ENDINGS: dict[str, FormatName] = {
     ".kml": "kml",
 }
 
+UNREADABLE = "The file cannot be read"
+"""Title of the problem with a photo that never reached the service."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -52,7 +55,9 @@ class Answered:
     def passing(self) -> bool:
         """Whether there is no answer because of something that may be over when the photo is sent again."""
         problem = self.answer
-        return isinstance(problem, Problem) and (problem.status == 429 or problem.status >= 500)
+        if not isinstance(problem, Problem):
+            return False
+        return problem.title == UNREADABLE or problem.status == 429 or problem.status >= 500
 
     @property
     def position(self) -> Position | TrackPosition | None:
@@ -148,12 +153,12 @@ class Format:
 
     Attributes:
         line: an answer as its line.
-        name: the photo's name in such a line.
+        told: the photo's name and its status in such a line.
         start: how every line begins.
     """
 
     line: Callable[[Answered], str]
-    name: Callable[[str], str]
+    told: Callable[[str], tuple[str, str]]
     start: str = ""
     head: str = ""
     between: str = "\n"
@@ -190,16 +195,36 @@ class Format:
         return lines
 
 
+def _told_json(line: str) -> tuple[str, str]:
+    answer = json.loads(line)
+    return answer["file"], answer["status"]
+
+
+def _told_csv(line: str) -> tuple[str, str]:
+    row = dict(zip(COLUMNS, next(csv.reader([line])), strict=False))
+    return row["file"], row["status"]
+
+
+def _told_geojson(line: str) -> tuple[str, str]:
+    properties = json.loads(f"[{line}]")[0]["properties"]
+    return properties["photo"], properties["status"]
+
+
+def _told_kml(line: str) -> tuple[str, str]:
+    mark = ElementTree.fromstring(line)  # noqa: S314 - a file of our own
+    return mark.findtext("name") or "", mark.findtext('.//Data[@name="status"]/value') or ""
+
+
 FORMATS: dict[FormatName, Format] = {
-    "json": Format(_json, lambda line: str(json.loads(line)["file"]), start='{"file": '),
+    "json": Format(_json, _told_json, start='{"file": '),
     "csv": Format(
         lambda answered: _row(list(_values(answered).values())),
-        lambda line: next(csv.reader([line]))[0],
+        _told_csv,
         head=",".join(COLUMNS) + "\n",
     ),
     "geojson": Format(
         _features,
-        lambda line: str(json.loads(f"[{line}]")[0]["properties"]["photo"]),
+        _told_geojson,
         start='{"type": "Feature", ',
         head='{"type": "FeatureCollection", "features": [\n',
         between=",\n",
@@ -207,7 +232,7 @@ FORMATS: dict[FormatName, Format] = {
     ),
     "kml": Format(
         _placemark,
-        lambda line: str(ElementTree.fromstring(line).findtext("name")),  # noqa: S314 - a file of our own
+        _told_kml,
         start="<Placemark>",
         head='<?xml version="1.0" encoding="UTF-8"?>\n<kml xmlns="http://www.opengis.net/kml/2.2"><Document>\n',
         foot="\n</Document></kml>\n",

@@ -9,10 +9,8 @@ from aerofix.async_client import AsyncClient
 from aerofix.models import Problem
 from aerofix.options import PhotoOptions
 from aerofix.transport import FileUnreadable, ServiceError
-from service.cli.answers import Answered
+from service.cli.answers import UNREADABLE, Answered
 from service.cli.shots import Shot
-
-UNREADABLE = "The file cannot be read"
 
 
 async def answers_to(

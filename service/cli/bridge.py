@@ -100,7 +100,7 @@ async def nmea(
     options = PhotoOptions(
         prior=prior, heading_deg=heading, pitch_deg=pitch, altitude_m=altitude, hfov_deg=hfov, effort=effort
     )
-    links = [await open_link(target, baud) for target in to]
+    links = [await open_link(target, baud, warn) for target in to]
     try:
         for link in links:
             say(f"sends to {link.name}")
@@ -154,7 +154,7 @@ async def mavlink(
         prior=prior, heading_deg=heading, pitch_deg=pitch, altitude_m=altitude, hfov_deg=hfov, effort=effort
     )
     start = None if origin is None else Origin(*origin)
-    link = await asyncio.to_thread(Mavlink, to, message, start, baud, fixed_camera, system)
+    link = await asyncio.to_thread(Mavlink, to, message, start, baud, fixed_camera, system, warn)
     say(f"sends {message} to {to}")
 
     async def beat() -> None:
@@ -182,7 +182,7 @@ def _pictures(source: str, every_s: float, latency_s: float) -> AsyncGenerator[T
     if "://" in source:
         return played(Video(source, every_s), latency_s)
     if path.is_dir():
-        return filling(path, PHOTO_ENDINGS, latency_s)
+        return filling(path, PHOTO_ENDINGS, latency_s, warn)
     if is_video(path):
         return played(open_video(path, every_s))
     raise SourceUnreadable(f"{source} is no folder, no video and no stream; name one of these.")

@@ -19,6 +19,7 @@ try:
     from service.bulk.engines import embed_all
     from service.bulk.job import Job
     from service.bulk.load import load as put_together
+    from service.bulk.load import whole_job
     from service.bulk.shard import embed_shard
     from service.bulk.table import Marker
 except ImportError:
@@ -108,14 +109,13 @@ def load(
     settings = make_settings(gallery=gallery, model=model)
     log_for_people(settings)
     contract = check_contract(settings.model)
+    job = whole_job(folder, contract, name)  # before there is a gallery file
     opened = Gallery.open(
         gallery, contract.identity, contract.embedding_dim, "cpu", contract.image_size, contract.local_shape
     )
     with opened, progress_bar() as bar:
         task = bar.add_task(folder.name, total=None)
-        made = put_together(
-            folder, opened, contract, name, replace, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        made = put_together(job, opened, replace, lambda done, total: bar.update(task, completed=done, total=total))
         windows = opened.maps.windows(made)
     say(f"{gallery}: map {made.name}, {windows} windows")
     return 0

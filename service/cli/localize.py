@@ -91,7 +91,10 @@ async def localize(
     model: ModelFile = None,
     device: DeviceName = None,
 ) -> int:
-    """Say where photos were taken. Exit code 0: all located; 1: an error; 3: not found or ambiguous."""
+    """Say where photos were taken. Exit code 0: all located; 1: an error; 3: not found or ambiguous.
+
+    With --out it speaks of all photos in the file, also of those that earlier runs have answered.
+    """
     name = _format(form, {"json": as_json, "geojson": as_geojson, "csv": as_csv, "kml": as_kml}, to)
     photos = [shot for source in sources if not is_video(source) for shot in photos_in(source)]
     if srt is not None and sum(map(is_video, sources)) != 1:
@@ -120,7 +123,7 @@ async def localize(
                 task = progress.add_task("photos", total=len(shots) + _frames(videos))
                 runs = [answers_to(client, each_of(shots), options, bool(track), jobs)] if shots else []
                 runs += [
-                    answers_to(client, new_frames_of(video, sink.done), options, track is not False, jobs)
+                    answers_to(client, new_frames_of(video, sink.done.keys()), options, track is not False, jobs)
                     for video in videos
                 ]
                 for run in runs:
@@ -132,17 +135,23 @@ async def localize(
                                 sink.write(answered)
                             counts[answered.status] += 1
                             progress.advance(task)
+    before = Counter(sink.done.values())
     if to is not None:
-        known = f", {len(sink.done)} were there already" if sink.done else ""
-        remark(f"{to}: {', '.join(f'{count} {status}' for status, count in counts.items()) or 'nothing new'}{known}")
-    return ERROR if counts["error"] else 0 if set(counts) <= {"located"} else NOT_LOCATED
+        known = f"; {before.total()} were there already: {_listed(before)}" if before else ""
+        remark(f"{to}: {_listed(counts) or 'nothing new'}{known}")
+    statuses = set(counts) | set(before)
+    return ERROR if "error" in statuses else 0 if statuses <= {"located"} else NOT_LOCATED
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 class _Listing:
     """A table of all answers at the end, also when that comes early."""
 
     def __init__(self) -> None:
-        self.done = frozenset[str]()
+        self.done: dict[str, str] = {}
         self._answers: list[Answered] = []
 
     def write(self, answered: Answered) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from xml.etree import ElementTree
 
 from service.cli.answers import FORMATS, Answered, Format, FormatName
 from service.errors import AerofixError
@@ -20,7 +21,7 @@ class Stream:
     """
 
     def __init__(self, form: Format) -> None:
-        self.done = frozenset[str]()
+        self.done: dict[str, str] = {}
         self._form, self._any = form, False
 
     def write(self, answered: Answered) -> None:
@@ -46,6 +47,9 @@ class Stream:
 class Results:
     """Writes answers to a file, which is whole after each of them.
 
+    Attributes:
+        done: the photos that the file had answers to, and their statuses.
+
     Args:
         path: the file; one that exists is gone on with.
         name: how they are written.
@@ -58,12 +62,12 @@ class Results:
         self._path, self._form, self._end = path, FORMATS[name], 0
         try:
             kept = self._form.lines(path.read_bytes().decode(errors="replace") if path.exists() else "")
-            self.done = frozenset(map(self._form.name, kept))
+            self.done = dict(map(self._form.told, kept))
             path.touch()
             self._file = path.open("r+b")
         except OSError as error:
             raise self._unwritable(error) from error
-        except ValueError as error:
+        except (ValueError, KeyError, ElementTree.ParseError) as error:
             raise ResultsUnusable(
                 f"{path} holds something that `aerofix localize` did not write as {name}; name another file."
             ) from error

@@ -108,13 +108,32 @@ class FlightLens:
         )
 
 
-def stated_lens(known: KnownCamera) -> Reading | None:
+def lens_and_camera(lens: FlightLens | None, answer: Answer) -> tuple[FlightLens | None, CameraFix | None]:
+    """The flight's lens after a photo, and where the photo's camera was.
+
+    A photo tells of the lens if its place is sure, and a field of view came with it: without one, it may be another
+    camera's.
+    """
+    alone = _camera_fix(answer)
+    known, fix = answer.known.camera, answer.fix
+    if alone is None or fix is None or answer.verdict.status != "located" or known.hfov_deg is None:
+        return lens, alone
+    stated = _stated_lens(known)
+    if stated is not None:  # else the flight has told it
+        lens = FlightLens.begin(stated, fix.origin) if lens is None else lens.with_stated(stated)
+    if lens is None:
+        return None, alone
+    after, among_others = lens.take(answer)
+    return after, among_others or alone
+
+
+def _stated_lens(known: KnownCamera) -> Reading | None:
     """The field of view that a photo came with, None when nobody stated one, or it is what the flight has told."""
     stated = known.hfov_deg
     return None if stated is None or stated.source == "track" else stated
 
 
-def camera_fix(answer: Answer) -> CameraFix | None:
+def _camera_fix(answer: Answer) -> CameraFix | None:
     """Where the camera of a photo alone was, None when it does not tell."""
     camera = answer.whereabouts.camera
     if camera is None:

@@ -14,7 +14,7 @@ from service.localization.hints import Hints
 from service.localization.looks import Effort
 from service.localization.pipeline import Localizer
 from service.localization.places import CameraFix, Place, matched_error, places
-from service.tracking.flight import FlightLens, camera_fix, stated_lens
+from service.tracking.flight import lens_and_camera
 from service.tracking.history import Use
 from service.tracking.odometry import Sight, shift_between
 from service.tracking.store import TrackStore
@@ -73,7 +73,7 @@ class Tracker:
         near = track.predicted_area(timestamp_s, calibration.sigma_tiles * (info.tile_side_m or 0.0))
         told = None if track.lens is None else track.lens.to_send
         answer = await self.localizer.localize(data, hints, top_k, refine, near, maps=maps, effort=effort, lens=told)
-        lens, camera = await self.localizer.matchers.run(_camera, track.lens, answer)
+        lens, camera = await self.localizer.matchers.run(lens_and_camera, track.lens, answer)
         found = _places(answer, calibration, refine, camera)
         area_m2 = searched_area_m2(info, answer.known.prior)
         moved = None
@@ -120,20 +120,6 @@ def _sight(answer: Answer, fused: Place | None, carried: Sight | None) -> Sight 
         return carried
     stated = Sight.of_hints(answer.local, answer.view.side_m)
     return stated if carried is None else min(carried, stated, key=lambda each: each.error_share)
-
-
-def _camera(lens: FlightLens | None, answer: Answer) -> tuple[FlightLens | None, CameraFix | None]:
-    """The flight's lens after a photo, which tells of it if its place is sure; and where the photo's camera was."""
-    alone = camera_fix(answer)
-    if alone is None or answer.fix is None or answer.verdict.status != "located":
-        return lens, alone
-    stated = stated_lens(answer.known.camera)
-    if stated is not None:  # else the flight has told it
-        lens = FlightLens.begin(stated, answer.fix.origin) if lens is None else lens.with_stated(stated)
-    if lens is None:
-        return None, alone
-    after, among_others = lens.take(answer)
-    return after, among_others or alone
 
 
 def _places(answer: Answer, calibration: Calibration, refine: bool, camera: CameraFix | None) -> list[Place]:

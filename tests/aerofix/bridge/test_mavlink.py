@@ -4,6 +4,7 @@ import math
 import os
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -141,6 +142,60 @@ def test_it_says_that_it_is_here(peer):
     beat = peer.recv_match(type="HEARTBEAT", blocking=True, timeout=10)
     link.close()
     assert beat.type == mavutil.mavlink.MAV_TYPE_ONBOARD_CONTROLLER
+
+
+def test_a_serial_line_that_is_unplugged_is_opened_again(tmp_path, solution, capfd):
+    told, device = [], tmp_path / "ttyACM0"
+
+    def plug():
+        near, far = os.openpty()
+        device.unlink(missing_ok=True)
+        device.symlink_to(os.ttyname(far))
+        return near, far
+
+    near, far = plug()
+    link = Mavlink(str(device), on_trouble=told.append)
+    assert os.read(near, 1) == b"\xfd"  # MAVLink 2
+    os.close(near)
+    os.close(far)
+    for _ in range(3):
+        link.heartbeat()
+        link.send(solution())
+    assert len(told) == 1
+    assert "tried again" in told[0]
+    near, far = plug()
+    link.heartbeat()  # opens it
+    link.heartbeat()
+    assert os.read(near, 1) == b"\xfd"
+    link.close()
+    os.close(near)
+    os.close(far)
+    assert capfd.readouterr().out == ""
+
+
+def test_an_autopilot_on_tcp_that_goes_away_is_connected_to_again(solution):
+    told = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        link = Mavlink(f"tcp:127.0.0.1:{address[1]}", on_trouble=told.append)
+        there, _ = server.accept()
+        there.close()
+    for _ in range(100):
+        link.heartbeat()
+        if told:
+            break
+        time.sleep(0.02)
+    link.send(solution())
+    assert len(told) == 1
+    with socket.create_server(address) as server:
+        server.settimeout(30)
+        link.heartbeat()
+        there, _ = server.accept()
+        there.settimeout(30)
+        link.heartbeat()
+        assert there.recv(1) == b"\xfd"
+        there.close()
+    link.close()
 
 
 def test_what_cannot_be_opened_is_one_sentence():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -69,6 +70,42 @@ async def test_udp_and_a_pseudo_terminal_get_the_bytes(solution):
     for _ in range(1000):  # who reads nothing stops nobody
         link.send(sentences(solution()))
     link.close()
+
+
+def read_line(near):
+    data = b""
+    while not data.endswith(b"\n"):
+        data += os.read(near, 100)
+    return data
+
+
+async def test_a_serial_line_that_is_unplugged_is_opened_again(tmp_path):
+    pytest.importorskip("serial")
+    told = []
+
+    def plug():
+        near, far = os.openpty()
+        device.unlink(missing_ok=True)
+        device.symlink_to(os.ttyname(far))
+        return near, far
+
+    device = tmp_path / "ttyUSB0"
+    near, far = plug()
+    link = await open_link(str(device), on_trouble=told.append)
+    link.send(b"$GPGGA\r\n")
+    assert read_line(near) == b"$GPGGA\r\n"
+    os.close(near)
+    os.close(far)
+    for _ in range(3):
+        link.send(b"$GPRMC\r\n")
+    assert len(told) == 1
+    assert "tried again" in told[0]
+    near, far = plug()
+    link.send(b"$GPVTG\r\n")
+    assert read_line(near) == b"$GPVTG\r\n"
+    link.close()
+    os.close(near)
+    os.close(far)
 
 
 async def test_every_tcp_client_gets_the_bytes():

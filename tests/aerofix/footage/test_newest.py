@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
 import pytest
 from PIL import Image
@@ -61,6 +61,59 @@ async def test_a_folder_is_looked_at_when_it_is_named(tmp_path, monkeypatch):
         (tmp_path / "at-once.jpg").write_bytes(b"comes before anybody waits for it")
         first = await asyncio.wait_for(anext(photos), 30)
         assert first.photo == tmp_path / "at-once.jpg"
+
+
+async def test_a_photo_that_is_removed_while_the_folder_is_looked_at_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("aerofix.footage.newest.POLL_S", 0.01)
+    real = os.scandir
+
+    class Removed:
+        """An entry whose file goes after it was listed."""
+
+        def __init__(self, entry):
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def is_file(self):
+            there = self._entry.is_file()
+            if self.name == "gone.jpg":
+                os.unlink(self.path)
+            return there
+
+        def stat(self):
+            return os.stat(self.path)
+
+    @contextmanager
+    def scandir(path):
+        with real(path) as entries:
+            yield [Removed(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    async with aclosing(filling(tmp_path, {".jpg"})) as photos:
+        (tmp_path / "gone.jpg").write_bytes(b"removed between two system calls")
+        (tmp_path / "here.jpg").write_bytes(b"stays")
+        first = await asyncio.wait_for(anext(photos), 30)
+        assert first.photo == tmp_path / "here.jpg"
+
+
+async def test_a_folder_that_goes_away_is_told_once_and_looked_at_when_it_is_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("aerofix.footage.newest.POLL_S", 0.01)
+    folder, told = tmp_path / "card", []
+    folder.mkdir()
+    async with aclosing(filling(folder, {".jpg"}, on_trouble=told.append)) as photos:
+        coming = asyncio.ensure_future(anext(photos))
+        folder.rename(tmp_path / "away")
+        await asyncio.sleep(0.1)
+        assert not coming.done()
+        (tmp_path / "away").rename(folder)
+        (folder / "new.jpg").write_bytes(b"new")
+        assert (await asyncio.wait_for(coming, 30)).photo == folder / "new.jpg"
+    assert len(told) == 1
+    assert "cannot be read" in told[0]
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path):
+    with pytest.raises(SourceUnreadable, match=r"gone cannot be read"):
+        filling(tmp_path / "gone", {".jpg"})
 
 
 async def test_a_folder_gives_what_comes_when_it_is_whole(tmp_path, monkeypatch):

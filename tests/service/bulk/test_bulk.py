@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow")
 
 from service.bulk.engines import embed_all
 from service.bulk.job import Job
-from service.bulk.load import load
+from service.bulk.load import load, whole_job
 from service.bulk.shard import embed_shard
 from service.bulk.table import Marker
 from service.encoder.contract import check_contract
@@ -55,6 +55,7 @@ def put(tmp_path, model):
 
     def make(folder, name=None, replace=False, gallery="g.gallery", of=None):
         contract = check_contract(of or model)
+        whole = whole_job(folder, contract, name)
         opened = Gallery.open(
             tmp_path / gallery,
             contract.identity,
@@ -64,7 +65,7 @@ def put(tmp_path, model):
             contract.local_shape,
         )
         with opened:
-            known = load(folder, opened, contract, name, replace, lambda done, total: None)
+            known = load(whole, opened, replace, lambda done, total: None)
             ids, vectors = zip(*opened._store.maps.windows(known.number), strict=True)
             order = np.argsort(np.concatenate(ids))
             keys = np.concatenate(ids)[order].tolist()
@@ -129,6 +130,19 @@ def test_a_shard_of_another_job_is_not_written_over(job):
     assert job(3).path(1).read_bytes() == before
 
 
+def test_a_source_that_changes_meanwhile_is_another(job, put, source, ground, write_map):
+    embed_shard(job(3), 0)
+    before = source.read_bytes()
+    changed = ground(4, WIDTH, HEIGHT)
+    changed.paste("black", (300, 200, 310, 210))
+    write_map(source, changed)
+    assert source.stat().st_size == len(before)
+    for shard in (1, 2):
+        embed_shard(job(3), shard)
+    with pytest.raises(SourceUnreadable, match="different jobs"):
+        put(job(3).out)
+
+
 def test_what_is_missing_foreign_or_damaged_is_refused(job, put, tmp_path):
     embed_shard(job(3), 0)
     with pytest.raises(SourceUnreadable, match=r"2 of 3 shards are missing.*1, 2"):
@@ -145,10 +159,28 @@ def test_what_is_missing_foreign_or_damaged_is_refused(job, put, tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(SourceUnreadable, match="delete it"):
         put(job(3).out)
-    with Gallery.open(tmp_path / "g.gallery", check_contract(job(3).settings.model).identity, 16, window_px=32) as left:
-        assert left.maps.all() == []  # nothing of the failed load
+    command = [sys.executable, "-m", "service.cli.main", "gallery", "load", str(job(3).out)]
+    command += ["--gallery", str(tmp_path / "none.gallery"), "--model", str(job(3).settings.model)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "none.gallery").exists()
     with pytest.raises(SourceUnreadable, match="holds no whole shard"):
         put(tmp_path)
+
+
+def test_a_load_that_fails_leaves_nothing(job, tmp_path):
+    embed_shard(job(1), 0)
+    contract = check_contract(job(1).settings.model)
+    whole = whole_job(job(1).out, contract, None)
+
+    def fail(done, total):
+        raise OSError("a disk that is full")
+
+    with Gallery.open(tmp_path / "g.gallery", contract.identity, contract.embedding_dim, window_px=32) as left:
+        with pytest.raises(OSError, match="full"):
+            load(whole, left, False, fail)
+        assert left.maps.all() == []
 
 
 def test_a_name_that_is_taken_and_another_model_are_refused(job, put, tiny_model, tmp_path):

@@ -88,16 +88,39 @@ def test_a_folder_without_photos_says_so(run, tmp_path):
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "geojson", "kml"])
 def test_a_file_that_exists_is_gone_on_with(run, folder, ending):
     some = sorted(folder.glob("*.*"))[:2]
-    assert run(*some, "--out", f"out.{ending}").exit_code in (0, 3)
+    first_code = run(*some, "--out", f"out.{ending}").exit_code
+    assert first_code in (0, 3)
     first = Path(f"out.{ending}").read_text()
     result = run(folder, "--out", f"out.{ending}")
     assert "2 were there already" in result.stderr
     whole = Path(f"out.{ending}").read_text()
     assert whole != first
     again = run(folder, "--out", f"out.{ending}")
-    assert (again.exit_code, again.stdout) == (0, "")
-    assert "nothing new, 5 were there already" in again.stderr
+    assert (again.exit_code, again.stdout) == (result.exit_code, "")
+    assert "nothing new; 5 were there already: " in again.stderr
     assert Path(f"out.{ending}").read_text() == whole
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "geojson", "kml"])
+def test_what_earlier_runs_failed_at_is_not_forgotten(run, folder, ending):
+    (folder / "b.JPG").write_bytes((folder / "b.JPG").read_bytes()[:200])
+    first, second = (run(folder, "--out", f"out.{ending}") for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (1, 1)
+    assert "nothing new; 5 were there already" in second.stderr
+    assert "1 error" in second.stderr
+
+
+def test_a_file_that_cannot_be_read_is_asked_about_again(run, folder):
+    whole = (folder / "b.JPG").read_bytes()
+    (folder / "b.JPG").unlink()
+    missing = run(*(folder / name for name in ("a.png", "b.JPG")), "--out", "out.csv")
+    assert missing.exit_code == 1
+    assert "b.JPG: the file cannot be read" in missing.stderr
+    (folder / "b.JPG").write_bytes(whole)
+    there = run(*(folder / name for name in ("a.png", "b.JPG")), "--out", "out.csv")
+    assert "1 were there already" in there.stderr
+    assert "photos/b.JPG" in Path("out.csv").read_text()
+    assert there.exit_code in (0, 3)
 
 
 def test_the_format_goes_before_the_ending(run, folder):
