@@ -1,7 +1,7 @@
 """The service's own work without a service: decode, encode, search and what follows, in loops without HTTP or asyncio.
 
-``Localizer.localize`` itself is driven by hand. It is a coroutine that gives its image to a batcher and waits for the
-features; here it waits for whoever drives it, and what it would do in other threads happens at once. So a loop does
+``PhotoLocalizer.localize`` itself is driven by hand. It is a coroutine that gives its image to a batcher and waits for
+the features; here it waits for whoever drives it, and what it would do in other threads happens at once. So a loop does
 exactly what the service does for the same photo, whatever the model asks for, and nothing else.
 """
 
@@ -25,7 +25,7 @@ from service.encoder.session import Encoder
 from service.ground.gallery import Gallery
 from service.imaging.decode import Photo, PhotoFile
 from service.localization.hints import Hints
-from service.localization.pipeline import Answer, Localizer
+from service.localization.pipeline import Answer, PhotoLocalizer
 from service.settings import Settings
 
 Asked = tuple[NDArray[np.uint8], bool]
@@ -68,7 +68,7 @@ class Bare:
         self.encoder = Encoder(settings.model, settings.device, settings.threads)
         contract = self.encoder.contract
         self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
-        self._localizer = Localizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads(), _NoThreads())
+        self._localizer = PhotoLocalizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads(), _NoThreads())
 
     def prepare(self, data: bytes) -> tuple[Job, Asked]:
         """Decode a photo: what is left to do for it, and what is asked of the model."""

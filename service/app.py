@@ -27,7 +27,7 @@ from service.imaging.decoders import Decoders
 from service.importing.builder import Builder
 from service.importing.jobs import Importer
 from service.importing.tiles import TileMaker
-from service.localization.pipeline import Localizer
+from service.localization.pipeline import PhotoLocalizer
 from service.routes import elevations, histories, imports, localize, maps, snapshots, system, tiles, tracks
 from service.routes import gallery as gallery_routes
 from service.routes.fields import only_known
@@ -141,7 +141,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.importer = importer
     app.state.snapshots = copies
     app.state.watchers = watchers  # a thread for what needs no disk, and so never waits for one
-    app.state.localizer = Localizer(contract, batcher, gallery, settings, decoders, matchers)
+    app.state.localizer = PhotoLocalizer(contract, batcher, gallery, settings, decoders, matchers)
     app.state.tracker = Tracker(app.state.localizer, TrackStore(settings.max_tracks, settings.max_tracks_per_key))
 
     # HTTP: routes, errors, and what every request passes

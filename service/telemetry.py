@@ -14,7 +14,7 @@ access_log = logging.getLogger("service.access")
 
 
 @dataclass(frozen=True)
-class Step:
+class TimedStep:
     """A named part of a request, between two readings of ``time.perf_counter()`` in seconds."""
 
     name: str
@@ -41,7 +41,7 @@ class RequestRecord:
     route: str = "(none)"
     status: int = 0
     ended: float = 0.0
-    steps: list[Step] = field(default_factory=list)
+    steps: list[TimedStep] = field(default_factory=list)
     open: bool = True
 
 
@@ -53,7 +53,7 @@ def record_step(name: str, started: float, ended: float) -> None:
     """Note a step of the current request; outside a request, or after its end, this does nothing."""
     record = current_request.get()
     if record is not None and record.open:  # a job that a request started outlives it
-        record.steps.append(Step(name, started, ended))
+        record.steps.append(TimedStep(name, started, ended))
 
 
 @contextmanager

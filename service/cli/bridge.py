@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from aerofix.footage.video import Video
 from aerofix.options import PhotoOptions
 from aerofix.transport import ServiceError
 from service.cli.common import DEFAULT_URL, DeviceName, GalleryFile, ModelFile, Url, command, reach
-from service.cli.localize import Prior, parse_prior
+from service.cli.localize import SearchCircle, parse_prior
 from service.cli.shots import PHOTO_ENDINGS, is_video, open_video
 from service.cli.terminal import remark, say, warn
 from service.errors import AerofixError, SourceUnreadable
@@ -37,17 +37,9 @@ RETRY_S = 1.0
 bridge_app = typer.Typer(help="Tell an autopilot where it is. " + NOTICE, no_args_is_help=True)
 
 
-class Place(NamedTuple):
-    """A place and its altitude."""
-
-    lat: float
-    lon: float
-    altitude_m: float
-
-
-def _parse_place(text: str) -> Place:
+def _parse_origin(text: str) -> Origin:
     try:
-        return Place(*map(float, text.split(",")))
+        return Origin(*map(float, text.split(",")))
     except (TypeError, ValueError):
         raise typer.BadParameter("give LAT,LON,ALTITUDE_M, for example 24.26,120.72,35.") from None
 
@@ -62,7 +54,7 @@ GroundElevation = Annotated[
 Every = Annotated[float, typer.Option(min=0.01, help="Seconds from one frame of a video or stream to the next.")]
 Latency = Annotated[float, typer.Option(min=0.0, help="Seconds from taking a picture to its coming here.")]
 PriorOption = Annotated[
-    Prior | None, typer.Option(metavar="LAT,LON,RADIUS_M", parser=parse_prior, help="Search only near here.")
+    SearchCircle | None, typer.Option(metavar="LAT,LON,RADIUS_M", parser=parse_prior, help="Search only near here.")
 ]
 Heading = Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")]
 Pitch = Annotated[float | None, typer.Option(help="-90 looks straight down, 0 at the horizon, degrees.")]
@@ -123,10 +115,10 @@ async def mavlink(
     to: Annotated[str, typer.Option(help="As pymavlink has it: udpout:127.0.0.1:14550, tcp:HOST:PORT, /dev/ttyACM0.")],
     message: Annotated[Message, typer.Option(help="GPS_INPUT, ODOMETRY or VISION_POSITION_ESTIMATE.")] = "gps-input",
     origin: Annotated[
-        Place | None,
+        Origin | None,
         typer.Option(
             metavar="LAT,LON,ALTITUDE_M",
-            parser=_parse_place,
+            parser=_parse_origin,
             help="Where local coordinates begin; the autopilot is told. Default: it is asked.",
         ),
     ] = None,
@@ -153,8 +145,7 @@ async def mavlink(
     options = PhotoOptions(
         prior=prior, heading_deg=heading, pitch_deg=pitch, altitude_m=altitude, hfov_deg=hfov, effort=effort
     )
-    start = None if origin is None else Origin(*origin)
-    link = await asyncio.to_thread(Mavlink, to, message, start, baud, fixed_camera, system, warn)
+    link = await asyncio.to_thread(Mavlink, to, message, origin, baud, fixed_camera, system, warn)
     say(f"sends {message} to {to}")
 
     async def beat() -> None:

@@ -25,7 +25,7 @@ AT_ONCE = 4
 """Photos under way at a time: the service then decodes one while it matches another."""
 
 
-class Prior(NamedTuple):
+class SearchCircle(NamedTuple):
     """A circle to search."""
 
     lat: float
@@ -33,10 +33,10 @@ class Prior(NamedTuple):
     radius_m: float
 
 
-def parse_prior(prior: str) -> Prior:
+def parse_prior(prior: str) -> SearchCircle:
     """Three numbers with commas between them; their ranges are the service's to check."""
     try:
-        return Prior(*map(float, prior.split(",")))
+        return SearchCircle(*map(float, prior.split(",")))
     except (TypeError, ValueError):
         raise typer.BadParameter("give LAT,LON,RADIUS_M, for example 24.26,120.72,500.") from None
 
@@ -58,7 +58,7 @@ async def localize(
         typer.Option("--out", help="Write to this file, by its ending; one that exists is gone on with."),
     ] = None,
     prior: Annotated[
-        Prior | None, typer.Option(metavar="LAT,LON,RADIUS_M", parser=parse_prior, help="Search only near here.")
+        SearchCircle | None, typer.Option(metavar="LAT,LON,RADIUS_M", parser=parse_prior, help="Search only near here.")
     ] = None,
     heading: Annotated[float | None, typer.Option(help="Compass direction of the top edge, degrees.")] = None,
     pitch: Annotated[float | None, typer.Option(help="-90 looks straight down, 0 at the horizon, degrees.")] = None,

@@ -13,7 +13,7 @@ from service.imaging.formats.png import read_png
 from service.imaging.formats.tiff import read_tiff
 from service.imaging.formats.webp import read_webp
 from service.imaging.signatures import kind_of
-from service.imaging.upright import Job, factor_for, problem_with, upright
+from service.imaging.upright import Decoding, factor_for, problem_with, upright
 
 MIN_SIDE_PX = 16  # smaller images show nothing that tells one place from another
 MAX_SIDE_PX = 65_500
@@ -81,10 +81,10 @@ class PhotoFile:
         """Whether decoding takes long for the size of the picture."""
         return self.header.scans > MANY_SCANS
 
-    def job(self, useful_side_px: int | None = None) -> Job:
+    def job(self, useful_side_px: int | None = None) -> Decoding:
         """What decoding it is; see ``decode``."""
         header, factor = self.header, factor_for(self.width, self.height, useful_side_px)
-        return Job(header.kind, header.width, header.height, self.orientation, factor, self._needs_bytes(factor))
+        return Decoding(header.kind, header.width, header.height, self.orientation, factor, self._needs_bytes(factor))
 
     def _needs_bytes(self, factor: int) -> int:
         """Memory that decoding takes at its peak, in bytes; turning a picture of full size takes a quarter more."""

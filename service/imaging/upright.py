@@ -34,7 +34,7 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class Decoding:
     """What is to be decoded.
 
     Attributes:
@@ -65,7 +65,7 @@ def factor_for(width: int, height: int, useful_side_px: int | None) -> int:
     return max(useful, math.ceil(math.sqrt(width * height / MAX_DECODED_PIXELS)))
 
 
-def upright(data: bytes, job: Job) -> Image.Image:
+def upright(data: bytes, job: Decoding) -> Image.Image:
     """Decode a picture.
 
     Args:
@@ -90,7 +90,7 @@ def upright(data: bytes, job: Job) -> Image.Image:
     return made
 
 
-def _upright(data: bytes, job: Job) -> Image.Image:
+def _upright(data: bytes, job: Decoding) -> Image.Image:
     """JPEGs with previews behind them, as DJI drones write, are among Pillow's JPEGs."""
     image = Image.open(io.BytesIO(data), formats=[job.kind])
     if image.size != (job.width, job.height):

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from service.errors import AerofixError
-from service.imaging.upright import MAX_DECODED_PIXELS, Job, upright
+from service.imaging.upright import MAX_DECODED_PIXELS, Decoding, upright
 
 MAX_MESSAGE_BYTES = 2**16
 """Of the JSON; an error's words are the longest."""
@@ -43,14 +43,14 @@ def main() -> None:
     Image.init()
     while message := receive(peer):
         asked, data = message
-        job = Job(**asked)
+        job = Decoding(**asked)
         send(peer, *_answer(job, data))
         del message, data
         if _malloc_trim is not None and job.needs_bytes > SPARE_BYTES:
             _malloc_trim(0)  # glibc keeps most of what a large image took
 
 
-def _answer(job: Job, data: bytes) -> tuple[Mapping[str, Any], bytes]:
+def _answer(job: Decoding, data: bytes) -> tuple[Mapping[str, Any], bytes]:
     """What to tell of an image, and its pixels."""
     try:
         image = _decode(job, data)
@@ -87,7 +87,7 @@ def receive(peer: socket.socket) -> tuple[dict[str, Any], bytes] | None:
         return json.loads(text), file.readall()
 
 
-def _decode(job: Job, data: bytes) -> Image.Image:
+def _decode(job: Decoding, data: bytes) -> Image.Image:
     """Decode under limits of the kernel's; without the one for memory where the process cannot see its own size."""
     unlimited = resource.RLIM_INFINITY
     used = resource.getrusage(resource.RUSAGE_SELF)

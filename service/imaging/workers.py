@@ -15,7 +15,7 @@ from PIL import Image
 
 from service import errors
 from service.errors import AerofixError, ImageTooSlow, ImageUndecodable, NotReady
-from service.imaging.upright import Job, out_of_memory
+from service.imaging.upright import Decoding, out_of_memory
 from service.imaging.worker import MAX_CPU_S, receive, send
 
 _ROOT = str(Path(__file__).parents[2])  # where the package ``service`` lies
@@ -41,7 +41,7 @@ class Worker:
         """Of its process; None before it is needed."""
         return None if self._process is None else self._process.pid
 
-    def decode(self, job: Job, pieces: Sequence[bytes | memoryview]) -> Image.Image:
+    def decode(self, job: Decoding, pieces: Sequence[bytes | memoryview]) -> Image.Image:
         """Have an image decoded; blocks until it is.
 
         Args:
@@ -120,7 +120,7 @@ def _start(peer: socket.socket) -> subprocess.Popen[bytes]:
     )
 
 
-def _why(ended_with: int, job: Job) -> Exception:
+def _why(ended_with: int, job: Decoding) -> Exception:
     """What to tell of an image at which the process ended."""
     match -ended_with:
         case signal.SIGXCPU:

@@ -44,7 +44,7 @@ SIZE_SIGMAS, SIZE_SIGMA, GUESSED_SIGMA = 2.5, 0.1, 0.3
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedLook:
     """One look.
 
     Attributes:
@@ -117,27 +117,27 @@ HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
 """Hints that can be left out: their names in ``KnownCamera``, and whether they are there."""
 
 
-def plan_looks(known: KnownCamera, effort: Effort) -> list[Plan]:
+def plan_looks(known: KnownCamera, effort: Effort) -> list[PlannedLook]:
     """The looks for a camera of which some is known, in the order in which they are tried."""
     said = tuple(name for name, (_, is_there) in HINTS.items() if is_there(known))
     plans = [_plan(known, ())]
     if known.pitch_deg is None and known.heading_deg is not None:
-        plans.append(Plan(known, PITCHES_DEG[1]))
+        plans.append(PlannedLook(known, PITCHES_DEG[1]))
     if len(said) > 1:
         plans += [_plan(known, (name,)) for name in said]
     if len(said) > 2:
         plans.append(_plan(known, said[:2]))  # whatever height and compass say: gimbals err least
     bare = known.without(*(HINTS[name][0] for name in said))
     if said:
-        plans.append(Plan(bare, PITCHES_DEG[0], 0.0, said))
-    plans += [Plan(bare, pitch, turn, said) for pitch, turn in GUESSES]
+        plans.append(PlannedLook(bare, PITCHES_DEG[0], 0.0, said))
+    plans += [PlannedLook(bare, pitch, turn, said) for pitch, turn in GUESSES]
     return plans[: LOOKS[effort]]
 
 
-def _plan(known: KnownCamera, without: tuple[str, ...]) -> Plan:
+def _plan(known: KnownCamera, without: tuple[str, ...]) -> PlannedLook:
     """The look that leaves some hints out; in the stead of a pitch that is not believed, one that is far from it."""
     left = known.without(*(HINTS[name][0] for name in without))
     if left.pitch_deg is not None:
-        return Plan(left, left.pitch_deg.value, 0.0, without)
+        return PlannedLook(left, left.pitch_deg.value, 0.0, without)
     steep = known.pitch_deg is not None and known.pitch_deg.value < STEEP_DEG
-    return Plan(left, PITCHES_DEG[1] if steep else PITCHES_DEG[0], 0.0, without)
+    return PlannedLook(left, PITCHES_DEG[1] if steep else PITCHES_DEG[0], 0.0, without)

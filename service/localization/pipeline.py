@@ -29,7 +29,7 @@ from service.localization.confidence import Verdict, accuracy_m, judge, radius_m
 from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, SentLens, resolve
-from service.localization.looks import Effort, Plan, plan_looks
+from service.localization.looks import Effort, PlannedLook, plan_looks
 from service.localization.places import matched_error
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
 from service.localization.rematch import Again, match_again, worth_a_second
@@ -68,7 +68,7 @@ class _Job:
     file: PhotoFile
     known: Known
     generation: int
-    plans: list[Plan]
+    plans: list[PlannedLook]
     first: Look
     view: View
 
@@ -78,7 +78,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class Localizer:
+class PhotoLocalizer:
     """Answers where a photo was taken; holds what all requests share."""
 
     contract: ModelContract
@@ -188,7 +188,7 @@ class Localizer:
         look = plans[0].look(aspect, largest_m)
         return _Job(file, known, generation, plans, look, _view(plans[0], look, aspect, largest_m))
 
-    def _largest_m(self, plan: Plan, aspect: float, generation: int) -> float | None:
+    def _largest_m(self, plan: PlannedLook, aspect: float, generation: int) -> float | None:
         """Side of the windows that are nearest to what a look shows; None when its size is not known."""
         side_m = plan.side_m(plan.look(aspect))
         return None if side_m is None else closest_side_m(self.sizes.sides_m(generation), side_m)
@@ -209,7 +209,9 @@ class Localizer:
         """The model's input for each look."""
         return [preprocess(make_view(image, look), self.contract) for look in looks]
 
-    async def _encode(self, squares: list[NDArray[np.uint8]], plans: list[Plan], watch: Stopwatch) -> list[Encoded]:
+    async def _encode(
+        self, squares: list[NDArray[np.uint8]], plans: list[PlannedLook], watch: Stopwatch
+    ) -> list[Encoded]:
         """Encode squares in one batch; in quarter turns where the heading is not known."""
         left_s = self.settings.deadline_s - watch.total_ms() / 1e3
         turns = self.contract.calibration.local.turns > 1
@@ -230,7 +232,7 @@ class Localizer:
     async def _look(
         self,
         search: "_Search",
-        plan: Plan,
+        plan: PlannedLook,
         look: Look,
         encoded: Encoded,
         number: int,
@@ -361,7 +363,7 @@ class _Search:
     maps: Sequence[str]
 
 
-def _view(plan: Plan, look: Look, aspect: float, largest_m: float | None) -> View:
+def _view(plan: PlannedLook, look: Look, aspect: float, largest_m: float | None) -> View:
     """What the first look shows, in metres."""
     side_m, known = plan.side_m(look), plan.known
     if side_m is None or known.height_m is None:

@@ -16,7 +16,7 @@ from service.http.problems import documented, problem_of
 from service.localization.answer import Answer
 from service.localization.hints import Hints
 from service.localization.looks import Effort
-from service.localization.pipeline import Localizer
+from service.localization.pipeline import PhotoLocalizer
 from service.routes import geojson, schemas
 from service.routes.uploads import gather_limited, in_time
 from service.telemetry import request_id
@@ -151,7 +151,7 @@ async def localize(
     accept: Annotated[str, Header()] = "*/*",
 ) -> Any:
     """Say where a photo was taken, how sure that is and how far off it may be."""
-    localizer: Localizer = request.app.state.localizer
+    localizer: PhotoLocalizer = request.app.state.localizer
     hints = form.hints()
     max_images = localizer.settings.max_images
     if len(image) > max_images:
@@ -181,7 +181,7 @@ async def localize(
 
 
 def _each(
-    answers: list[Answer | Exception], localizer: Localizer, matches: bool
+    answers: list[Answer | Exception], localizer: PhotoLocalizer, matches: bool
 ) -> list[schemas.Localization | schemas.Failure]:
     """The answers to several photos; what concerns one of them alone is its own problem.
 
@@ -199,7 +199,7 @@ def _each(
     ]
 
 
-def localization(answer: Answer, localizer: Localizer, matches: bool = False) -> schemas.Localization:
+def localization(answer: Answer, localizer: PhotoLocalizer, matches: bool = False) -> schemas.Localization:
     """The answer as JSON has it; with the details that were found when ``matches`` are asked for."""
     position = answer.position
     return schemas.Localization(

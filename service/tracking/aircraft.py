@@ -14,7 +14,7 @@ import numpy as np
 
 from service.geo import offset_m
 from service.localization.places import CameraFix, Place, PositionError
-from service.tracking.filter import GATE, Array, Fix, Motion, Shift, squared_distance
+from service.tracking.filter import GATE, Array, MeasuredPosition, Motion, Shift, squared_distance
 
 TURN_SHARE = 0.5
 """Of the distance between the aircraft and its point on the ground: what that may swing between two overlapping photos,
@@ -103,6 +103,8 @@ def turned(aircraft: Aircraft | None, ground: Motion, place: Place) -> tuple[Arr
     return (gap_m, expected) if squared_distance(gap_m, expected) <= GATE else None
 
 
-def _fix(camera: CameraFix) -> Fix:
+def _fix(camera: CameraFix) -> MeasuredPosition:
     own_m = math.sqrt(float(np.trace(camera.covariance_m2)) / 2)
-    return Fix(camera.lat, camera.lon, PositionError(own_m, common_m=camera.common_m), camera.covariance_m2)
+    return MeasuredPosition(
+        camera.lat, camera.lon, PositionError(own_m, common_m=camera.common_m), camera.covariance_m2
+    )

@@ -41,7 +41,7 @@ GATE = -2 * math.log(1 - GATE_PROBABILITY)
 
 
 @dataclass(frozen=True)
-class Fix:
+class MeasuredPosition:
     """A measured position in degrees, and what of its error the state describes.
 
     Attributes:
@@ -98,7 +98,7 @@ class Motion:
     covariance: Array
 
     @classmethod
-    def start(cls, fix: Fix, max_speed_m_s: float) -> Motion:
+    def start(cls, fix: MeasuredPosition, max_speed_m_s: float) -> Motion:
         """A first fix: the velocity may be anything up to the largest speed.
 
         The position errs by what the fix errs, so it is bound to the bias. A velocity spread evenly over a disc of
@@ -138,12 +138,12 @@ class Motion:
         covariance = step @ self.covariance @ step.T + noise
         return self._moved(self.velocity_m_s * dt_s, self.velocity_m_s, covariance, correlation * self.bias)
 
-    def innovation(self, fix: Fix) -> tuple[Array, Array]:
+    def innovation(self, fix: MeasuredPosition) -> tuple[Array, Array]:
         """What a fix says beyond what is expected: metres east and north ``[2]``, and the covariance expected of it."""
         gap_m = np.array(offset_m(self.lat, self.lon, fix.lat, fix.lon)) - fix.matrix[:, 4:] @ self.bias
         return gap_m, fix.matrix @ self.covariance @ fix.matrix.T + fix.white_m2
 
-    def update(self, fix: Fix) -> Motion:
+    def update(self, fix: MeasuredPosition) -> Motion:
         """Fuse a fix.
 
         The covariance is that of Joseph's form, which stays symmetric and positive whatever rounding does.

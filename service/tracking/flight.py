@@ -14,7 +14,7 @@ from service.localization.answer import Answer
 from service.localization.hints import SAME_LENS, SentLens
 from service.localization.places import CameraFix
 from service.localization.whereabouts import MAP_M
-from service.tracking.lens import MATCHES, Lens, LensTrial, View
+from service.tracking.lens import MATCHES, FlightPhoto, Lens, LensTrial
 
 STEEP_DEG = -75.0
 """Photos that look further down tell a height times a field of view, and neither."""
@@ -75,7 +75,7 @@ class FlightLens:
         after.trial.add(view)
         return after, after._placed(view)
 
-    def _placed(self, view: View) -> CameraFix | None:
+    def _placed(self, view: FlightPhoto) -> CameraFix | None:
         """Where the camera of the last photo was; None where the flight does not tell."""
         if self.trial.covariance is None:
             return None
@@ -86,7 +86,7 @@ class FlightLens:
         height_m -= self.trial.ground_m
         return CameraFix(float(lat), float(lon), own_m2, common_m, float(height_m), float(heading_deg) % 360)
 
-    def _view(self, answer: Answer) -> View | None:
+    def _view(self, answer: Answer) -> FlightPhoto | None:
         fix, camera, known = answer.fix, answer.whereabouts.camera, answer.known.camera
         if fix is None or camera is None or camera.height_m is None or known.pitch_deg is None or known.tilt is None:
             return None
@@ -97,7 +97,7 @@ class FlightLens:
         _, pitch_deg, roll_deg = known.tilt.angles_deg
         east_m, north_m = offset_m(*self.origin, camera.lat, camera.lon)
         pose = np.array([east_m, north_m, camera.height_m, camera.heading_deg, 0.0, 0.0], np.float64)
-        return View(
+        return FlightPhoto(
             fix.photo[some],
             fix.ground_m[some] + shift,
             fix.tolerance_m[some] * SIGMA_TOLERANCES,

@@ -58,7 +58,7 @@ BAD_FIT = 2.5
 
 
 @dataclass(eq=False)
-class View:
+class FlightPhoto:
     """One photo of the flight.
 
     Attributes:
@@ -132,7 +132,7 @@ class LensTrial:
     """
 
     stated: Lens
-    views: list[View] = field(default_factory=list)
+    views: list[FlightPhoto] = field(default_factory=list)
     found: Lens | None = None
     covariance: Floats | None = None
     ground_m: float = 0.0
@@ -141,7 +141,7 @@ class LensTrial:
         """The same to go on with, which leaves this one as it is."""
         return replace(self, views=[replace(view) for view in self.views])
 
-    def add(self, view: View) -> None:
+    def add(self, view: FlightPhoto) -> None:
         """Take in the next photo."""
         self.covariance = None
         if self.views:
@@ -182,7 +182,7 @@ class _System:
         stated: the lens as it is known before.
     """
 
-    def __init__(self, views: list[View], stated: Lens) -> None:
+    def __init__(self, views: list[FlightPhoto], stated: Lens) -> None:
         self._views, self._stated, self.ground_m = views, stated, 0.0
         self.poses = [view.pose.copy() for view in views]
         self._focal_at = 6 * len(views)
@@ -265,7 +265,7 @@ class _System:
         gradient[heights] += up_m / DATUM_M**2
         return information, gradient, fits
 
-    def _of_view(self, k: int, view: View, focal: float, up_m: Floats) -> tuple[Floats, Floats, Ints]:
+    def _of_view(self, k: int, view: FlightPhoto, focal: float, up_m: Floats) -> tuple[Floats, Floats, Ints]:
         """A photo's matches: derivatives ``[2 M, K]``, residuals in standard deviations, and which unknowns K are."""
         nodes, shares, pose = self._nodes[k], self._shares[k], self.poses[k]
         used, local = np.unique(nodes, return_inverse=True)

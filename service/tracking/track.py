@@ -32,7 +32,7 @@ from service.tracking.aircraft import Aircraft, turned
 from service.tracking.filter import (
     GATE,
     Array,
-    Fix,
+    MeasuredPosition,
     Motion,
     Shift,
     gaussian_density,
@@ -338,8 +338,8 @@ def _gap(motion: Motion, place: Place) -> tuple[Array, Array]:
     return gap_m, motion.position_covariance_m2 + place.error.sigma_m**2 * np.eye(2)
 
 
-def _fix(place: Place) -> Fix:
-    return Fix(place.lat, place.lon, place.error)
+def _fix(place: Place) -> MeasuredPosition:
+    return MeasuredPosition(place.lat, place.lon, place.error)
 
 
 def _odds(places: list[Place], share: float) -> list[float]:

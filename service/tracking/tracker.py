@@ -12,7 +12,7 @@ from service.imaging.decode import open_photo
 from service.localization.answer import Answer
 from service.localization.hints import Hints
 from service.localization.looks import Effort
-from service.localization.pipeline import Localizer
+from service.localization.pipeline import PhotoLocalizer
 from service.localization.places import CameraFix, Place, matched_error, places
 from service.tracking.flight import lens_and_camera
 from service.tracking.history import Use
@@ -22,7 +22,7 @@ from service.tracking.track import Track, Trust
 
 
 @dataclass(frozen=True)
-class Step:
+class TrackedPhoto:
     """A photo's own answer, and what became of it in the track."""
 
     answer: Answer
@@ -34,7 +34,7 @@ class Step:
 class Tracker:
     """Follows flights; holds what all requests share."""
 
-    localizer: Localizer
+    localizer: PhotoLocalizer
     store: TrackStore
 
     async def localize(
@@ -47,7 +47,7 @@ class Tracker:
         refine: bool = True,
         maps: Sequence[str] = (),
         effort: Effort = "normal",
-    ) -> Step:
+    ) -> TrackedPhoto:
         """Localize the next photo of a track. A photo that cannot be localized leaves the track as it was.
 
         Args:
@@ -55,15 +55,15 @@ class Tracker:
             data: the image file.
             hints: see ``Hints``.
             timestamp_s: when it was taken, later than the photo before; None: as its metadata has it, if hints allow.
-            top_k: see ``Localizer.localize``.
-            refine: see ``Localizer.localize``.
-            maps: see ``Localizer.localize``.
-            effort: see ``Localizer.localize``.
+            top_k: see ``PhotoLocalizer.localize``.
+            refine: see ``PhotoLocalizer.localize``.
+            maps: see ``PhotoLocalizer.localize``.
+            effort: see ``PhotoLocalizer.localize``.
 
         Raises:
             MissingParameter: no time is given, and the photo has none.
             InvalidParameter: the timestamp does not increase.
-            AerofixError: as ``Localizer.localize``.
+            AerofixError: as ``PhotoLocalizer.localize``.
         """
         if timestamp_s is None:
             timestamp_s = await self.localizer.decoders.run(self._taken_at, data, hints)
@@ -86,7 +86,7 @@ class Tracker:
         place = track.hypotheses[0].place if track.hypotheses else None
         track.sight, track.lens = _sight(answer, place, carried), lens
         track.note(use, answer.verdict.status)
-        return Step(answer, use, place)
+        return TrackedPhoto(answer, use, place)
 
     def _taken_at(self, data: bytes, hints: Hints) -> float:
         """When a photo was taken, as its metadata says.

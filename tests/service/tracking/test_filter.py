@@ -11,7 +11,7 @@ from service.geo import offset, offset_m
 from service.localization.places import RASTER_SHARE, PositionError, raster_error
 from service.tracking.filter import (
     GATE,
-    Fix,
+    MeasuredPosition,
     Motion,
     Shift,
     gaussian_density,
@@ -25,7 +25,7 @@ ORIGIN = (24.26, 120.72)
 def fix(east_m=0.0, north_m=0.0, sigma_m=10.0, origin=ORIGIN, error=None):
     """A fix that errs as one between tile centres does."""
     lat, lon = offset(*origin, east_m, north_m)
-    return Fix(float(lat), float(lon), error or raster_error(sigma_m, 80.0))
+    return MeasuredPosition(float(lat), float(lon), error or raster_error(sigma_m, 80.0))
 
 
 def metres(motion, origin=ORIGIN):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.camera.attitude import Attitude
-from service.tracking.lens import BAD_FIT, LEAST_VIEWS, VIEWS, Lens, LensTrial, View
+from service.tracking.lens import BAD_FIT, LEAST_VIEWS, VIEWS, FlightPhoto, Lens, LensTrial
 
 TRUE = 0.5 / math.tan(math.radians(67) / 2)
 STATED = Lens(0.5 / math.tan(math.radians(73.7) / 2), 0.05)
@@ -29,7 +29,7 @@ def shown(rng, east_m, north_m, height_m, heading_deg, focal=TRUE, noise_m=1.5, 
     ground = east_m + near * rays[0] + 1j * (north_m + near * rays[1])
     ground = ground + rng.normal(0, noise_m, 150) + 1j * rng.normal(0, noise_m, 150)
     guess = np.array([east_m + 15.0, north_m - 10.0, 0.85 * height_m, heading_deg + 2, 0.0, 0.0])
-    return View(photo, ground, np.full(150, noise_m), pitch_deg, 0.0, 0.5, guess)
+    return FlightPhoto(photo, ground, np.full(150, noise_m), pitch_deg, 0.0, 0.5, guess)
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.encoder.batcher import Batch
-from service.telemetry import RequestRecord, Step
+from service.telemetry import RequestRecord, TimedStep
 from service.watch.metrics import Metrics, Timings
 
 
 def record(route="/localize", status=200, duration=1.0, **steps):
     return RequestRecord(
         "id", "POST", 10.0, route=route, status=status, ended=10.0 + duration,
-        steps=[Step(name, 10.0, 10.0 + seconds) for name, seconds in steps.items()],
+        steps=[TimedStep(name, 10.0, 10.0 + seconds) for name, seconds in steps.items()],
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from service.errors import ConfigurationInvalid
-from service.telemetry import RequestRecord, Step
+from service.telemetry import RequestRecord, TimedStep
 from service.watch.tracing import Tracer, otlp
 
 
@@ -21,7 +21,7 @@ def exported():
 
 def record(**overrides):
     fields = {"route": "/localize", "status": 200, "ended": 102.0} | overrides
-    steps = [Step("decode", 100.5, 101.0), Step("encode", 101.0, 101.75)]
+    steps = [TimedStep("decode", 100.5, 101.0), TimedStep("encode", 101.0, 101.75)]
     return RequestRecord("abc", "POST", 100.0, steps=steps, **fields)
 
 
