@@ -58,6 +58,7 @@ class ImportOptions(TypedDict, total=False):
         scheme: how the rows of z/x/y tiles are counted.
         tile_size_m: for experts, sides of the windows in metres.
         overlap: for experts, share of a window that its neighbour repeats.
+        date: when its pictures were taken, ISO 8601; default as the file says.
     """
 
     map: str | None
@@ -66,6 +67,7 @@ class ImportOptions(TypedDict, total=False):
     scheme: Scheme | None
     tile_size_m: Sequence[float] | None
     overlap: float | None
+    date: str | None
 
 
 class TrackOptions(TypedDict, total=False):

@@ -23,7 +23,8 @@ from service.cli.common import (
     reach,
 )
 from service.cli.imports import add as add_map
-from service.cli.terminal import out, progress_bar, remark, say, say_json, warn
+from service.cli.imports import is_everybodys
+from service.cli.terminal import complain, out, progress_bar, remark, say, say_json, warn
 from service.errors import AerofixError
 from service.importing.options import Scheme
 
@@ -64,6 +65,13 @@ async def add(
     overlap: Annotated[
         float | None, typer.Option(help="For experts: share of a window that its neighbour repeats, 0.5 or 0.")
     ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            help="When its pictures were taken: 2024-05-17, 2024-05, 2024, or first and last with a slash; default: as "
+            "the file says."
+        ),
+    ] = None,
     corners: Annotated[Path | None, typer.Option(help="JSON with the four corners of an image.")] = None,
     elevation: Annotated[
         Path | None,
@@ -77,7 +85,7 @@ async def add(
     model: ModelFile = None,
     device: DeviceName = None,
 ) -> int:
-    """Add maps to the gallery: photos are found in them at every scale."""
+    """Add maps to the gallery: photos are found in them at every scale. One that is refused stops no other."""
     sources = sources or []
     if not sources and (name is None or elevation is None):
         raise typer.BadParameter("give a SOURCE; or --map and --elevation, for a map that is there.")
@@ -92,11 +100,19 @@ async def add(
         scheme=scheme,
         tile_size_m=tile_size_m or None,
         overlap=overlap,
+        date=date,
     )
     failed = 0
     async with reach(url, gallery, model, device, must_exist=False) as client:
         for source in sources:
-            state = await add_map(client, source, corners, **options)
+            try:
+                state = await add_map(client, source, corners, **options)
+            except AerofixError as error:
+                if len(sources) == 1 or is_everybodys(error):
+                    raise
+                complain(error.detail if source.name in error.detail else f"{source}: {error.detail}")
+                failed += 1
+                continue
             failed += state.state != "done" or bool(state.failed)
             name = state.map
         if elevation is not None and name is not None and not failed:

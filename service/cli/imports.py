@@ -7,7 +7,12 @@ from typing import Unpack
 from aerofix.async_client import AsyncClient
 from aerofix.models import ImportState
 from aerofix.options import ImportOptions
+from aerofix.transport import ServiceError
 from service.cli.terminal import complain, progress_bar, say, warn
+from service.errors import AerofixError
+
+SERVICE_IS_AT_FAULT = ("unauthorized", "forbidden", "overloaded", "not-ready", "storage-full", "gallery-unusable")
+"""These problems have nothing to do with the map that was sent."""
 
 
 async def add(client: AsyncClient, source: Path, corners: Path | None, **options: Unpack[ImportOptions]) -> ImportState:
@@ -32,6 +37,11 @@ async def add(client: AsyncClient, source: Path, corners: Path | None, **options
     counts = f"added {state.added}, updated {state.updated}, failed {state.failed}, skipped {state.skipped}"
     say(f"{state.name}: map {state.map}, {state.state}: {counts}")
     return state
+
+
+def is_everybodys(error: AerofixError) -> bool:
+    """Whether the next map would meet the same error: it is that of the service, or no service answers."""
+    return isinstance(error, ServiceError) and error.kind in (None, *SERVICE_IS_AT_FAULT)
 
 
 def _tell(state: ImportState, told: set[str]) -> None:

@@ -72,7 +72,8 @@ class Atlas:
 
     def size_bytes(self, known: GroundMap) -> int:
         """How many bytes a map takes in the file: pixels, embeddings and descriptors."""
-        return self._store.maps.bytes_of(known.number)
+        embeddings = 2 * self._dim * self.windows(known)
+        return self._store.maps.bytes_of(known.number) + embeddings
 
     def tile(self, known: GroundMap, zoom: int, x: int, y: int) -> bytes | None:
         """A tile of a map's pixels, a WebP file; None where the map shows nothing, and at zooms that it lacks."""
@@ -163,8 +164,10 @@ class Atlas:
             self._elevations.forget(known.number)
 
     def delete(self, number: int) -> None:
-        """Delete a map; no photo finds it from then on."""
+        """Delete a map; no photo finds it from then on. One that is gone is left at that."""
         with self._inventory.changing(self._store):
+            if self._inventory.map_of(number) is None:
+                return
             self._store.maps.hide(number)
             self._forget(number)
         self._erase(number)

@@ -59,7 +59,8 @@ class Inventory:
     @property
     def maps(self) -> list[GroundMap]:
         """Maps that are searched, in the order in which they were made."""
-        return [each for _, each in sorted(self._maps.items()) if each.live]
+        live = (each for each in self._maps.values() if each.live)
+        return sorted(live, key=lambda each: (each.created_at, each.number))
 
     def map(self, name: str) -> GroundMap | None:
         """The map of this name that is searched."""

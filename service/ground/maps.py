@@ -20,7 +20,7 @@ class NewMap:
         origin: name of the file that it comes from.
         bounds: ``(west, south, east, north)``, degrees.
         gsd_m: metres a pixel of the source.
-        date: ISO 8601, None if unknown.
+        date: of its pictures, ISO 8601, None if unknown; see ``maps.dates``.
         levels: zooms of its windows, finest first.
         overlap: whether windows overlap by half, or not at all.
         min_zoom, max_zoom: of its stored pixels.

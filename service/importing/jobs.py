@@ -168,10 +168,10 @@ class Importer:
 
         def delete() -> int:
             known = self._gallery.maps.get(name)
+            windows = self._gallery.maps.windows(known)
             for job in self._gallery.imports.live():
                 if job.map == known.number:
-                    self._end(job.id, "cancelled")
-            windows = self._gallery.maps.windows(known)
+                    self._end(job.id, "cancelled")  # which deletes a map without windows
             self._gallery.maps.delete(known.number)
             return windows
 

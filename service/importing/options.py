@@ -10,6 +10,7 @@ from service.errors import InvalidParameter
 from service.ground.maps import check_map_name
 from service.ground.tile import MAX_SIDE_M, MIN_SIDE_M
 from service.ground.windows import HALF_STEP, Lattice
+from service.maps.dates import check_date
 
 Scheme = Literal["xyz", "tms"]
 
@@ -31,6 +32,7 @@ class MapOptions:
         tile_sizes_m: sides of windows, for experts: the levels nearest to them are made. None given: all levels that a
             drone photo may need.
         overlap: share of a window that its neighbour repeats, 0.5 or 0.
+        date: when its pictures were taken, see ``check_date``; None: as the source says.
 
     Raises:
         InvalidParameter: a value cannot be followed.
@@ -42,12 +44,17 @@ class MapOptions:
     scheme: Scheme | None = None
     tile_sizes_m: Sequence[float] = ()
     overlap: float = 0.5
+    date: str | None = None
 
     def __post_init__(self) -> None:
         if self.map is not None:
             check_map_name(self.map)
         if self.replace and self.extend:
             raise InvalidParameter("give replace or extend, not both: one drops the map that is there, one keeps it.")
+        if self.date is not None:
+            check_date(self.date)
+            if self.extend:
+                raise InvalidParameter("a map keeps the date that it has when it is extended; leave the date out.")
         if self.overlap not in OVERLAPS:
             raise InvalidParameter(
                 f"overlap is {self.overlap:g}; windows overlap by half (0.5, the default) or not at all (0)."

@@ -141,9 +141,8 @@ def new_map(lattice: Lattice, mosaic: Mosaic, options: MapOptions, origin: str) 
     bounds = mosaic.bounds
     levels = options.levels(lattice, mosaic.gsd_m, (bounds[1] + bounds[3]) / 2)
     zooms = zooms_for(lattice, bounds, mosaic.gsd_m, levels)
-    return NewMap(
-        str(options.map), origin, bounds, mosaic.gsd_m, mosaic.date, levels, options.overlap > 0, zooms[0], zooms[1]
-    )
+    date = options.date or mosaic.date
+    return NewMap(str(options.map), origin, bounds, mosaic.gsd_m, date, levels, options.overlap > 0, *zooms)
 
 
 def zooms_for(lattice: Lattice, bounds: Bounds, gsd_m: float, levels: tuple[int, ...]) -> tuple[int, int]:

@@ -137,9 +137,21 @@ def _open_rasters(files: Files, name: str, map_name: str) -> Pieces:
             troubles.append(error)
     if not parts:
         raise troubles[0]
+    parts, others = _pictures(parts)
     _check_together(parts, name)
     notes = [f"{len(troubles)} files of {name} are left out; the first: {troubles[0].detail}"] if troubles else []
+    if others:
+        notes.append(
+            f"left out of {name}, because it is one band of numbers beside pictures, heights perhaps: "
+            f"{', '.join(others):.200}. Heights are added with --elevation FILE."
+        )
     return Pieces(parts, map_name, notes, files.close)
+
+
+def _pictures(parts: list[Part]) -> tuple[list[Part], list[str]]:
+    """The rasters to be shown, and the names of the others: heights that lie beside pictures."""
+    pictures = [part for part in parts if not part.is_numbers]
+    return (pictures, [part.label for part in parts if part.is_numbers]) if pictures else (parts, [])
 
 
 def _opener(files: Files, file: str) -> Any:

@@ -84,6 +84,20 @@ def read_elevation(path: Path, name: str, bounds: Bounds) -> tuple[Elevation, li
     return Elevation(Grid(name, *grid[:4], low, high, round(covers, 4)), heights), notes
 
 
+def check_is_picture(dataset: Any, name: str) -> None:
+    """Refuse a map that is an elevation, and says so: by the unit of its one band, or by its coordinate system.
+
+    Raises:
+        SourceUnreadable: as said; with the fix.
+    """
+    if dataset.count == 1 and (unit := _stated_unit(dataset)) and _factor(unit) is not None:
+        raise SourceUnreadable(
+            f"{name} holds heights (one band, in {unit!r:.40}), which are no picture. Add them to a map that shows the "
+            f"same ground: aerofix map add --map NAME --elevation {name} (POST /maps/NAME/elevation). If it is a "
+            f"picture all the same, take the unit away: gdal_edit.py -units '' -a_srs EPSG:… {name}"
+        )
+
+
 def _grid(dataset: Any, bounds: Bounds) -> tuple[float, float, float, float, int, int]:
     """West, north, steps and shape of the grid for a map: about as fine as the raster, no finer than ``CELL_M``."""
     west, south, east, north = bounds
@@ -149,15 +163,25 @@ def _metres_of_one(dataset: Any, name: str) -> float:
             f"{name} does not say where on Earth it lies. Write its coordinate system into it: gdal_translate -a_srs "
             f"EPSG:NUMBER {name} heights.tif"
         )
-    wkt = dataset.crs.to_wkt()
-    vertical = re.search(r'VERT(?:ICAL)?_?CR?S\[.*?UNIT\["([^"]+)"', wkt, re.DOTALL)
-    stated = (dataset.units[0] or "").strip() or ("" if vertical is None else vertical[1])
+    stated = _stated_unit(dataset)
     fix = f"State the unit of its heights (m or ft): gdal_edit.py -units m {name}"
     if not stated:
         if dataset.crs.is_projected and not math.isclose(dataset.crs.linear_units_factor[1], 1.0):
             raise SourceUnreadable(f"{name} lies in a system of feet and does not say what its heights are in. {fix}")
         return 1.0
-    factor = _UNITS.get(stated.lower().replace("_", " ").strip()) or _UNITS.get(stated.lower())
+    factor = _factor(stated)
     if factor is None:
         raise SourceUnreadable(f"the heights of {name} are in {stated!r:.40}, which is not known here. {fix}")
     return factor
+
+
+def _stated_unit(dataset: Any) -> str:
+    """The unit that the first band names, or else the vertical coordinate system; empty when neither does."""
+    wkt = dataset.crs.to_wkt() if dataset.crs else ""
+    vertical = re.search(r'VERT(?:ICAL)?_?CR?S\[.*?UNIT\["([^"]+)"', wkt, re.DOTALL)
+    return (dataset.units[0] or "").strip() or ("" if vertical is None else vertical[1])
+
+
+def _factor(unit: str) -> float | None:
+    """Metres of one of a unit of length; None for others."""
+    return _UNITS.get(unit.lower().replace("_", " ").strip()) or _UNITS.get(unit.lower())

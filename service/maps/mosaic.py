@@ -36,7 +36,7 @@ class Mosaic(Protocol):
         name: suggested name: the file's without its suffix.
         bounds: ``(west, south, east, north)``, degrees.
         gsd_m: its own metres a pixel on the ground, at its centre.
-        date: ISO date, when the source tells it.
+        date: of its pictures, when the source tells it: a day of ISO 8601, or the first and the last with a slash.
     """
 
     name: str

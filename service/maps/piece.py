@@ -17,6 +17,8 @@ from rasterio.windows import Window
 
 from service.errors import SourceUnreadable
 from service.geo import MAX_MERCATOR_LAT, Bounds, wrap_east, wrap_lon
+from service.maps.dates import date_of
+from service.maps.elevation import check_is_picture
 from service.maps.gdal import calling, open_raster
 from service.maps.place import EDGE_POINTS, MERCATOR_RADIUS_M, WGS84, Place, to_mercator
 from service.maps.rendering import Rendering, Stretch
@@ -52,10 +54,13 @@ class Piece:
     Attributes:
         bounds: ``(west, south, east, north)``, degrees.
         gsd_m: metres a pixel on the ground, at its centre.
+        date: the day that the file tells, ISO 8601, or None.
+        dtype: of its bands.
+        is_numbers: whether it is one band of something else than bytes: heights, or what a sensor measured.
         collar: undeclared fill that is left out.
 
     Raises:
-        SourceUnreadable: it does not lie on Earth, or is damaged.
+        SourceUnreadable: it does not lie on Earth, holds heights, or is damaged.
     """
 
     def __init__(
@@ -70,7 +75,11 @@ class Piece:
             self._dataset = self._open()
             with calling(name, self.path):
                 self.place = locate(self._dataset)
+                check_is_picture(self._dataset, name)
                 self.rendering = Rendering.of(self._dataset)
+                self.dtype = str(self._dataset.dtypes[self.rendering.bands[0] - 1])
+                self.is_numbers = self._dataset.count == 1 and self.dtype not in ("uint8", "int8")
+                self.date = date_of(self._dataset.tags() | self._dataset.tags(ns="IMAGERY"))
                 self._find_extent()
         except BaseException:
             self.close()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.errors import SourceUnreadable
 from service.geo import Bounds, union_bounds
 from service.maps import checks
+from service.maps.dates import together
 from service.maps.piece import WORLD_M, Piece
 from service.maps.rendering import Stretch, stretch_of
 from service.maps.survey import Collar
@@ -37,6 +38,8 @@ class Part:
         bounds: the same in degrees.
         gsd_m: metres a pixel on the ground.
         open: opens it.
+        date: the day that it tells, ISO 8601, or None.
+        is_numbers: see ``Piece``.
     """
 
     label: str
@@ -44,13 +47,15 @@ class Part:
     bounds: Bounds
     gsd_m: float
     open: Callable[[], Piece]
+    date: str | None = None
+    is_numbers: bool = False
 
 
 def part_of(label: str, opener: Callable[[], Piece]) -> Part:
     """Open a raster to see where it lies, and close it again."""
     piece = opener()
     try:
-        return Part(label, piece.mercator, piece.bounds, piece.gsd_m, opener)
+        return Part(label, piece.mercator, piece.bounds, piece.gsd_m, opener, piece.date, piece.is_numbers)
     finally:
         piece.close()
 
@@ -78,11 +83,11 @@ class Pieces:
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self._parts, self._on_close = name, parts, close
-        self.date: str | None = None
+        self.date = together(part.date for part in parts)
         self._open: OrderedDict[int, Piece] = OrderedDict()
         self._collars: dict[int, Collar | None] = {}
         self._failed: dict[int, str] = {}
-        self._stretch: Stretch | None = None
+        self._stretches: dict[str, Stretch | None] = {}  # by the type of the bands
         self._edges = np.array([part.mercator for part in parts])
         self._gsds_m = np.array([part.gsd_m for part in parts])
         self.bounds = union_bounds(np.array([part.bounds for part in parts]))
@@ -131,13 +136,17 @@ class Pieces:
         chosen = np.unique(np.linspace(0, len(self._parts) - 1, min(MAX_SURVEYED, len(self._parts))).astype(int))
         looks = []
         for i in chosen.tolist():
-            piece = self._piece(i)
+            piece = self._opened(i)
             looks.append((piece, piece.survey()))
-        pixels = np.concatenate([seen.pixels() for _, seen in looks], axis=1)
-        self._stretch = stretch_of(pixels)
+            self._collars[i] = piece.collar
+        for kind in {piece.dtype for piece, _ in looks}:
+            shown = [seen.pixels() for piece, seen in looks if piece.dtype == kind]
+            most = max(map(len, shown))  # bands; grey ones are shown as three
+            pixels = np.concatenate([np.broadcast_to(each, (most, each.shape[1])) for each in shown], axis=1)
+            self._stretches[kind] = stretch_of(pixels)
         for piece, _ in looks:
-            piece.stretch = self._stretch
-        self._notes += checks.notes_on(looks, self._stretch)
+            piece.stretch = self._stretches[piece.dtype]
+        self._notes += checks.notes_on(looks)
 
     def _below(self, zoom: int, left: int, top: int, width: int, height: int) -> Iterator[int]:
         """Numbers of the rasters that a rectangle lies on, the best for its resolution first."""
@@ -166,17 +175,22 @@ class Pieces:
             return None
 
     def _piece(self, i: int) -> Piece:
+        """Raster ``i``, opened if need be, with its collar and the stretch of those of its type."""
+        piece = self._opened(i)
+        if i not in self._collars:
+            seen = piece.survey()
+            self._collars[i] = piece.collar
+            if piece.dtype not in self._stretches:
+                self._stretches[piece.dtype] = stretch_of(seen.pixels())
+        piece.collar, piece.stretch = self._collars[i], self._stretches[piece.dtype]
+        return piece
+
+    def _opened(self, i: int) -> Piece:
         """Raster ``i``, opened if need be."""
         if i not in self._open:
             while len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            piece = self._parts[i].open()
-            piece.stretch = self._stretch
-            self._open[i] = piece
-            if i not in self._collars:
-                piece.survey()
-                self._collars[i] = piece.collar
-            piece.collar = self._collars[i]
+            self._open[i] = self._parts[i].open()
         self._open.move_to_end(i)
         return self._open[i]
 

@@ -1,12 +1,13 @@
 """Bands of any kind → red, green and blue of 8 bits, by a rule that training follows as well.
 
-1. Bands: a palette gives its colours. Else the bands that are called red, green and blue, if all three are there; else
-   the first three that are not alpha; of fewer, the first one as grey.
-2. Valid is what neither a nodata value, a mask nor an alpha band leaves out, and what is finite and none of the values
-   that stand for nothing (``VOIDS``) in every band that is shown.
+1. Bands: a palette gives its colours. Else the bands that are called red, green and blue, by their description or by
+   their colour, if all three are there; else the first three that are not alpha; of fewer, the first one as grey.
+2. Valid is what neither a nodata value, a mask nor an alpha band leaves out, and what in every band that is shown is
+   finite, less than 1e15 away from zero and none of the values that stand for nothing (``VOIDS``).
 3. Bytes stay as they are, and so do whole numbers of other types that lie between 0 and 255. Of everything else the 2nd
-   and the 98th percentile of the valid pixels of the whole map, over all shown bands together, become 0 and 255. Pixels
-   whose shown bands are all zero, or all the largest value of their type, do not count where they are over 1 % of them.
+   and the 98th percentile of the valid pixels of the whole map, over all shown bands together, become 0 and 255. Fill
+   does not count: what all shown bands of over 1 % of the pixels have in common, if at most 0.5 % of all values lie
+   below it, or above. This is looked for twice, as some maps have two kinds of fill.
 4. ``MINISWHITE`` is turned around.
 """
 
@@ -22,11 +23,19 @@ from rasterio.enums import ColorInterp, Resampling
 STRETCH_PERCENTILES = (2, 98)
 """What becomes black and white in a map that is not 8-bit; the usual stretch of GIS viewers."""
 
-VOIDS = (-9999.0, -32768.0, -32767.0, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+VOIDS = (-9999.0, -32768.0, -32767.0, -2147483648.0)
 """What programs write where there is nothing, when they forget to declare it; no brightness is any of these."""
+
+ABSURD = 1e15
+"""No brightness is so far from zero; programs mark nothing by the largest number of a type, by 1e20 or by 9.97e36."""
 
 COMMON_SHARE = 0.01
 """Extremes that are more of the pixels than this are fill; fewer are shadows and glare, which the stretch cuts off."""
+
+FILL_PERCENTILES = (0.5, 99.5)
+"""Fill lies at the ends of a map's values, but for a few outliers."""
+
+COLOURS = ("red", "green", "blue")
 
 Stretch = tuple[float, float]
 
@@ -56,10 +65,11 @@ class Rendering:
             palette = np.zeros((max(colours) + 1, 4), np.uint8)
             palette[list(colours)] = np.array(list(colours.values()), np.uint8)
             return cls((1,), palette)
-        wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in dataset.colorinterp else None
-        if all(colour in dataset.colorinterp for colour in wanted):
-            return cls(tuple(dataset.colorinterp.index(colour) + 1 for colour in wanted), alpha=alpha)
+        described = [(text or "").strip().lower() for text in dataset.descriptions]
+        for names in (described, [colour.name for colour in dataset.colorinterp]):
+            if all(colour in names for colour in COLOURS):
+                return cls(tuple(names.index(colour) + 1 for colour in COLOURS), alpha=alpha)
         plain = [i + 1 for i, colour in enumerate(dataset.colorinterp) if colour != ColorInterp.alpha] or [1]
         return cls(tuple(plain[:3] if len(plain) >= 3 else plain[:1]), inverted=inverted, alpha=alpha)
 
@@ -82,7 +92,7 @@ class Rendering:
             index = np.minimum(bands[0], len(self.palette) - 1)
             return np.asarray(valid & (self.palette[index, 3] > 0))
         if bands.dtype.kind == "f":
-            valid = valid & np.isfinite(bands).all(axis=0)
+            valid = valid & (np.abs(bands) < ABSURD).all(axis=0)  # neither is what is not a number
         if bands.dtype.kind != "u":
             for void in VOIDS:
                 valid = valid & (bands != void).all(axis=0)
@@ -111,15 +121,19 @@ def stretch_of(pixels: NDArray[Any]) -> Stretch | None:
     """
     if pixels.dtype == np.uint8 or pixels.size == 0:
         return None
-    if pixels.dtype.kind in "iu":
-        if pixels.min() >= 0 and pixels.max() <= 255:
-            return None
-        for extreme in (0, np.iinfo(pixels.dtype).max):
-            same = (pixels == extreme).all(axis=0)
-            if COMMON_SHARE < same.mean() < 1:
-                pixels = pixels[:, ~same]
-    else:
-        same = (pixels == 0).all(axis=0)
-        pixels = pixels[:, ~same] if COMMON_SHARE < same.mean() < 1 else pixels
+    if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255:
+        return None
+    for _ in range(2):
+        pixels = _without_fill(pixels)
     low, high = np.percentile(pixels.astype(np.float64), STRETCH_PERCENTILES)
     return float(low), float(high if high > low else low + 1)
+
+
+def _without_fill(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels ``[B, N]`` without those that are fill; all of them, if nothing would be left."""
+    is_fill = np.zeros(pixels.shape[1], bool)
+    for end in np.percentile(pixels, FILL_PERCENTILES, method="nearest"):
+        same = (pixels == end).all(axis=0)
+        if same.mean() > COMMON_SHARE:
+            is_fill |= same
+    return pixels if is_fill.all() else pixels[:, ~is_fill]

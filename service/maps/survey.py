@@ -121,7 +121,7 @@ def find_collar(seen: Survey, is_lossy: bool) -> Collar | None:
     rim[[0, -1], :] = rim[:, [0, -1]] = True
     if not (flat & rim).any():
         return None
-    colours = np.median(seen.bands[:, flat & rim], axis=(2, 3)).astype(seen.bands.dtype)  # [B, N]
+    colours = np.median(seen.bands[:, flat & rim].astype(np.float64), axis=(2, 3)).astype(seen.bands.dtype)  # [B, N]
     values, counts = np.unique(colours, axis=1, return_counts=True)
     value = values[:, counts.argmax()]
     if tolerance:

@@ -129,7 +129,10 @@ class MapState(BaseModel):
     origin: str = Field(description="name of the file that it came from")
     bounds: Bounds = Field(description="west, south, east, north", examples=[(2.995, 54.694, 3.005, 54.7)])
     gsd_m: float = Field(description="ground metres a pixel of the file", examples=[0.3])
-    date: str | None = Field(description="when the pictures were taken, ISO 8601; null when the file does not say")
+    date: str | None = Field(
+        description="when its pictures were taken, ISO 8601, as the import or the file says; null when neither does",
+        examples=["2024-05-17"],
+    )
     windows: int = Field(description="windows that photos are compared with")
     levels: list[MapLevel] = Field(description="scales of them, finest first")
     minzoom: int = Field(description="coarsest zoom of its tiles")

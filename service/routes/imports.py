@@ -45,6 +45,12 @@ class ImportForm(BaseModel):
         description="For experts: sides of the windows, metres; the levels nearest to them are made. Without it the "
         "map is searched at every scale from which a drone looks.",
     )
+    date: str | None = Field(
+        None,
+        description="When its pictures were taken, ISO 8601: a day, a month, a year, or the first and the last of "
+        "several days with a slash; default: as the file says.",
+        examples=["2024-05-17"],
+    )
     overlap: float = Field(0.5, description="For experts: share of a window that its neighbour repeats, 0.5 or 0.")
 
     @field_validator("tile_size_m", mode="before")
@@ -156,7 +162,7 @@ def _options(fields: Mapping[str, list[str]]) -> MapOptions:
         found = [item | {"loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         raise RequestValidationError(found) from error
     sides_m = tuple(form.tile_size_m)
-    return MapOptions(form.map, form.replace, form.extend, form.scheme, sides_m, form.overlap)
+    return MapOptions(form.map, form.replace, form.extend, form.scheme, sides_m, form.overlap, form.date)
 
 
 def base_name(given: str | None) -> str:

@@ -41,7 +41,13 @@ def with_outliers(bands, value):
     return bands
 
 
+def with_strip(bands, value):
+    bands[:, BLOCK : 3 * BLOCK, 4 * BLOCK : 12 * BLOCK] = value  # a sixteenth, not at the edge either
+    return bands
+
+
 GREY_ALPHA = np.concatenate([ground(1, np.uint8, 0, 255), with_void(np.full((1, SIDE, SIDE), 255, np.uint8), 0)])
+FIVE = ["Blue", "Green", "Red", "Red edge", "NIR"]
 INTERPRETATIONS = {
     "near infrared first": [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red],
     "five bands with alpha": [*[ColorInterp.undefined] * 4, ColorInterp.alpha],
@@ -62,6 +68,12 @@ RASTERS = {
     "16 bits with outliers": (with_outliers(ground(3, np.uint16, 900, 4200), 65_000), {}),
     "16 bits with zeros inside": (with_void(ground(3, np.uint16, 900, 4200), 0), {}),
     "signed with voids": (with_void(ground(3, np.int16, -500, 3000), -9999), {}),
+    "signed with the lowest number": (with_void(ground(3, np.int32, -500, 3000), -(2**31)), {}),
+    "five described bands": (ground(5, np.uint16, 900, 4200), {"photometric": "MINISBLACK"}),
+    "fill that nobody knows": (with_void(ground(3, np.float32, 0, 1), -10_000), {}),
+    "fill among outliers": (with_outliers(with_void(ground(3, np.int32, 900, 4200), -10_000), -70_000), {}),
+    "two kinds of fill": (with_strip(with_void(ground(3, np.float32, 0, 1), -10_000), -5000), {}),
+    "floats with an absurd number": (with_void(ground(3, np.float32, 0, 1), -3.4e38), {}),
     "floats": (ground(3, np.float32, 0, 1), {}),
     "floats with holes": (with_void(ground(3, np.float32, 0, 1), np.nan), {}),
     "a declared value": (with_void(ground(3, np.uint16, 900, 4200), 7), {"nodata": 7}),
@@ -78,6 +90,8 @@ def test_both_see_the_same(tmp_path, name):
         file.write(bands)
         if name in INTERPRETATIONS:
             file.colorinterp = INTERPRETATIONS[name]
+        if len(bands) == 5 and "photometric" in profile:
+            file.descriptions = FIVE
         if name == "a palette":
             file.write_colormap(1, {i: (16 * i, 255 - 10 * i, 40, 255 if i % 5 else 0) for i in range(16)})
     with closing(open_mosaic(path)) as mosaic:

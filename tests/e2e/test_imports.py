@@ -190,6 +190,7 @@ async def test_an_unreadable_map_is_called_what_its_sender_calls_it(http, proble
         ({"tile_size_m": "2"}, "tile_size_m"),
         ({"map": "a/b"}, "map"),
         ({"scheme": "wms"}, "scheme"),
+        ({"date": "17.05.2024"}, "2024-05-17"),
         ({"colour": "red"}, "colour"),
     ],
 )

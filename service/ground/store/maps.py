@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +49,7 @@ class MapStore:
 
     def __init__(self, store: Store) -> None:
         self._store, self._file = store, store.file
+        self._last_number: int | None = None
 
     def all(self) -> list[GroundMap]:
         """The maps, by number."""
@@ -61,19 +64,25 @@ class MapStore:
     def create(self, new: NewMap, live: bool, import_id: str) -> GroundMap:
         """Make an empty map for an import; without ``live`` it is one that is to replace another.
 
+        Its number is the next free one after the last that was given: a search that began before a map was deleted must
+        not take another for it.
+
         Raises:
             InvalidParameter: there are too many maps.
         """
         created_at = datetime.now(UTC).isoformat(timespec="seconds")
         with self._store.changing() as db:
             taken = {number for (number,) in self._file.rows("SELECT number FROM maps")}
-            number = next((n for n in range(1, MAX_MAP + 1) if n not in taken), None)
+            last = max(taken, default=0) if self._last_number is None else self._last_number
+            numbers = chain(range(last + 1, MAX_MAP + 1), range(1, last + 1))
+            number = next((n for n in numbers if n not in taken), None)
             if number is None:
                 raise InvalidParameter(
                     f"The gallery holds {MAX_MAP} maps already; delete some (aerofix map delete MAP), add pieces of "
                     "one area as one map, or use a second gallery.",
                     limit=MAX_MAP,
                 )
+            self._last_number = number
             made = GroundMap(**vars(new), number=number, live=live, created_at=created_at)
             values = [new.name, new.origin, *new.bounds, new.gsd_m, new.date, json.dumps(new.levels), new.overlap]
             values += [new.min_zoom, new.max_zoom, number, live, created_at]
@@ -133,9 +142,8 @@ class MapStore:
         Raises:
             ImportStopped: the import was cancelled; nothing was kept.
         """
-        with self._store.changing() as db:
-            rows = [(key, data, zlib.crc32(data)) for key, data in tiles.items()]
-            db.executemany("REPLACE INTO pixels VALUES (?, ?, ?)", rows)
+        with self._store.changing():
+            self._put_blobs("pixels", "image", tiles)
             for number in {number_of(key) for key in tiles}:
                 self._forget_reembedded(number)
             self._store.imports.advance(step, 0, 0)
@@ -158,8 +166,7 @@ class MapStore:
                     (number, *packed(ids, embeddings)),
                 )
                 self._store.next_generation()
-            rows = [(key, (blob := pack(local)), zlib.crc32(blob)) for key, local in blocks.items()]
-            db.executemany("REPLACE INTO blocks VALUES (?, ?, ?)", rows)
+            self._put_blobs("blocks", "local", {key: pack(local) for key, local in blocks.items()})
             self._store.imports.advance(step, len(ids) - known, known)
         return len(ids) - known
 
@@ -212,17 +219,8 @@ class MapStore:
         return found
 
     def bytes_of(self, number: int) -> int:
-        """Bytes that a map takes: pixels, embeddings and descriptors."""
-        sizes = "SELECT total(length({})) FROM {} WHERE {}"
-        within = "id BETWEEN ? AND ?"
-        return sum(
-            int(self._file.one(sizes.format(column, table, where), *values))
-            for column, table, where, values in (
-                ("image", "pixels", within, range_of(number)),
-                ("local", "blocks", within, range_of(number)),
-                ("embeddings", "windows", "map = ?", (number,)),
-            )
-        )
+        """Bytes that a map's pixels and descriptors take; 0 when it is gone."""
+        return int(self._file.one("SELECT bytes FROM maps WHERE number = ?", number) or 0)
 
     def put_elevation(self, number: int, elevation: Elevation | None) -> None:
         """Store the heights of a map's ground in the place of those that it has; None: it has none any more."""
@@ -294,6 +292,22 @@ class MapStore:
         if self._file.one("SELECT EXISTS (SELECT 1 FROM windows WHERE map NOT IN (SELECT number FROM maps))"):
             self._file.corrupt("it has windows of maps that it does not list")
         return count
+
+    def _put_blobs(self, table: str, column: str, blobs: Mapping[int, bytes]) -> None:
+        """Store blobs in the place of those of the same ids, and count the bytes, inside a transaction."""
+        db, keys = self._file.db, list(blobs)
+        grown: Counter[int] = Counter()
+        for start in range(0, len(keys), AT_ONCE):
+            some = keys[start : start + AT_ONCE]
+            query = f"SELECT id, length({column}) FROM {table} WHERE id IN ({', '.join('?' * len(some))})"  # noqa: S608
+            for key, size in self._file.rows(query, some):
+                grown[number_of(key)] -= size
+        for key, blob in blobs.items():
+            grown[number_of(key)] += len(blob)
+        rows = [(key, blob, zlib.crc32(blob)) for key, blob in blobs.items()]
+        db.executemany(f"REPLACE INTO {table} VALUES (?, ?, ?)", rows)  # noqa: S608 - constants
+        changes = [(size, number) for number, size in grown.items()]
+        db.executemany("UPDATE maps SET bytes = bytes + ? WHERE number = ?", changes)
 
     def _delete(self, query: str, values: tuple[int, ...]) -> int:
         """Delete rows in one write; returns how many."""

@@ -13,7 +13,7 @@ from service.ground.local_maps import LocalMap, pack
 from service.ground.store.maps import packed
 from service.ground.store.schema import checksum
 from service.ground.store.store import Store
-from service.ground.windows import Ids
+from service.ground.windows import Ids, range_of
 
 _TABLES = ("reembedded", "reembedded_windows", "reembedded_blocks", "reembedded_pieces")
 
@@ -112,8 +112,16 @@ class Reembedding:
                 db.execute(
                     f"INSERT INTO {old} ({columns}) SELECT {columns} FROM reembedded_{old} ORDER BY rowid"  # noqa: S608
                 )
-            new_levels = [(json.dumps(list(zooms)), number) for number, zooms in levels.items()]
-            db.executemany("UPDATE maps SET levels = ? WHERE number = ?", new_levels)
+            new_levels = [
+                (json.dumps(list(zooms)), *range_of(number), *range_of(number), number)
+                for number, zooms in levels.items()
+            ]
+            db.executemany(
+                "UPDATE maps SET levels = ?, bytes = ("
+                "SELECT coalesce(sum(length(image)), 0) FROM pixels WHERE id BETWEEN ? AND ?) + ("
+                "SELECT coalesce(sum(length(local)), 0) FROM blocks WHERE id BETWEEN ? AND ?) WHERE number = ?",
+                new_levels,
+            )
             for table in _TABLES:
                 db.execute(f"DELETE FROM {table}")  # noqa: S608
             meta = {"identity": self._identity, "generation": generation, "reembedding": None}

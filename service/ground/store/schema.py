@@ -13,7 +13,7 @@ from service.ground.tile import Tile
 APPLICATION_ID = 0x41464958
 """ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Files of other versions are not read: maps are imported again."""
 
 SCHEMA = """
@@ -34,7 +34,8 @@ CREATE TABLE maps (
     overlap INTEGER NOT NULL,   -- whether its windows overlap by half, or not at all
     min_zoom INTEGER NOT NULL,  -- of its pixels
     max_zoom INTEGER NOT NULL,
-    created_at TEXT NOT NULL    -- UTC, ISO 8601
+    created_at TEXT NOT NULL,   -- UTC, ISO 8601
+    bytes INTEGER NOT NULL DEFAULT 0  -- that its pixels and descriptors take, counted with each write
 );
 CREATE UNIQUE INDEX map_names ON maps (name) WHERE live;
 -- Its pixels: XYZ tiles of WebP.

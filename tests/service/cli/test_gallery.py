@@ -192,3 +192,27 @@ def test_a_map_with_its_elevation(run, town, tmp_path):
     assert (lost.exit_code, "there is no map 'village'" in lost.output) == (1, True)
     assert run("add", "--elevation", tmp_path / "dem.tif", *run.local).exit_code == 2
     assert "cannot be read" in run("add", "--map", "town", "--elevation", tmp_path / "no.tif", *run.local).output
+
+
+def test_a_source_that_is_refused_does_not_stop_the_others(run, town, tmp_path, ground, write_map):
+    (tmp_path / "broken.tif").write_text("no map")
+    other = write_map(tmp_path / "port.tif", ground(5, 48, 64))
+    result = run("add", tmp_path / "broken.tif", town, tmp_path / "lost.tif", other, *run.local)
+    assert result.exit_code == 1
+    assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [
+        line for line in result.stderr.splitlines() if "broken.tif" in line or "lost.tif" in line
+    ]
+    assert "map town, done" in result.stdout
+    assert "map port, done" in result.stdout
+
+
+def test_without_a_service_no_source_is_tried_in_vain(run, town):
+    result = run("add", town, town, "--url", "http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert result.stderr.count("no service answers") == 1
+
+
+def test_the_date_of_a_map(run, town):
+    assert run("add", town, "--date", "2024-05", *run.local).exit_code == 0
+    bad = run("add", town, "--map", "again", "--date", "May 2024", *run.local)
+    assert (bad.exit_code, "give a day (2024-05-17)" in bad.stderr) == (1, True)

@@ -1,12 +1,13 @@
 """Bands of any raster → red, green and blue of 8 bits, by the rule that the service follows as well.
 
-1. Bands: a palette gives its colours. Else the bands that are called red, green and blue, if all three are there; else
-   the first three that are not alpha; of fewer, the first one as grey.
-2. Valid is what neither a nodata value, a mask nor an alpha band leaves out, and what is finite and none of the values
-   that stand for nothing (``VOIDS``) in every band that is shown.
+1. Bands: a palette gives its colours. Else the bands that are called red, green and blue, by their description or by
+   their colour, if all three are there; else the first three that are not alpha; of fewer, the first one as grey.
+2. Valid is what neither a nodata value, a mask nor an alpha band leaves out, and what in every band that is shown is
+   finite, less than 1e15 away from zero and none of the values that stand for nothing (``VOIDS``).
 3. Bytes stay as they are, and so do whole numbers of other types that lie between 0 and 255. Of everything else the 2nd
-   and the 98th percentile of the valid pixels of the whole map, over all shown bands together, become 0 and 255. Pixels
-   whose shown bands are all zero, or all the largest value of their type, do not count where they are over 1 % of them.
+   and the 98th percentile of the valid pixels of the whole map, over all shown bands together, become 0 and 255. Fill
+   does not count: what all shown bands of over 1 % of the pixels have in common, if at most 0.5 % of all values lie
+   below it, or above. This is looked for twice, as some maps have two kinds of fill.
 4. ``MINISWHITE`` is turned around.
 
 ``tests/contract/test_raster_rule.py`` gives both the same rasters.
@@ -24,11 +25,17 @@ from rasterio.enums import ColorInterp, Resampling
 #: Below and above, a brightness is cut off: the usual stretch of GIS viewers.
 STRETCH_PERCENTILES = (2, 98)
 
-#: What programs write where there is nothing, when they forget to declare it.
-VOIDS = (-9999.0, -32768.0, -32767.0, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+#: Programs write these where there is nothing, when they forget to declare it.
+VOIDS = (-9999.0, -32768.0, -32767.0, -2147483648.0)
+
+#: No brightness is so far from zero.
+ABSURD = 1e15
 
 #: Extremes that are more of the pixels than this are fill; fewer are shadows and glare.
 COMMON_SHARE = 0.01
+
+#: Fill lies at the ends of a map's values, but for a few outliers.
+FILL_PERCENTILES = (0.5, 99.5)
 
 
 def read_rgb(source: rasterio.DatasetReader, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -54,7 +61,7 @@ def read_rgb(source: rasterio.DatasetReader, shape: tuple[int, int]) -> tuple[ND
         return np.ascontiguousarray(np.moveaxis(rgba[..., :3], 2, 0)), valid & (rgba[..., 3] > 0)
     bands = source.read(_shown(source), out_shape=(len(_shown(source)), *shape), resampling=Resampling.average)
     if bands.dtype.kind == "f":
-        valid &= np.isfinite(bands).all(axis=0)
+        valid &= (np.abs(bands) < ABSURD).all(axis=0)
     if bands.dtype.kind != "u":
         for void in VOIDS:
             valid &= (bands != void).all(axis=0)
@@ -66,9 +73,9 @@ def read_rgb(source: rasterio.DatasetReader, shape: tuple[int, int]) -> tuple[ND
 
 def _shown(source: rasterio.DatasetReader) -> list[int]:
     """Numbers of the bands that are shown: one or three."""
-    wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in source.colorinterp for colour in wanted):
-        return [source.colorinterp.index(colour) + 1 for colour in wanted]
+    for names in ([str(text).strip().lower() for text in source.descriptions], [c.name for c in source.colorinterp]):
+        if {"red", "green", "blue"} <= set(names):
+            return [names.index(colour) + 1 for colour in ("red", "green", "blue")]
     plain = [i + 1 for i, colour in enumerate(source.colorinterp) if colour != ColorInterp.alpha] or [1]
     return plain[:3] if len(plain) >= 3 else plain[:1]
 
@@ -79,10 +86,11 @@ def _stretched(bands: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint
     is_whole = pixels.dtype.kind in "iu"
     if pixels.dtype == np.uint8 or pixels.size == 0 or (is_whole and pixels.min() >= 0 and pixels.max() <= 255):
         return bands.astype(np.uint8)
-    for extreme in (0, np.iinfo(pixels.dtype).max) if is_whole else (0,):
-        same = (pixels == extreme).all(axis=0)
-        if COMMON_SHARE < same.mean() < 1:
-            pixels = pixels[:, ~same]
+    for _ in range(2):
+        ends = np.percentile(pixels, FILL_PERCENTILES, method="nearest")
+        fills = [same for end in ends if (same := (pixels == end).all(axis=0)).mean() > COMMON_SHARE]
+        keep = ~np.logical_or.reduce(fills) if fills else np.ones(pixels.shape[1], bool)
+        pixels = pixels[:, keep] if keep.any() else pixels
     low, high = np.percentile(pixels.astype(np.float64), STRETCH_PERCENTILES)
     scale = 255 / ((high if high > low else low + 1) - low)
     shown: NDArray[np.uint8] = (
