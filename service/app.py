@@ -11,6 +11,7 @@ from service import __version__
 from service.encoder.batcher import Batcher
 from service.encoder.session import Encoder
 from service.ground.gallery import Gallery
+from service.ground.index.collection import Collection
 from service.ground.snapshots import Snapshots
 from service.http import docs, pages
 from service.http.access import Guard, SecurityHeaders
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         DeviceUnavailable: the device that was asked for is not there.
         ModelMismatch: the gallery was made with another model.
         GalleryUnusable: the gallery file is corrupt or held by another process.
+        IndexUnavailable: Milvus, which is to have the vectors, does not answer.
         ConfigurationInvalid: settings cannot be followed, such as a file of keys that is not there.
     """
     keys = Keys.of(settings)
@@ -59,6 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
     # the parts, each made from the ones before
     encoder = Encoder.of(settings)
     contract = encoder.contract
+    collection = None
+    if settings.milvus_uri is not None:
+        collection = Collection.of(settings, contract.identity, contract.embedding_dim, "Bounded")
     gallery = Gallery.open(
         settings.gallery,
         contract.identity,
@@ -66,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.search_device,
         contract.image_size,
         contract.local_shape,
+        collection=collection,
     )
     door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)
     metrics = Metrics(

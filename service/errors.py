@@ -165,6 +165,14 @@ class DeadlineExceeded(AerofixError):
     """The request waited longer than its deadline."""
 
 
+class IndexUnavailable(AerofixError):
+    """The engine that has the gallery's vectors does not answer."""
+
+
+class GalleryReadOnly(AerofixError):
+    """The gallery file may only be looked at, for its vectors are elsewhere."""
+
+
 class NotReady(AerofixError):
     """The service is starting, draining or has lost its encoder."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.http.security import digests
@@ -31,6 +31,21 @@ class Settings(BaseSettings):
         description="ONNX file that keeps the model contract; the default is the one that comes with aerofix.",
     )
     gallery: Path = Field(Path("aerofix.gallery"), description="Gallery file; made on first use.")
+
+    # past one machine
+    milvus_uri: str | None = Field(
+        None,
+        description="Address of Milvus, such as http://milvus:19530: vectors are searched there, by several services, "
+        "and the gallery file is only looked at. Unset: the vectors of the file are searched in this process.",
+    )
+    milvus_token: SecretStr = Field(
+        SecretStr(""), description="What Milvus asks for: user:password, or a key; empty where it asks for nothing."
+    )
+    milvus_collection: str = Field(
+        "aerofix",
+        pattern=r"^[A-Za-z_]\w{0,99}$",
+        description="Name of the collection; a part that stands for the model is added.",
+    )
 
     # devices
     device: Literal["auto", "cpu", "cuda"] = Field(

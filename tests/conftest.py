@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from hypothesis import HealthCheck, settings
+from milvus_servers import lite
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
@@ -247,6 +248,13 @@ def image_files(ground, encode_image):
     ]
     files = [encode_image(image, kind, **chosen) for kind, chosen in options]
     return [*files, encode_image(image.convert("P"), "PNG"), encode_image(image.convert("L"), "TIFF")]
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory):
+    """The address of a Milvus for tests, on the loopback interface."""
+    with lite(tmp_path_factory.mktemp("milvus")) as (_, uri):
+        yield uri
 
 
 @pytest.fixture(autouse=True)

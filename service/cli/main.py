@@ -21,6 +21,7 @@ from service.cli.common import (
     fail,
     make_settings,
 )
+from service.cli.copy import copy
 from service.cli.doctor import examine
 from service.cli.embed import embed
 from service.cli.gallery import gallery_app
@@ -37,6 +38,7 @@ app.add_typer(gallery_app, name="gallery")
 app.add_typer(bridge_app, name="bridge")
 app.add_typer(map_app, name="map")
 command(app, "embed")(embed)
+command(gallery_app, "copy")(copy)
 
 
 def _say_version(wanted: bool) -> None:

@@ -18,8 +18,11 @@ from service.errors import GalleryEmpty, GalleryUnusable
 from service.geo import Bounds, Circle
 from service.ground.atlas import Atlas
 from service.ground.blocks import Blocks, even
+from service.ground.index.collection import Collection
 from service.ground.index.gpu import make_index
+from service.ground.index.keys import Keys
 from service.ground.index.protocol import VectorIndex
+from service.ground.index.shared import SharedIndex
 from service.ground.inventory import FIRST_WINDOW, Inventory
 from service.ground.local_maps import LocalCache, LocalMap
 from service.ground.records import GalleryInfo, Hit, NewTile, Page
@@ -83,6 +86,7 @@ class Gallery:
         window_px: int = WINDOW_PX,
         local_shape: tuple[int, int, int] | None = None,
         read_only: bool = False,
+        collection: Collection | None = None,
     ) -> Gallery:
         """Open a gallery file, or create it, and build its index.
 
@@ -94,19 +98,22 @@ class Gallery:
             window_px: side S of the model's input.
             local_shape: ``[C, h, w]`` of the model's local descriptors, if it gives some.
             read_only: only look; see ``GalleryFile``.
+            collection: has the vectors; the file is then only looked at.
 
         Raises:
+            IndexUnavailable: the collection cannot be reached.
             GalleryUnusable: the file is corrupt, no gallery, or held by another process.
             ModelMismatch: its embeddings were made with another model.
             DeviceUnavailable: no such device.
             StorageFull: no space for a new file.
         """
-        index = make_index(embedding_dim, device)
-        store = Store(path, read_only)
+        store = Store(path, read_only or collection is not None)
         try:
             store.claim(identity, window_px)
+            index = _index(store, collection) if collection is not None else make_index(embedding_dim, device)
             gallery = cls(store, index, identity, embedding_dim, Lattice(window_px), local_shape)
             gallery._load(path)
+            index.check()
         except BaseException:
             store.close()
             raise
@@ -316,9 +323,24 @@ class Gallery:
         """Write a consistent, checked copy of the gallery's file, while it is in use; see ``copies.snapshot``."""
         snapshot(self._store, target, is_stopped)
 
-    def check_place(self) -> None:
-        """Make sure that the file is where it was; see ``GalleryFile.check_place``, also for what is raised."""
+    def check(self) -> None:
+        """Make sure that the file is where it was, and that searches are answered.
+
+        Raises:
+            GalleryUnusable: the file is not; see ``GalleryFile.check_place``.
+            IndexUnavailable: see ``VectorIndex.check``.
+        """
         self._store.file.check_place()
+        self._index.check()
+
+    def check_writable(self) -> None:
+        """Make sure that the gallery can be changed; see ``GalleryFile.check_writable``, also for what is raised."""
+        self._store.file.check_writable()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it can only be looked at."""
+        return self._store.file.read_only
 
     def close(self) -> None:
         """Close the file and let other processes in."""
@@ -367,6 +389,10 @@ class Gallery:
         centres = np.array([tile.footprint.centre for tile in tiles])
         self._index.upsert(np.array(numbers, np.int64), vectors, centres)
         self._locals.forget(numbers)
+
+
+def _index(store: Store, collection: Collection) -> VectorIndex:
+    return SharedIndex(collection, Keys.of_maps(each for each in store.maps.all() if each.live))
 
 
 def _weighted_median(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:

@@ -22,6 +22,8 @@ FIXES = {
     "forbidden": "Use a write key to change the gallery; or name the host in AEROFIX_ALLOWED_HOSTS, or the page's "
     "origin in AEROFIX_CORS_ORIGINS.",
     "gallery-empty": "Add a map first: POST /gallery/imports, or aerofix gallery add MAP.",
+    "gallery-read-only": "Change the gallery's file and copy it: aerofix gallery add, then aerofix gallery copy; "
+    "docs/scale.md says how.",
     "gallery-unusable": "Look at the service's log and run aerofix doctor; a snapshot comes back with aerofix gallery "
     "restore FILE.",
     "headers-too-large": "Send fewer or shorter headers, or raise AEROFIX_MAX_HEADER_BYTES or AEROFIX_MAX_HEADERS.",
@@ -34,6 +36,7 @@ FIXES = {
     "map-exists": "Give the map another name (form field map, --map), or say replace or extend.",
     "map-not-found": "List the maps with GET /maps.",
     "import-not-found": "List the imports with GET /gallery/imports.",
+    "index-unavailable": "Ask again soon; whoever runs the service sees whether Milvus runs, and reads its log.",
     "internal-error": "This is a defect of the service: report it with the request's id.",
     "invalid-footprint": "Give corners in degrees, lat before lon, clockwise from top-left, or another form in "
     "<a href='/docs'>/docs</a>.",

@@ -50,6 +50,8 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.ModelMismatch: ("model-mismatch", "The gallery was made with another model", 409),
     errors.TrackNotFound: ("track-not-found", "There is no such track", 404),
     errors.Overloaded: ("overloaded", "Too many requests wait", 429),
+    errors.GalleryReadOnly: ("gallery-read-only", "The gallery cannot be changed here", 409),
+    errors.IndexUnavailable: ("index-unavailable", "The index does not answer", 503),
     errors.GalleryUnusable: ("gallery-unusable", "The gallery cannot be used", 503),
     errors.NotReady: ("not-ready", "The service is not ready", 503),
     errors.OutOfMemory: ("out-of-memory", "There is not enough memory", 503),

@@ -75,7 +75,9 @@ class Importer:
         self._waits_for: dict[str, Trouble] = {}
 
     async def start(self) -> None:
-        """Remove what no import needs any more, and go on with those that were interrupted."""
+        """Remove what no import needs any more, and go on with those that were interrupted, if anything may change."""
+        if self._gallery.read_only:
+            return
         await asyncio.to_thread(self._clear)
         self._worker = asyncio.create_task(self._work(), name="importer")
 
@@ -101,8 +103,10 @@ class Importer:
         """Where to put the upload of a new import.
 
         Raises:
+            GalleryReadOnly: nothing can be imported here.
             OSError: the folder cannot be made.
         """
+        self._gallery.check_writable()
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / import_id
 

@@ -38,6 +38,7 @@ _BODY = form_with_file(
         errors.SourceUnreadable,
         errors.BodyTooLarge,
         errors.StorageFull,
+        errors.GalleryReadOnly,
         errors.GalleryUnusable,
     ),
 )
@@ -71,7 +72,9 @@ async def add_elevation(request: Request, map: str) -> schemas.ElevationAdded:
 @router.delete(
     "/{map}/elevation",
     response_model=schemas.ElevationDeleted,
-    responses=documented(errors.MapNotFound, errors.InvalidParameter, errors.GalleryUnusable, errors.StorageFull),
+    responses=documented(
+        errors.MapNotFound, errors.InvalidParameter, errors.GalleryReadOnly, errors.GalleryUnusable, errors.StorageFull
+    ),
 )
 async def delete_elevation(request: Request, map: str) -> schemas.ElevationDeleted:
     """Forget how high the ground of a map is: it counts as level again."""

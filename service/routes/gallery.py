@@ -41,6 +41,7 @@ _TRY_AGAIN = (errors.Overloaded, errors.DeadlineExceeded, errors.NotReady)
         errors.InvalidParameter,
         errors.BodyTooLarge,
         errors.StorageFull,
+        errors.GalleryReadOnly,
         errors.GalleryUnusable,
         *_TRY_AGAIN,
     ),

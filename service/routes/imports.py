@@ -88,6 +88,7 @@ _BODY = form_with_file(
         errors.UnsupportedMediaType,
         errors.BodyTooLarge,
         errors.StorageFull,
+        errors.GalleryReadOnly,
         errors.GalleryUnusable,
     ),
 )
@@ -132,7 +133,13 @@ async def get_import(request: Request, import_id: str) -> schemas.ImportState:
 @router.delete(
     "/{import_id}",
     response_model=schemas.ImportState,
-    responses=documented(errors.ImportNotFound, errors.InvalidParameter, errors.GalleryUnusable, errors.StorageFull),
+    responses=documented(
+        errors.ImportNotFound,
+        errors.InvalidParameter,
+        errors.GalleryReadOnly,
+        errors.GalleryUnusable,
+        errors.StorageFull,
+    ),
 )
 async def cancel_import(request: Request, import_id: str) -> schemas.ImportState:
     """Stop an import; the tiles that it has added stay. One that has ended stays as it is."""

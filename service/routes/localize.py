@@ -140,6 +140,7 @@ class LocalizeForm:
             errors.GalleryEmpty,
             errors.MapNotFound,
             errors.NotReady,
+            errors.IndexUnavailable,
             errors.StorageFull,
         ),
     },

@@ -50,7 +50,9 @@ async def get_map(request: Request, map: str) -> schemas.MapState:
 @router.delete(
     "/{map}",
     response_model=schemas.MapDeleted,
-    responses=documented(errors.MapNotFound, errors.InvalidParameter, errors.GalleryUnusable, errors.StorageFull),
+    responses=documented(
+        errors.MapNotFound, errors.InvalidParameter, errors.GalleryReadOnly, errors.GalleryUnusable, errors.StorageFull
+    ),
 )
 async def delete_map(request: Request, map: str) -> schemas.MapDeleted:
     """Delete a map, and end the imports that add to it; no photo finds it from then on."""

@@ -66,7 +66,13 @@ async def list_tiles(
 @router.delete(
     "",
     response_model=schemas.TilesDeleted,
-    responses=documented(errors.InvalidParameter, errors.MissingParameter, errors.GalleryUnusable, errors.StorageFull),
+    responses=documented(
+        errors.InvalidParameter,
+        errors.MissingParameter,
+        errors.GalleryReadOnly,
+        errors.GalleryUnusable,
+        errors.StorageFull,
+    ),
 )
 async def delete_area(request: Request, bbox: Bbox) -> schemas.TilesDeleted:
     """Delete the tiles whose centre lies in an area."""
@@ -115,7 +121,9 @@ async def get_tile(request: Request, tile_id: str) -> schemas.StoredTile:
 @router.delete(
     "/{tile_id:path}",
     response_model=schemas.TilesDeleted,
-    responses=documented(errors.TileNotFound, errors.InvalidParameter, errors.GalleryUnusable, errors.StorageFull),
+    responses=documented(
+        errors.TileNotFound, errors.InvalidParameter, errors.GalleryReadOnly, errors.GalleryUnusable, errors.StorageFull
+    ),
 )
 async def delete_tile(request: Request, tile_id: str) -> schemas.TilesDeleted:
     """Delete a tile; no photo finds it from then on."""

@@ -123,6 +123,7 @@ async def delete_track(request: Request, track_id: TrackId) -> None:
         errors.BodyTooLarge,
         errors.GalleryEmpty,
         errors.NotReady,
+        errors.IndexUnavailable,
     ),
 )
 async def localize_next_photo(

@@ -62,7 +62,7 @@ class Health:
         return max(self._batcher.failing_s, self._canary_probe.failing_s)
 
     def _gallery_fits(self) -> bool:
-        self._gallery.check_place()
+        self._gallery.check()
         info = self._gallery.info()
         self.index_device = str(info.index["device"])
         return info.identity == self._encoder.contract.identity

@@ -5,17 +5,16 @@ import threading
 
 import numpy as np
 import pytest
+from histories import DIM, STEPS, go_through, stored, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.geo import Circle, haversine_m
+from service.geo import Circle
 from service.ground.index.exact import FaissIndex
 from service.ground.index.gpu import FaissGpuIndex
 from service.ground.index.protocol import NO_ID
 from service.ground.index.rows import Sizes
 from service.ground.index.tiered import TieredIndex
-
-DIM = 12
 
 
 class GpuShaped:
@@ -48,59 +47,8 @@ INDEXES = [FaissIndex, few_rows, TieredIndex, gpu_index]
 each_index = pytest.mark.parametrize("make_index", INDEXES)
 
 
-class BruteForce:
-    """The rules of the protocol, one vector at a time."""
-
-    def __init__(self):
-        self.rows = {}
-
-    def upsert(self, ids, vectors, centres):
-        self.rows.update({int(i): (v.astype(float), c) for i, v, c in zip(ids, vectors, centres, strict=True)})
-
-    def delete(self, ids):
-        for i in ids.tolist():
-            self.rows.pop(i, None)
-
-    def inside(self, area):
-        def lies_in(centre):
-            return area is None or haversine_m(area.lat, area.lon, *centre) <= area.radius_m
-
-        return {i: vector for i, (vector, centre) in self.rows.items() if lies_in(centre)}
-
-    def search(self, queries, k, area):
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), NO_ID)
-        for n, query in enumerate(queries):
-            scored = [
-                (float(np.float32((v * query.astype(float)).sum() / np.sqrt((v * v).sum()))), i)
-                for i, v in self.inside(area).items()
-            ]
-            for rank, (score, i) in enumerate(sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]):
-                scores[n, rank], ids[n, rank] = score, i
-        return scores, ids
-
-
-def unit(rng, count):
-    """Queries: unit vectors in float32. What is stored is these in float16."""
-    vectors = rng.normal(size=(count, DIM))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def stored(rng, count):
-    return unit(rng, count).astype(np.float16)
-
-
-def places(rng, count):
-    """Around a spot on the antimeridian, with the poles among them."""
-    centres = np.column_stack([rng.uniform(-1, 1, count), (rng.uniform(179, 181, count) + 180) % 360 - 180])
-    centres[rng.random(count) < 0.05] = (90, 0)
-    return centres
-
-
-def assert_same(index, reference, rng, k, area):
-    queries = unit(rng, int(rng.choice([1, 2, 30])))  # one at a time and in bulk take other paths through BLAS
-    scores, ids = index.search(queries, k, area)
-    expected_scores, expected_ids = reference.search(queries, k, area)
+def assert_same(found, expected):
+    (scores, ids), (expected_scores, expected_ids) = found, expected
     assert scores.dtype == np.float32
     assert ids.dtype == np.int64
     np.testing.assert_array_equal(ids, expected_ids)
@@ -109,25 +57,9 @@ def assert_same(index, reference, rng, k, area):
 
 @each_index
 @settings(max_examples=40)
-@given(st.integers(0, 2**32), st.lists(st.sampled_from(["upsert", "delete", "search"]), max_size=25))
+@given(st.integers(0, 2**32), STEPS)
 def test_random_histories_equal_brute_force(make_index, seed, steps):
-    rng = np.random.default_rng(seed)
-    index, reference = make_index(DIM), BruteForce()
-    for step in [*steps, "search"]:
-        if step == "upsert":
-            ids = rng.choice(200, size=rng.integers(0, 40), replace=False)
-            vectors, centres = stored(rng, len(ids)), places(rng, len(ids))
-            index.upsert(ids, vectors, centres)
-            reference.upsert(ids, vectors, centres)
-        elif step == "delete":
-            ids = rng.choice(200, size=rng.integers(0, 60))
-            index.delete(ids)
-            reference.delete(ids)
-        else:
-            area = Circle(float(rng.uniform(-1, 1)), float(rng.choice([179.9, -179.9])), float(rng.uniform(1e3, 2e5)))
-            for where in (None, area, Circle(90, 0, 1000)):
-                assert index.count(where) == len(reference.inside(where))
-                assert_same(index, reference, rng, int(rng.integers(1, 50)), where)
+    go_through(make_index(DIM), steps, seed, assert_same)
 
 
 @each_index

@@ -89,6 +89,9 @@ class FaissIndex:
         slots = version.inside(area)
         return self.answers(version, vectors, k, lambda _: self.some(version, slots))
 
+    def check(self) -> None:
+        """See :meth:`VectorIndex.check`; it is in this process."""
+
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""
         return self.version.live if area is None else len(self.version.inside(area))

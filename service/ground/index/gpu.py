@@ -96,6 +96,9 @@ class FaissGpuIndex:
                 answer = self._search_copy(queries, k)
         return self._master.search(queries, k, area) if answer is None else answer  # which waits for no GPU
 
+    def check(self) -> None:
+        """See :meth:`VectorIndex.check`; it is in this process."""
+
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""
         return self._master.count(area)

@@ -57,6 +57,13 @@ class VectorIndex(Protocol):
             ``(scores, ids)``, shape ``[N, k]`` each, best first, padded with minus infinity and :data:`NO_ID`.
         """
 
+    def check(self) -> None:
+        """Make sure that a search can be answered now.
+
+        Raises:
+            IndexUnavailable: what answers it cannot be reached.
+        """
+
     def count(self, area: Circle | None = None) -> int:
         """Number of vectors, in ``area`` if given; waits for no search."""
 

@@ -105,6 +105,9 @@ class TieredIndex:
             return self._exact.search(vectors, k, area)
         return self._exact.answers(version, vectors, k, partial(self._parts, codes, version, count=count))
 
+    def check(self) -> None:
+        """See :meth:`VectorIndex.check`; it is in this process."""
+
     def count(self, area: Circle | None = None) -> int:
         """See :meth:`VectorIndex.count`."""
         return self._exact.count(area)
@@ -193,10 +196,13 @@ class TieredIndex:
 
 
 def _probes(version: Version) -> Vectors:
-    """Queries like photos: windows, turned away until their cosine is 0.6, in directions in which windows differ."""
     rng = np.random.default_rng(1)
     live = np.flatnonzero(version.alive[: version.used])
-    some = unit(version.take(np.sort(rng.choice(live, min(2 * SAMPLE, len(live)), replace=False))))
+    return probes(unit(version.take(np.sort(rng.choice(live, min(2 * SAMPLE, len(live)), replace=False)))), rng)
+
+
+def probes(some: Vectors, rng: np.random.Generator) -> Vectors:
+    """Queries like photos, made of some windows ``[N, D]``: each is turned away from one until their cosine is 0.6."""
     windows = some[rng.choice(len(some), PROBES)]
     away = rng.normal(size=(PROBES, len(some))).astype(np.float32) @ (some - some.mean(axis=0))
     away -= (away * windows).sum(axis=1, keepdims=True) * windows

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.errors import AerofixError, GalleryInUse, GalleryUnusable, StorageFull, disk_error
+from service.errors import AerofixError, GalleryInUse, GalleryReadOnly, GalleryUnusable, StorageFull, disk_error
 from service.ground.store import journal
 from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION
 
@@ -44,7 +44,7 @@ class GalleryFile:
         self.path, self.read_only = str(path), read_only
         self.name = Path(self.path).name  # errors may be told to strangers: they name the file, not its folder
         self.lock = threading.RLock()
-        if Path(self.path).exists() and not os.access(self.path, os.W_OK):
+        if not read_only and Path(self.path).exists() and not os.access(self.path, os.W_OK):
             self._read_only()
         database = f"{Path(self.path).absolute().as_uri()}?mode=ro" if read_only else self.path
         try:
@@ -75,17 +75,16 @@ class GalleryFile:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything in the block is committed and on the disk when it ends, or nothing is.
 
-        Of a file that is open to look only it is one moment.
-
         Raises:
+            GalleryReadOnly: the file is open to look only.
             GalleryUnusable: the file is no longer where it was; see :meth:`check_place`.
         """
+        self.check_writable()
         with self.lock, self.errors():
             self.check_place()
-            self.db.execute("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
+            self.db.execute("BEGIN IMMEDIATE")
             try:
-                if not self.read_only:
-                    self._count_stamp_up()
+                self._count_stamp_up()
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
@@ -95,6 +94,29 @@ class GalleryFile:
             finally:
                 self._seen = self._look()
             self.check_place()  # what was written to a file without a name is not kept
+
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Everything in the block sees the file as it is at one moment; nothing may be written."""
+        with self.lock, self.errors():
+            self.db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.db.execute("ROLLBACK")
+
+    def check_writable(self) -> None:
+        """Make sure that the file is not open to look only.
+
+        Raises:
+            GalleryReadOnly: it is.
+        """
+        if self.read_only:
+            raise GalleryReadOnly(
+                f"The gallery {self.name} is only looked at here: its vectors are in Milvus, for several services. "
+                "Change the file that it is a copy of (aerofix gallery add), copy it to Milvus (aerofix gallery copy) "
+                "and to the services, and restart these one after the other."
+            )
 
     def pause(self) -> None:
         """Let others have the file, between two pieces of a long write."""

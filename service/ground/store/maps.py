@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
@@ -169,6 +169,23 @@ class MapStore:
             self._put_blobs("blocks", "local", {key: pack(local) for key, local in blocks.items()})
             self._store.imports.advance(step, len(ids) - known, known)
         return len(ids) - known
+
+    def replace_windows(self, number: int, parts: Iterable[tuple[Ids, Half]], on_rows: Callable[[int], object]) -> None:
+        """Put other windows in the place of all that a map has, in one write; pixels and descriptors stay.
+
+        Args:
+            number: of the map.
+            parts: windows with their embeddings.
+            on_rows: told how many windows of each part are written.
+        """
+        with self._store.changing() as db:
+            self._forget_reembedded(number)
+            db.execute("DELETE FROM windows WHERE map = ?", (number,))
+            query = "INSERT INTO windows (map, ids, embeddings, checksum) VALUES (?, ?, ?, ?)"
+            for ids, embeddings in parts:
+                db.execute(query, (number, *packed(ids, embeddings)))
+                on_rows(len(ids))
+            self._store.next_generation()
 
     def delete_windows(self, ids: Ids) -> None:
         """Delete windows of one or several maps; pixels and descriptors stay."""

@@ -83,7 +83,7 @@ class Store:
         Raises:
             ModelMismatch: there are tiles or windows of another model.
         """
-        with self.file.transaction() as db:
+        with self.file.one_moment() if self.file.read_only else self.file.transaction():
             stored = self.identity
             filled = "SELECT EXISTS (SELECT 1 FROM tiles) OR EXISTS (SELECT 1 FROM maps)"
             if stored != identity and self.file.one(filled):
@@ -95,8 +95,8 @@ class Store:
                     model=identity,
                 )
             if not self.file.read_only:
-                db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
-                db.execute("UPDATE meta SET value = ? WHERE key = 'window_px'", (window_px,))
+                self.file.db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity,))
+                self.file.db.execute("UPDATE meta SET value = ? WHERE key = 'window_px'", (window_px,))
 
     def upsert(self, tiles: Sequence[NewRow]) -> list[tuple[int, bool]]:
         """Write tiles in one transaction, replacing those with the same id.

@@ -1,0 +1,295 @@
+"""A Milvus collection of windows: their keys, vectors and centres. pymilvus is used in this file only.
+
+Every call has a time limit, and a Milvus that does not answer is an error that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from service.errors import ConfigurationInvalid, GalleryUnusable, IndexUnavailable
+from service.ground.index.keys import padded
+from service.ground.index.protocol import Centres, Half, Vectors
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Consistency = Literal["Strong", "Bounded"]
+
+ROWS_AT_ONCE = 4096
+"""Rows that are written or read together: 8 MB at 512 dimensions, and Milvus takes messages of 64 MB."""
+
+MAX_ROWS = 16_384
+"""Most rows of an answer; Milvus refuses to give more."""
+
+GRAPH = {"M": 16, "efConstruction": 200}
+"""Neighbours and candidates of the HNSW graph (Malkov and Yashunin, TPAMI 2018), as Milvus has them by default."""
+
+LEAST_EF = 512
+"""Candidates that a search follows in the graph at least; twice as many as are asked for where that is more."""
+
+SEARCH_TIMEOUT_S = 3.0
+"""A search takes milliseconds; one that hangs leaves time to answer within the default deadline of 10 s."""
+
+CALL_TIMEOUT_S = 60.0
+"""Seconds for writes and for what reads many rows."""
+
+STALLED_S = 600.0
+"""Seconds in which the index of a collection takes in no further row, after which nobody waits any longer."""
+
+DOWN_S = 1.0
+"""Seconds after a failure in which searches fail at once, so that photos do not all wait for a Milvus that is gone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a collection: keys, centres ``[N, 2]``, and if asked for vectors ``[N, D]`` and scores ``[N]``."""
+
+    keys: list[str]
+    centres: Centres
+    vectors: Vectors
+    scores: Vectors
+
+
+class Collection:
+    """A collection of windows that were embedded by one model. Safe to use from several threads.
+
+    Args:
+        uri: of Milvus, such as ``http://milvus:19530``.
+        name: of the collection, without the part that stands for the model.
+        identity: stamp of the model; another model's windows are another collection.
+        dim: dimensions of the vectors.
+        token: ``user:password`` or a key, where Milvus wants one.
+        consistency: ``Strong`` reads see every write that was acknowledged before; ``Bounded`` ones may miss the last
+            seconds, and wait for nothing.
+
+    Raises:
+        ConfigurationInvalid: pymilvus is not installed.
+        IndexUnavailable: Milvus does not answer.
+    """
+
+    def __init__(
+        self, uri: str, name: str, identity: str, dim: int, token: str = "", consistency: Consistency = "Strong"
+    ) -> None:
+        try:
+            import grpc
+            import pymilvus
+        except ImportError as error:
+            raise ConfigurationInvalid(
+                "vectors are to be in Milvus, and pymilvus is not installed: pip install 'aerofix[cpu,milvus]'."
+            ) from error
+        self._milvus, self.dim = pymilvus, dim
+        self._errors = (pymilvus.MilvusException, grpc.RpcError)
+        self.name = f"{name}_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        self._consistency = consistency
+        self._failed_at = -DOWN_S
+        with self._reaching():
+            self._client = pymilvus.MilvusClient(uri, token=token, timeout=SEARCH_TIMEOUT_S, dedicated=True)
+
+    @classmethod
+    def of(cls, settings: Settings, identity: str, dim: int, consistency: Consistency = "Strong") -> Collection:
+        """The collection that settings name, whose ``milvus_uri`` is set; see the class, also for what is raised."""
+        token, uri = settings.milvus_token.get_secret_value(), settings.milvus_uri or ""
+        return cls(uri, settings.milvus_collection, identity, dim, token, consistency)
+
+    # what is there
+
+    def exists(self) -> bool:
+        """Whether the collection has been made."""
+        with self._reaching():
+            return bool(self._client.has_collection(self.name, timeout=SEARCH_TIMEOUT_S))
+
+    def open(self) -> None:
+        """Make sure that the collection is there and can be searched.
+
+        Raises:
+            GalleryUnusable: it has not been made.
+        """
+        if not self.exists():
+            raise GalleryUnusable(
+                f"Milvus has no collection {self.name}, which is that of this model; fill it first: aerofix gallery "
+                "copy FILE URI."
+            )
+        with self._reaching():
+            self._client.load_collection(self.name, timeout=CALL_TIMEOUT_S)
+
+    def count(self, first: str, end: str) -> int:
+        """Number of keys from ``first`` on and below ``end``."""
+        (row,) = self._query(_between(first, end), ["count(*)"])
+        return int(row["count(*)"])
+
+    def rows(self, first: str, end: str) -> Iterator[Rows]:
+        """The rows of keys from ``first`` on and below ``end``, in no order, some thousand at a time."""
+        found = self._query(_between(first, end), ["id", "vector", "lat", "lon"], MAX_ROWS)
+        if len(found) < MAX_ROWS:
+            yield _rows(found)
+            return
+        middle = padded((int(first, 16) + int(end, 16)) // 2)
+        yield from self.rows(first, middle)
+        yield from self.rows(middle, end)
+
+    def places(self, condition: str) -> Rows:
+        """Keys and centres of the rows that meet a condition, at most ``MAX_ROWS``."""
+        return _rows(self._query(condition, ["id", "lat", "lon"], MAX_ROWS))
+
+    def search(self, query: Vectors, limit: int, condition: str = "") -> Rows:
+        """The rows most like a query ``[D]``, with scores and centres, best first, of those that meet a condition."""
+        if time.monotonic() - self._failed_at < DOWN_S:
+            raise _unavailable()
+        return self._search(query, limit, condition)
+
+    def check(self) -> None:
+        """Make sure that a search is answered.
+
+        Raises:
+            IndexUnavailable: it is not.
+        """
+        self._search(np.eye(1, self.dim, dtype=np.float32)[0], 1, "")
+
+    def _search(self, query: Vectors, limit: int, condition: str) -> Rows:
+        params = {"params": {"ef": min(max(2 * limit, LEAST_EF), 2 * MAX_ROWS)}}
+        with self._reaching():
+            (hits,) = self._client.search(
+                self.name,
+                data=[query.tolist()],
+                filter=condition,
+                limit=limit,
+                output_fields=["lat", "lon"],
+                search_params=params,
+                consistency_level=self._consistency,
+                timeout=SEARCH_TIMEOUT_S,
+            )
+        found = [{"id": hit.id, **hit["entity"]} for hit in hits]
+        return _rows(found, np.array([hit.distance for hit in hits], np.float32))
+
+    # changing it
+
+    def create(self) -> None:
+        """Make the collection unless it is there."""
+        if not self.exists():
+            kinds = self._milvus.DataType
+            schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=len(padded(0)))
+            schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self.dim)
+            schema.add_field("lat", kinds.DOUBLE)
+            schema.add_field("lon", kinds.DOUBLE)
+            index = self._milvus.MilvusClient.prepare_index_params()
+            index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=GRAPH)
+            with self._reaching():
+                try:
+                    self._client.create_collection(
+                        self.name,
+                        schema=schema,
+                        index_params=index,
+                        consistency_level=self._consistency,
+                        timeout=CALL_TIMEOUT_S,
+                    )
+                except self._milvus.MilvusException:
+                    if not self.exists():  # another writer was quicker
+                        raise
+        self.open()
+
+    def put(self, keys: Sequence[str], vectors: Half, centres: Centres) -> None:
+        """Add rows, or replace those of the same keys; vectors are float16 as a gallery stores them."""
+        wide = vectors.astype(np.float32)
+        rows = [
+            {"id": key, "vector": vector, "lat": lat, "lon": lon}
+            for key, vector, (lat, lon) in zip(keys, wide, centres.tolist(), strict=True)
+        ]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            with self._reaching():
+                self._client.upsert(self.name, rows[start : start + ROWS_AT_ONCE], timeout=CALL_TIMEOUT_S)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Delete rows; keys that are not there are ignored."""
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            with self._reaching():
+                self._client.delete(self.name, ids=list(keys[start : start + ROWS_AT_ONCE]), timeout=CALL_TIMEOUT_S)
+
+    def flush(self) -> None:
+        """Let Milvus seal what was written, so that it is put into the index."""
+        with self._reaching():
+            self._client.flush(self.name, timeout=CALL_TIMEOUT_S)
+
+    def drop(self) -> None:
+        """Delete the collection with all that is in it."""
+        with self._reaching():
+            self._client.drop_collection(self.name, timeout=CALL_TIMEOUT_S)
+
+    def settle(self, pause_s: float = 0.5) -> None:
+        """Wait until every flushed row is in the index: before that, filters and search parameters may have no effect.
+
+        ``Finished`` says nothing: Milvus 2.3.5 says it with no row indexed.
+
+        Args:
+            pause_s: between two looks.
+
+        Raises:
+            IndexUnavailable: it does not get on.
+        """
+        before, since = -1, time.monotonic()
+        while True:
+            with self._reaching():
+                state = self._client.describe_index(self.name, "vector", timeout=CALL_TIMEOUT_S)
+            total, done = int(state["total_rows"]), int(state["indexed_rows"])
+            if done >= total and not int(state["pending_index_rows"]):
+                return
+            if done != before:
+                before, since = done, time.monotonic()
+            elif time.monotonic() - since > STALLED_S:
+                raise IndexUnavailable(
+                    f"Milvus has indexed {done} of {total} windows and gets no further; look at its log."
+                )
+            time.sleep(pause_s)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
+    def _query(self, condition: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
+        with self._reaching():
+            return list(
+                self._client.query(
+                    self.name,
+                    filter=condition,
+                    output_fields=fields,
+                    consistency_level=self._consistency,
+                    timeout=CALL_TIMEOUT_S,
+                    **({} if limit is None else {"limit": limit}),
+                )
+            )
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turn what pymilvus raises into ours; its words, which name machines, are for the log."""
+        try:
+            yield
+        except self._errors as error:
+            self._failed_at = time.monotonic()
+            log.warning("Milvus: %s", error)
+            raise _unavailable() from error
+
+
+def _unavailable() -> IndexUnavailable:
+    return IndexUnavailable(
+        "Milvus, which has the vectors of this gallery, does not answer; ask again soon. Whoever runs the service: see "
+        "that it runs at AEROFIX_MILVUS_URI, and look at the service's log."
+    )
+
+
+def _between(first: str, end: str) -> str:
+    return f'id >= "{first}" and id < "{end}"'
+
+
+def _rows(found: Sequence[dict[str, Any]], scores: Vectors | None = None) -> Rows:
+    centres = np.array([(row["lat"], row["lon"]) for row in found]).reshape(-1, 2)
+    vectors = np.array([row["vector"] for row in found if "vector" in row], np.float32)
+    return Rows([row["id"] for row in found], centres, vectors, np.empty(0, np.float32) if scores is None else scores)
