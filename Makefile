@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 WITHOUT_TORCH := tests/service tests/aerofix tests/e2e tests/examples tests/docker tests/benchmarks \
-  tests/contract/test_index_contract.py tests/contract/test_offline.py
+  tests/contract/test_index_contract.py tests/contract/test_milvus_contract.py tests/contract/test_offline.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-service soak lint format bench containers gpu-check docs examples clean
@@ -18,13 +18,13 @@ demo: .venv/cpu.done  ## a position for each demo photo, in a service that stays
 serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: aerofix.gallery)
 	@$(BIN)/aerofix serve
 
-test: .venv/dev.done  ## all tests
+test: .venv/dev.done .venv-milvus/done  ## all tests
 	$(BIN)/pytest
 
 test-service: .venv/service.done  ## the tests that need no torch, of all but training (600 MB instead of 6 GB)
 	$(BIN)/pytest $(WITHOUT_TORCH)
 
-soak: .venv/dev.done  ## the tests that take minutes: thousands of damaged images, bodies and maps
+soak: .venv/dev.done .venv-milvus/done  ## the tests that take minutes: thousands of damaged images, bodies and maps
 	$(BIN)/pytest -m soak
 
 lint: .venv/dev.done  ## style, types, formatting
@@ -63,7 +63,7 @@ examples: .venv/dev.done  ## remake the demo area and its photos
 	$(BIN)/python examples/make_examples.py
 
 clean:  ## remove the virtual environment and everything made
-	rm -rf .venv .venv-bench dist build site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-milvus dist build site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aerofix needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -89,3 +89,10 @@ clean:  ## remove the virtual environment and everything made
 	@$(BIN)/python -m venv .venv-bench
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,bench]'
 	@touch $@
+
+# milvus-lite brings a FAISS of its own, so the servers live apart; the genuine one is that of 2024, the last as a package
+.venv-milvus/done: .venv/bin/pip
+	@echo "installing Milvus servers for tests into .venv-milvus (once, about 550 MB)"
+	@$(BIN)/python -m venv .venv-milvus
+	@.venv-milvus/bin/pip install --quiet --disable-pip-version-check setuptools pymilvus==3.0.2 milvus-lite==3.2.2 milvus==2.3.5 \
+	  && touch $@ || echo "there are none here: the tests of Milvus are skipped"

@@ -85,7 +85,7 @@ def dim_of(store: Store) -> int:
 def push(store: Store, maps: Sequence[GroundMap], collection: Collection, on_rows: OnRows) -> Copied:
     """Let the collection hold the windows of these maps as the file has them, and no others of these maps.
 
-    Two that copy at once lose nothing: each writes and deletes rows of its own maps, and of one map both write the same.
+    Two that copy at once lose nothing: each writes and deletes rows of its own maps, and of one map both do the same.
 
     Raises:
         IndexUnavailable: Milvus does not answer.

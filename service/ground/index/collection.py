@@ -86,6 +86,7 @@ class Collection:
             raise ConfigurationInvalid(
                 "vectors are to be in Milvus, and pymilvus is not installed: pip install 'aerofix[cpu,milvus]'."
             ) from error
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a stack for whatever it raises as well
         self._milvus, self.dim = pymilvus, dim
         self._errors = (pymilvus.MilvusException, grpc.RpcError)
         self.name = f"{name}_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -152,7 +153,13 @@ class Collection:
         Raises:
             IndexUnavailable: it is not.
         """
-        self._search(np.eye(1, self.dim, dtype=np.float32)[0], 1, "")
+        some = np.eye(1, self.dim, dtype=np.float32)[0]
+        try:
+            self._search(some, 1, "")
+        except IndexUnavailable:  # one that was restarted may have the collection on its disk only
+            with self._reaching():
+                self._client.load_collection(self.name, timeout=SEARCH_TIMEOUT_S)
+            self._search(some, 1, "")
 
     def _search(self, query: Vectors, limit: int, condition: str) -> Rows:
         params = {"params": {"ef": min(max(2 * limit, LEAST_EF), 2 * MAX_ROWS)}}
@@ -167,6 +174,7 @@ class Collection:
                 consistency_level=self._consistency,
                 timeout=SEARCH_TIMEOUT_S,
             )
+        self._failed_at = -DOWN_S
         found = [{"id": hit.id, **hit["entity"]} for hit in hits]
         return _rows(found, np.array([hit.distance for hit in hits], np.float32))
 
