@@ -17,7 +17,7 @@ from service.http.server import FLUSH_S
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-TARGETS = {"cpu": "cpu,otel", "gpu": "gpu,otel", "train": "cpu,train"}
+TARGETS = {"cpu": "cpu,otel,milvus", "gpu": "gpu,otel,milvus", "train": "cpu,train"}
 
 
 def stages():
@@ -200,3 +200,20 @@ def test_health_is_readiness_and_stopping_waits_for_the_drain(compose, name):
     assert json.dumps(check[1:]) in last(name, "HEALTHCHECK")
     drain_s = Settings.model_fields["drain_s"].default
     assert int(service["stop_grace_period"].removesuffix("s")) >= drain_s + FLUSH_S
+
+
+def test_services_that_share_a_milvus_only_look_at_the_gallery(compose):
+    services = {name: each for name, each in compose["services"].items() if "milvus" in each["profiles"]}
+    assert services.keys() == {"milvus", "fill", "shared"}
+    assert "ports" not in services["milvus"]  # it asks nobody for a key
+    shared, fill = services["shared"], services["fill"]
+    assert all(volume.endswith(":ro") for each in (shared, fill) for volume in each["volumes"])
+    assert {"AEROFIX_MILVUS_URI", "AEROFIX_INSECURE"} <= shared["environment"].keys()
+    known = {f"AEROFIX_{field.upper()}" for field in Settings.model_fields}
+    assert set(shared["environment"]) - known == {"AEROFIX_DEMO"}
+    assert all(port.startswith("127.0.0.1:") for port in shared["ports"])
+    address = shared["environment"]["AEROFIX_MILVUS_URI"]
+    assert fill["entrypoint"] == ["aerofix", "gallery", "copy", environment("cpu")["AEROFIX_GALLERY"], address]
+    assert shared["depends_on"]["fill"]["condition"] == "service_completed_successfully"
+    for each in (shared, fill):
+        assert (each["user"], each["read_only"], each["cap_drop"]) == (last("cpu", "USER"), True, ["ALL"])
