@@ -26,7 +26,7 @@ class Parts:
     def info(self):
         return self
 
-    def check_place(self):
+    def check(self):
         if self.lost:
             raise GalleryUnusable("removed")
 
