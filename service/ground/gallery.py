@@ -20,7 +20,6 @@ from service.ground.atlas import Atlas
 from service.ground.blocks import Blocks, even
 from service.ground.index.collection import Collection
 from service.ground.index.gpu import make_index
-from service.ground.index.keys import Keys
 from service.ground.index.protocol import VectorIndex
 from service.ground.index.shared import SharedIndex
 from service.ground.inventory import FIRST_WINDOW, Inventory
@@ -110,7 +109,7 @@ class Gallery:
         store = Store(path, read_only or collection is not None)
         try:
             store.claim(identity, window_px)
-            index = _index(store, collection) if collection is not None else make_index(embedding_dim, device)
+            index = SharedIndex.of(collection, store) if collection else make_index(embedding_dim, device)
             gallery = cls(store, index, identity, embedding_dim, Lattice(window_px), local_shape)
             gallery._load(path)
             index.check()
@@ -389,10 +388,6 @@ class Gallery:
         centres = np.array([tile.footprint.centre for tile in tiles])
         self._index.upsert(np.array(numbers, np.int64), vectors, centres)
         self._locals.forget(numbers)
-
-
-def _index(store: Store, collection: Collection) -> VectorIndex:
-    return SharedIndex(collection, Keys.of_maps(each for each in store.maps.all() if each.live))
 
 
 def _weighted_median(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:

@@ -8,7 +8,8 @@ from service.errors import GalleryReadOnly, GalleryUnusable
 from service.ground.index.collection import Collection
 from service.ground.index.keys import Keys
 from service.ground.index.milvus import MilvusIndex
-from service.ground.index.protocol import Centres, Half, Ids
+from service.ground.index.protocol import Centres, Half, Ids, VectorIndex
+from service.ground.store.store import Store
 from service.ground.vectors import unit
 from service.ground.windows import maps_of
 
@@ -38,6 +39,11 @@ class SharedIndex(MilvusIndex):
         self._samples: list[Half] = []
         self._checked = False
         self._rng = np.random.default_rng(0)
+
+    @classmethod
+    def of(cls, collection: Collection, store: Store) -> VectorIndex:
+        """The index of the maps of a gallery file that are searched."""
+        return cls(collection, Keys.of_maps(each for each in store.maps.all() if each.live))
 
     def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:
         """Note windows that the file lists; :meth:`check` looks whether Milvus has them.
