@@ -2,9 +2,9 @@
 
     python benchmarks/first_look.py [--against DIR] [--rounds 12] [--photos FILE …] [--gallery FILE]
 
-The demo area's photos are sent one at a time to ``POST /localize`` of a running service: each as it is, whose first
-look should answer it, and each mirrored, which shows no place at all, so that every look is spent on it. They are asked
-with every effort, in turns, so that all see the same machine. ``--against`` names a checkout of another version, for
+The demo area's photos are sent one at a time to ``POST /localize`` of a running service, and as many pictures of towns
+that are on no map: on those every look is spent. They are asked with every effort, in turns, so that all see the same
+machine. ``--against`` names a checkout of another version, for
 which the demo area is imported by its own code; its service runs beside this one and is asked the same photos between.
 
 Tables: milliseconds of each step (medians of what the service itself notes), how many looks the photos were given, and
@@ -29,11 +29,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from servers import ROOT, aerofix
 
+sys.path.insert(0, str(ROOT / "examples"))
+from town.town import make_town
+
+HERE, AWAY = "of the map", "of no map"
+TOWNS, SHOWN_M, PHOTO_PX = 900, 140.0, (1280, 960)  # first seed, ground that a photo's width shows, and its pixels
 EFFORTS = ("fast", "normal", "thorough")
 STEPS = ("decode", "queue", "encode", "search", "rerank", "refine", "total")
 DEADLINE_S = "60"
@@ -87,7 +92,7 @@ def measure(
     client: httpx.Client, ours: str, theirs: str | None, photos: dict[str, bytes], rounds: int
 ) -> dict[tuple[str, str], list[Asked]]:
     """Answers by kind of photo, and by effort or ``other``; the first round is not counted."""
-    kinds = {"as it is": photos, "mirrored": {name: mirrored(data) for name, data in photos.items()}}
+    kinds = {HERE: photos, AWAY: elsewhere(len(photos))}
     answers = defaultdict[tuple[str, str], list[Asked]](list)
     for number in range(rounds + 1):
         for kind, files in kinds.items():
@@ -109,11 +114,15 @@ def ask(client: httpx.Client, url: str, data: bytes, form: dict[str, str]) -> As
     return Asked(took_ms, told["timing_ms"], told["query"].get("looks", 1))
 
 
-def mirrored(data: bytes) -> bytes:
-    """A photo of no place at all, without metadata."""
-    out = BytesIO()
-    ImageOps.mirror(Image.open(BytesIO(data))).convert("RGB").save(out, "JPEG", quality=90)
-    return out.getvalue()
+def elsewhere(count: int) -> dict[str, bytes]:
+    """Photos of made-up towns that are on no map, without metadata."""
+    photos = {}
+    for seed in range(TOWNS, TOWNS + count):
+        town = Image.fromarray(make_town(seed, SHOWN_M, SHOWN_M / PHOTO_PX[0]).rgb)
+        out = BytesIO()
+        town.crop((0, 0, *PHOTO_PX)).save(out, "JPEG", quality=90)
+        photos[f"town {seed}"] = out.getvalue()
+    return photos
 
 
 def report(answers: dict[tuple[str, str], list[Asked]]) -> None:
@@ -129,13 +138,13 @@ def report(answers: dict[tuple[str, str], list[Asked]]) -> None:
         table.add_row(kind, name, *(f"{ms:.1f}" for ms in steps), f"{client_ms:.1f}", counted)
     console = Console(width=150)
     console.print(table)
-    one = statistics.median(each.client_ms for each in answers["as it is", "normal"] if each.looks == 1)
-    all_looks = statistics.median(each.client_ms for each in answers["mirrored", "thorough"])
+    one = statistics.median(each.client_ms for each in answers[HERE, "normal"] if each.looks == 1)
+    all_looks = statistics.median(each.client_ms for each in answers[AWAY, "thorough"])
     console.print(f"thorough with all looks over a photo that its first look answers: {all_looks / one:.2f} (goal: 6)")
-    if ("as it is", "other") in answers:
-        other = statistics.median(each.client_ms for each in answers["as it is", "other"])
+    if (HERE, "other") in answers:
+        other = statistics.median(each.client_ms for each in answers[HERE, "other"])
         console.print(f"a photo that its first look answers over the other version: {one / other:.2f} (goal: 1.1)")
-        unsure = statistics.median(each.client_ms for each in answers["mirrored", "other"])
+        unsure = statistics.median(each.client_ms for each in answers[AWAY, "other"])
         console.print(f"thorough with all looks over the other version: {all_looks / unsure:.2f}")
 
 

@@ -8,8 +8,9 @@ from PIL import Image, ImageStat
 from service.camera.look import Look
 from service.camera.pinhole import Floats, apply
 
-MIN_SIDE_PX, MAX_SIDE_PX = 16, 1024
-"""Sides of squares that are drawn: shrinking them to the model's input costs as much as drawing them."""
+MIN_SIDE_PX, MAX_SIDE_PX = 16, 448
+"""Sides of squares that are drawn: twice the model's input, to which they are shrunk. More cost as much as all that a
+descriptor network does with them."""
 
 
 def make_view(image: Image.Image, look: Look) -> Image.Image:
@@ -32,7 +33,11 @@ def make_view(image: Image.Image, look: Look) -> Image.Image:
         side_px = max(1, round(scale))
         left, top = round(left), round(top)
         return image.crop((left, top, left + side_px, top + side_px))
-    side_px = _side_px(to_pixels)
+    longest_px = _longest_px(to_pixels)
+    if longest_px >= 2 * MAX_SIDE_PX:  # bilinear sampling sees one pixel of two at the most
+        image = image.reduce(int(longest_px // MAX_SIDE_PX))
+        to_pixels = _to_pixels(look.to_photo, image)
+    side_px = max(MIN_SIDE_PX, min(MAX_SIDE_PX, math.ceil(longest_px - 1e-6)))
     mean = tuple(round(channel) for channel in ImageStat.Stat(image.reduce(max(1, min(image.size) // 64))).mean)
     drawn = to_pixels @ np.diag([1 / side_px, 1 / side_px, 1.0])
     return image.transform(
@@ -65,10 +70,9 @@ def _first(to_pixels: Floats) -> tuple[float, float]:
     return float(x / scale), float(y / scale)
 
 
-def _side_px(to_pixels: Floats) -> int:
-    """Pixels of the image along the square's longest edge."""
+def _longest_px(to_pixels: Floats) -> float:
+    """Pixels of the image along the square's longest edge; many where a corner lies beyond the horizon."""
     corners = apply(to_pixels, np.array([0, 1, 1 + 1j, 1j]))
     if not np.isfinite(corners).all():
-        return MAX_SIDE_PX
-    longest = float(np.abs(np.roll(corners, -1) - corners).max())
-    return max(MIN_SIDE_PX, min(MAX_SIDE_PX, math.ceil(longest - 1e-6)))
+        return 2.0 * MAX_SIDE_PX - 1
+    return float(np.abs(np.roll(corners, -1) - corners).max())

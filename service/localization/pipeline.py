@@ -34,7 +34,10 @@ from service.localization.places import matched_error
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
 from service.localization.rematch import Again, match_again, worth_a_second
 from service.localization.rerank import (
+    FEW,
+    MANY,
     SURE,
+    Amount,
     Ranking,
     Seen,
     joined,
@@ -126,21 +129,20 @@ class PhotoLocalizer:
         image, pixels = await self._decode(job, in_line)
         watch.lap("decode")
 
-        search = _Search(top_k, job.known.prior, maps)
-        encoded = await self._encode([pixels], [job.plans[0]], watch)
-        searched, ranking, others = await self._look(search, job.plans[0], job.first, encoded[0], 0, watch, near)
-        first, looks = encoded[0].local, 1
-        ranking, verdict = await self._confirm(ranking, image, watch)
+        search, calibration = _Search(top_k, job.known.prior, maps), self.contract.calibration
+        encoded = (await self._encode([pixels], [job.plans[0]], watch))[0]
+        searched, hits, others = await self._find(search, job.plans[0], job.first, encoded.embedding, watch, near)
+        first, looks = encoded.local, 1
+        seen = _seen(job.plans[0], job.first, encoded, 0, calibration.local.turns)
+        ranking, verdict = await self._confirm(await self._match(hits, seen, FEW, watch), image, watch)
+        if ranking.was_matched and not ranking.is_sure(calibration):
+            more = await self._match(hits, seen, MANY, watch, done=ranking)
+            ranking, verdict = await self._confirm(joined(ranking, more, calibration), image, watch)
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
             if watch.total_ms() / 1e3 > TIME_SHARE * self.settings.deadline_s:
                 break
-            plans = job.plans[looks : looks + LOOKS_AT_ONCE]
-            flat = [plan.look(job.aspect, self._largest_m(plan, job.aspect, job.generation)) for plan in plans]
-            squares = await self.matchers.run(self._draw, image, flat)
-            for plan, look, each in zip(plans, flat, await self._encode(squares, plans, watch), strict=True):
-                _, more, _ = await self._look(search, plan, look, each, looks, watch)
-                ranking = joined(ranking, more, self.contract.calibration)
-                looks += 1
+            for more in await self._further(search, job, looks, image, watch):
+                ranking, looks = joined(ranking, more, calibration), looks + 1
             ranking, verdict = await self._confirm(ranking, image, watch)
 
         best, fix = await self.matchers.run(self._position, ranking, verdict, refine)
@@ -229,28 +231,47 @@ class PhotoLocalizer:
 
     # the places
 
-    async def _look(
+    async def _further(
+        self, search: "_Search", job: _Job, looks: int, image: Image.Image, watch: Stopwatch
+    ) -> list[Ranking]:
+        """What the next looks find, after so many; they share a batch, and each has a core of its own."""
+        plans = job.plans[looks : looks + LOOKS_AT_ONCE]
+        flat = [plan.look(job.aspect, self._largest_m(plan, job.aspect, job.generation)) for plan in plans]
+        squares = await self.matchers.run(self._draw, image, flat)
+        encoded = await self._encode(squares, plans, watch)
+
+        async def find(number: int, plan: PlannedLook, look: Look, each: Encoded) -> Ranking:
+            _, hits, _ = await self._find(search, plan, look, each.embedding, watch)
+            seen = _seen(plan, look, each, number, self.contract.calibration.local.turns)
+            return await self._match(hits, seen, MANY, watch)
+
+        return await asyncio.gather(*map(find, range(looks, len(job.plans)), plans, flat, encoded))
+
+    async def _find(
         self,
         search: "_Search",
         plan: PlannedLook,
         look: Look,
-        encoded: Encoded,
-        number: int,
+        embedding: NDArray[np.float32],
         watch: Stopwatch,
         near: Circle | None = None,
-    ) -> tuple[int, Ranking, list[Hit]]:
-        """Search and match under one look: how many tiles were searched, candidates, and others ``near`` a place."""
-        side_m = plan.side_m(look)
-        searched, hits, others = await self.matchers.run(self._search, encoded.embedding, search, side_m, near)
+    ) -> tuple[int, list[Hit], list[Hit]]:
+        """Search under one look: how many tiles were searched, candidates, and others ``near`` a place."""
+        found = await self.matchers.run(self._search, embedding, search, plan.side_m(look), near)
         watch.lap("search")
-        if encoded.local is None or not hits:
-            return searched, unmatched(hits, self.contract.calibration), others
-        turns = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
-        within_deg = plan.within_deg(self.contract.calibration.local.turns)
-        seen = Seen(look, turns, number, within_deg, plan.sides_m(look))
-        ranking = await self.matchers.run(self._rerank, seen, hits)
+        return found
+
+    async def _match(
+        self, hits: list[Hit], seen: Seen | None, amount: Amount, watch: Stopwatch, done: Ranking | None = None
+    ) -> Ranking:
+        """The candidates in their order under one look; as the search has ordered them where none can be matched."""
+        calibration = self.contract.calibration
+        if seen is None or not hits:
+            return unmatched(hits, calibration)
+        maps = self.gallery.local_maps
+        ranking = await self.matchers.run(rerank, hits, seen, maps, calibration, self.contract.resize, amount, done)
         watch.lap("rerank")
-        return searched, ranking, others
+        return ranking
 
     def _search(
         self, embedding: NDArray[np.float32], search: "_Search", side_m: float | None, near: Circle | None
@@ -277,10 +298,6 @@ class PhotoLocalizer:
         """What shows the ground about as large as the photo does."""
         nearest_m = self.gallery.nearest_sides_m(found, side_m)
         return found.take(prefer_size(*self.gallery.geometry(found), nearest_m, side_m))
-
-    def _rerank(self, seen: Seen, hits: list[Hit]) -> Ranking:
-        """The candidates in their order under one look."""
-        return rerank(hits, seen, self.gallery.local_maps, self.contract.calibration, self.contract.resize)
 
     async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
         """Match the best places again, and judge."""
@@ -361,6 +378,14 @@ class _Search:
     top_k: int
     prior: Circle | None
     maps: Sequence[str]
+
+
+def _seen(plan: PlannedLook, look: Look, encoded: Encoded, number: int, turns: int) -> Seen | None:
+    """The photo under one look; None when the model gives no descriptors."""
+    if encoded.local is None:
+        return None
+    local = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
+    return Seen(look, local, number, plan.within_deg(turns), plan.sides_m(look))
 
 
 def _view(plan: PlannedLook, look: Look, aspect: float, largest_m: float | None) -> View:

@@ -32,10 +32,6 @@ MATCHED = 48
 photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
 time (``benchmarks/real.py``)."""
 
-STAGES = ((48, 12), (GLANCED, MATCHED))
-"""How many candidates are looked at, the best by score, and how many of these matched, until one is beyond doubt: an
-embedding that found the place has it among the first."""
-
 SURE, AT_LEAST = 2.0, 8
 """Times ``min_inliers`` of support from which on no other candidate needs to be matched, once so many were: wrong ones
 reach 1.6 times."""
@@ -46,6 +42,19 @@ which change slowly from cell to cell."""
 
 SCALE_RANGE = (0.4, 2.5)
 """Side of the photo over that of the tile. Descriptors are trained for 0.6 to 1.8; beyond, few still match."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many candidates are looked at, the best by score, and how many of these are matched at the most."""
+
+    glanced: int
+    matched: int
+
+
+FEW, MANY = Amount(48, 12), Amount(GLANCED, MATCHED)
+"""What the first look begins with, and what it goes on to while nothing is beyond doubt; later looks get as much at
+once. Of 28 real photos straight down without hints, two are lost where later looks get half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +124,15 @@ class Ranking:
     def was_matched(self) -> bool:
         """Whether a candidate was matched at all, whether or not anything agreed."""
         return any(found is not None for found in self.matches)
+
+    @property
+    def matched_ids(self) -> set[str]:
+        """Ids of the tiles that were matched."""
+        return {hit.tile.id for hit, found in zip(self.hits, self.matches, strict=True) if found is not None}
+
+    def is_sure(self, calibration: Calibration) -> bool:
+        """Whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""
+        return bool(self.supports) and (self.supports[0] or 0.0) > SURE * calibration.local.min_inliers
 
 
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
@@ -193,12 +211,14 @@ def rerank(
     maps: Callable[[list[Hit]], Sequence[LocalMap | None]],
     calibration: Calibration,
     resize: Resize,
+    amount: Amount = MANY,
+    done: Ranking | None = None,
 ) -> Ranking:
     """Match the best looking candidates, see who agrees, and order all by score and matches.
 
     Levels are treated alike: each gets an equal part of what is matched, for likeness at a glance tells windows of one
-    size apart, and says nothing of which size is right. It goes on in ``STAGES``, and stops when one is far beyond
-    chance. The order does not change when no tile has descriptors.
+    size apart, and says nothing of which size is right. Matching stops early when one is far beyond chance.
+    The order does not change when no tile has descriptors.
 
     Args:
         hits: by score, best first.
@@ -206,28 +226,28 @@ def rerank(
         maps: gives those of some of the hits, of each None where a tile has none.
         calibration: of the model.
         resize: how a tile's image became the model's input.
+        amount: how many are looked at and matched.
+        done: what fewer have told; what was matched for it is not matched again, and left unmatched here.
     """
-    turns, sure = _turns(seen), SURE * calibration.local.min_inliers
-    looked_at, matches = list(hits), list[Matches | None]([None] * len(hits))
-    glances: dict[int, tuple[LocalMap, Floats]] = {}
-    found = list[Matches]()
     sides_m = np.array([hit.tile.footprint.side_m for hit in hits])
-    for glance_at, most in STAGES:
-        rows = [row for row in first_of_levels(sides_m, glance_at).tolist() if row not in glances]
-        glances |= _glances(rows, maps([hits[row] for row in rows]), seen.local)
-        for i, turn in _promising(hits, {row: alike for row, (_, alike) in glances.items()}, most):
-            if matches[i] is not None:
-                continue
-            footprint = hits[i].tile.footprint
-            each = matches[i] = match(turns[turn], _of_tile(glances[i][0], footprint, resize), footprint.side_m, seen)
-            looked_at[i] = replace(hits[i], inliers=0 if each.fit is None else each.fit.count)
-            found.append(each)
-            if len(found) == most or (len(found) >= AT_LEAST and max(each.support for each in found) > sure):
-                break
-        if found and max(each.support for each in found) > sure:
-            break
-    if not found:
+    rows = first_of_levels(sides_m, amount.glanced).tolist()
+    local_maps = {
+        row: local for row, local in zip(rows, maps([hits[row] for row in rows]), strict=True) if local is not None
+    }
+    if not local_maps:
         return unmatched(hits, calibration)
+    before = set[str]() if done is None else done.matched_ids
+    turns, sure = _turns(seen), SURE * calibration.local.min_inliers
+    looked_at, matches, best = list(hits), list[Matches | None]([None] * len(hits)), 0.0
+    promising = _promising(hits, sides_m, local_maps, seen.local, amount.matched)
+    new = [(i, turn) for i, turn in promising if hits[i].tile.id not in before]
+    for count, (i, turn) in enumerate(new[: amount.matched - len(before)], 1):
+        footprint = hits[i].tile.footprint
+        found = matches[i] = match(turns[turn], _of_tile(local_maps[i], footprint, resize), footprint.side_m, seen)
+        looked_at[i] = replace(hits[i], inliers=0 if found.fit is None else found.fit.count)
+        best = max(best, found.support)
+        if count >= AT_LEAST and best > sure:
+            break
     return ranked(looked_at, matches, calibration, sightings_of(hits, matches))
 
 
@@ -326,32 +346,25 @@ def _of_tile(tile_map: LocalMap, footprint: Footprint, resize: Resize) -> Cells:
     return Cells(ground_m[inner.ravel()], unit(tile_map[:, inner], axis=0), cell_m)
 
 
-def _glances(
-    rows: list[int], maps: Sequence[LocalMap | None], local: NDArray[np.float32]
-) -> dict[int, tuple[LocalMap, Floats]]:
-    """The maps of those rows that have one, and how alike each turn ``[T]`` of the photo is."""
-    there = {row: tile_map for row, tile_map in zip(rows, maps, strict=True) if tile_map is not None}
-    if not there:
-        return {}
-    alike = likeness(local, list(there.values())).astype(np.float64)
-    return {row: (tile_map, each) for (row, tile_map), each in zip(there.items(), alike, strict=True)}
-
-
-def _promising(hits: list[Hit], alike: dict[int, Floats], most: int) -> list[tuple[int, int]]:
+def _promising(
+    hits: list[Hit], sides_m: Floats, local_maps: dict[int, LocalMap], local: NDArray[np.float32], most: int
+) -> list[tuple[int, int]]:
     """Candidates to be matched and the turn of each, the most promising of every level first.
 
     Args:
         hits: all candidates.
-        alike: those that were looked at, by row.
+        sides_m: of each.
+        local_maps: of those that are looked at, by row.
+        local: of the photo, in its turns.
         most: how many, of all levels together.
     """
-    levels = levels_of(np.array([hit.tile.footprint.side_m for hit in hits])).tolist()
-    present = sorted({levels[i] for i in alike})
-    each = max(1, most // max(1, len(present)))
+    rows, levels = np.array(list(local_maps)), levels_of(sides_m)
+    alike, scores = likeness(local, list(local_maps.values())), np.array([hit.score for hit in hits])
+    present = np.unique(levels[rows])
+    each = max(1, most // len(present))
     queues = []
     for level in present:
-        of_level = [i for i in alike if levels[i] == level]
-        likenesses = np.stack([alike[i] for i in of_level])
-        best = best_looking([hits[i].score for i in of_level], likenesses.max(axis=1), each)
-        queues.append([(of_level[row], int(likenesses[row].argmax())) for row in best])
+        of_level = np.flatnonzero(levels[rows] == level)
+        best = of_level[best_looking(scores[rows[of_level]].tolist(), alike[of_level].max(axis=1), each)]
+        queues.append(list(zip(rows[best].tolist(), alike[best].argmax(axis=1).tolist(), strict=True)))
     return [queue[n] for n in range(each) for queue in queues if n < len(queue)]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from service.camera.attitude import Attitude
 from service.camera.look import Look, look_of
 from service.camera.pinhole import Pinhole, apply
-from service.imaging.view import make_view, shrunk
+from service.imaging.view import MAX_SIDE_PX, make_view, shrunk
 
 
 def look(image, heading=None, pitch=-90.0, ground_side=None, hfov=60.0):
@@ -96,3 +96,15 @@ def test_a_copy_is_shrunk_by_whole_numbers(ground):
     assert shrunk(ground(1, 200, 100), 30).size == (67, 34)
     image = ground(1, 50, 40)
     assert shrunk(image, 30) is image
+
+
+def test_a_square_of_many_pixels_is_drawn_with_as_many_as_are_used(ground):
+    """The same picture as a smaller photo's: what is left out was to be shrunk anyway."""
+    image = ground(1, 1200, 1200)
+    drawn = make_view(image, look(image, 45.0, ground_side=0.5 * look(image).side_heights))
+    assert drawn.size == (MAX_SIDE_PX, MAX_SIDE_PX)
+    wide = make_view(image, look(image, 45.0))
+    assert MAX_SIDE_PX // 2 < wide.size[0] <= MAX_SIDE_PX
+    small = make_view(image.reduce(4), look(image.reduce(4), 45.0)).resize(wide.size)
+    off = np.asarray(wide, float) - np.asarray(small, float)
+    assert np.abs(off).mean() < 8

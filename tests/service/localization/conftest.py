@@ -75,10 +75,10 @@ def photo_map(ground_of, spoil):
 
 @pytest.fixture(scope="session")
 def rank():
-    """``rank(hits, photo, maps, calibration)``: the candidates, matched, from a gallery that holds their maps."""
+    """``rank(hits, photo, maps, calibration, …)``: the candidates, matched, from a gallery that holds their maps."""
 
-    def make(hits, photo, maps, calibration):
+    def make(hits, photo, maps, calibration, **more):
         stored = {hit.tile.id: each for hit, each in zip(hits, maps, strict=True)}
-        return rerank(hits, photo, lambda some: [stored[hit.tile.id] for hit in some], calibration, "squash")
+        return rerank(hits, photo, lambda some: [stored[hit.tile.id] for hit in some], calibration, "squash", **more)
 
     return make

@@ -15,6 +15,7 @@ from service.ground.tile import Footprint, Tile
 from service.localization.matching import cell_centres
 from service.localization.rerank import (
     AT_LEAST,
+    FEW,
     MATCHED,
     Seen,
     ground_grid,
@@ -67,6 +68,25 @@ def test_without_a_sure_one_as_many_are_matched_as_may_be(rank, hit, calibration
     hits = [hit(0.9 - i / 1000, 1000.0 * (i + 1)) for i in range(2 * MATCHED)]
     ranking = rank(hits, photo_map(seed=9), [*map(tile_map, hits)], calibration)
     assert sum(each is not None for each in ranking.matches) == MATCHED
+
+
+def test_what_few_have_told_is_not_matched_again(rank, hit, calibration, tile_map, photo_map):
+    hits = [hit(0.9 - i / 1000, 1000.0 * (i + 1)) for i in range(2 * MATCHED)]
+    photo, maps = photo_map(seed=9), [*map(tile_map, hits)]
+    few = rank(hits, photo, maps, calibration, amount=FEW)
+    assert len(few.matched_ids) == FEW.matched
+    more = rank(hits, photo, maps, calibration, done=few)
+    assert not few.matched_ids & more.matched_ids
+    both = joined(few, more, calibration)
+    assert len(both.matched_ids) == MATCHED
+    assert not both.is_sure(calibration)
+
+
+def test_few_are_enough_where_one_is_beyond_doubt(rank, hit, calibration, tile_map, photo_map):
+    hits = [hit(0.9 - i / 1000, 1000.0 * i) for i in range(2 * MATCHED)]
+    few = rank(hits, photo_map(), [*map(tile_map, hits)], calibration, amount=FEW)
+    assert few.is_sure(calibration)
+    assert few.hits[0].tile == hits[0].tile
 
 
 def test_every_level_gets_its_share(rank, calibration, tile_map, photo_map):
