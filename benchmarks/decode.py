@@ -23,11 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from service.camera.known import KnownCamera
 from service.encoder.contract import ModelContract, check_contract
 from service.encoder.preprocess import preprocess
 from service.imaging.decode import decode, open_photo
 from service.imaging.view import make_view
 from service.imaging.workers import Worker
+from service.localization.looks import PlannedLook
 from service.localization.pipeline import DECODE_SCALE
 from service.settings import Settings
 
@@ -70,7 +72,9 @@ def row(name: str, data: bytes, contract: ModelContract, worker: Worker, rounds:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
     def ours_to_input() -> object:
-        return preprocess(make_view(decode(data, max_pixels, useful_px)), contract)
+        photo = decode(data, max_pixels, useful_px)
+        look = PlannedLook(KnownCamera(), -90.0).look(photo.height / photo.width)
+        return preprocess(make_view(photo.image, look), contract)
 
     def full_to_input() -> object:
         return preprocess(full(), contract)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from training.errors import TrainingError
 
-#: Where a checkout keeps its configs; an installed package has none, and looks in the working folder.
-_OURS = Path(__file__).parents[1] / "configs"
-CONFIGS = _OURS if _OURS.is_dir() else Path("configs")
-#: Sub-folders, in the order in which a run names them.
+_IN_CHECKOUT = Path(__file__).parents[1] / "configs"
+CONFIGS = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else Path(__file__).with_name("configs")
+"""The folder of configs: a checkout has it beside ``training``, an installed package within."""
+
 KINDS = {"methods": "methods, the first --config", "data": "data sets, the second", ".": "whole recipes, alone"}
+"""The sub-folders of ``CONFIGS``, in the order in which a run names them, and what they hold."""
 
 
 def find_config(name: str) -> Path:
@@ -27,11 +28,11 @@ def find_config(name: str) -> Path:
         if file.exists():
             return file
     known = ", ".join(file.stem for files in configs().values() for file in files)
-    raise TrainingError(f"There is no config {name}: give a file, or one of {known or 'those of a checkout'}.")
+    raise TrainingError(f"There is no config {name}: give a file, or one of {known}.")
 
 
 def configs() -> dict[str, list[Path]]:
-    """The config files of a checkout by kind, see ``KINDS``."""
+    """All config files by kind, see ``KINDS``."""
     return {folder: sorted((CONFIGS / folder).glob("*.yaml")) for folder in KINDS}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from service.errors import AerofixError
+from service.errors import AerofixError, GalleryInUse
 from service.http.security import Keys, for_listening
 from service.settings import Settings
 
@@ -104,7 +104,10 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
         if encoder is None:
             return f"{settings.gallery} was not opened, there is no model to compare it with"
         contract = encoder.contract
-        with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, read_only=True) as opened:
-            return f"{settings.gallery} holds {opened.count()} windows and pictures of this model"
+        try:
+            with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, read_only=True) as opened:
+                return f"{settings.gallery} holds {opened.count()} windows and pictures of this model"
+        except GalleryInUse:
+            return f"{settings.gallery} is in use, by a running service perhaps: `aerofix gallery info` asks it"
 
     return [_try("model", model), _try("gallery", gallery)]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, NamedTuple, Self
@@ -116,6 +117,7 @@ async def localize(
         top_k=top_k,
     )
     counts: Counter[str] = Counter()
+    late = 0
     with _sink(name, to) as sink:
         shots = [shot for shot in photos if shot.name not in sink.done]
         async with reach(url, gallery, model, device) as client:
@@ -131,10 +133,13 @@ async def localize(
                         async for answered in answers:
                             if isinstance(answered.answer, Problem):
                                 complain(f"{answered.name}: {answered.answer.detail}")
+                                late += answered.answer.status == HTTPStatus.GATEWAY_TIMEOUT
                             if not (answered.passing and to is not None):  # it is asked again by the next run
                                 sink.write(answered)
                             counts[answered.status] += 1
                             progress.advance(task)
+    if late:
+        remark(f"not answered in time: {late}; ask again, with fewer photos at a time (--jobs 1).")
     before = Counter(sink.done.values())
     if to is not None:
         known = f"; {before.total()} were there already: {_listed(before)}" if before else ""

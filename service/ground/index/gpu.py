@@ -241,7 +241,7 @@ def make_index(dim: int, device: str) -> VectorIndex:
     """
     kind, _, number = device.partition(":")
     gpu = int(number or 0)
-    if kind == "cpu":
+    if kind == "cpu" or (kind == "auto" and not _has_gpu_build()):
         return TieredIndex(dim)
     try:
         _check_gpu(gpu)
@@ -253,11 +253,15 @@ def make_index(dim: int, device: str) -> VectorIndex:
     return FaissGpuIndex(dim, gpu)
 
 
+def _has_gpu_build() -> bool:
+    return hasattr(load_faiss(), "StandardGpuResources")
+
+
 def _check_gpu(gpu: int) -> None:
     """Search one vector on the GPU, so that what is missing is found at the start and not by the first request."""
     faiss = load_faiss()
     fix = "Or set AEROFIX_INDEX_DEVICE=cpu."
-    if not hasattr(faiss, "StandardGpuResources"):
+    if not _has_gpu_build():
         raise DeviceUnavailable(
             "the index was to run on CUDA but this FAISS is the CPU build; `pip uninstall faiss-cpu`, then "
             f"`pip install 'aerofix[gpu]'`. {fix}"

@@ -167,6 +167,7 @@ def test_what_may_be_over_when_it_is_asked_again_is_not_written(folder, monkeypa
     first = run()
     assert first.exit_code == 1
     assert "b.JPG: deadline-exceeded it is." in first.stderr
+    assert "not answered in time: 1; ask again, with fewer photos at a time (--jobs 1)" in first.stderr
     assert [line["file"] for line in lines(Path("out.jsonl").read_text())] == [
         "photos/a.png",
         "photos/c.webp",
