@@ -20,7 +20,7 @@ from service.ground.tile import check_id
 from service.text import visible
 
 POLL_S = 0.2
-"""Seconds between two looks at an import: often enough to see it move."""
+"""Imports are looked at this often, in seconds, which is often enough to see them move."""
 
 
 class AsyncClient:

@@ -14,16 +14,17 @@ from service.http.problems import Problem
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)
-"""Seconds. A batch of tiles on a small CPU may take a while; connecting to a service that is there does not."""
+"""Reading and writing may take so many seconds, for a batch of tiles on a small CPU takes a while; connecting to a
+service that is there does not."""
 
 PATIENCE_S = 120.0
-"""Seconds that one call waits, all its tries together, for a service that asks to come back later."""
+"""One call waits so many seconds, all its tries together, for a service that asks it to come back later."""
 
 USUAL_WAIT_S = 1.0
-"""Seconds before the next try when the service does not say how many."""
+"""The next try comes after so many seconds when the service does not say when."""
 
 BUSY = (429, 503)
-"""Statuses that a service answers which may soon take the request; 503 only counts with ``Retry-After``."""
+"""A service that answers with one of these statuses may soon take the request; 503 only counts with ``Retry-After``."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

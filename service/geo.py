@@ -21,13 +21,13 @@ LatLon = tuple[float, float]
 
 SEMI_MAJOR_AXIS_M = 6_378_137.0
 ECCENTRICITY_SQUARED = 6.694379990141e-3
-"""Both define WGS84 (NGA.STND.0036, 2014)."""
+"""Both numbers are those of WGS84 (NGA.STND.0036, 2014)."""
 
 MEAN_RADIUS_M = 6_371_008.8
-"""Mean radius R1 of the WGS84 ellipsoid, the usual sphere for haversine distances (IUGG)."""
+"""The mean radius R1 of the WGS84 ellipsoid is that of the usual sphere for haversine distances (IUGG)."""
 
 MAX_MERCATOR_LAT = math.degrees(math.atan(math.sinh(math.pi)))
-"""85.0511…°: where the Web Mercator square ends."""
+"""The Web Mercator square ends at 85.0511…°."""
 
 MAX_ZOOM = 30
 """A z=30 tile is 4 cm wide, below any map."""

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Id of the request that the current task serves; set by the request middleware."""
+"""The request that the current task serves has this id; the request middleware sets it."""
 
 access_log = logging.getLogger("service.access")
 
@@ -46,7 +46,7 @@ class RequestRecord:
 
 
 current_request: ContextVar[RequestRecord | None] = ContextVar("current_request", default=None)
-"""The request that the current task, or thread started for it, serves."""
+"""The current task, or a thread started for it, serves this request."""
 
 
 def record_step(name: str, started: float, ended: float) -> None:

@@ -15,7 +15,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""What a container may take, as microseconds of CPU in so many of time, or ``max`` (control groups, version 2)."""
+"""This file says what a container may take, as microseconds of CPU in so many of time, or ``max`` (control groups,
+version 2)."""
 
 
 def cores(quota: Path = CPU_QUOTA) -> int:
@@ -29,8 +30,8 @@ def cores(quota: Path = CPU_QUOTA) -> int:
 
 
 WORKERS = max(2, cores())
-"""Threads for work that computes. More of them only take turns: with six on two cores, sixteen clients got a quarter
-fewer answers, and waited longer for the last."""
+"""So many threads do work that computes. More of them only take turns: with six on two cores, sixteen clients got a
+quarter fewer answers, and waited longer for the last."""
 
 
 class Threads:

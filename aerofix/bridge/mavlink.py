@@ -21,25 +21,26 @@ from service.geo import offset_m
 Message = Literal["gps-input", "odometry", "vision"]
 
 UNKNOWN_M2 = 1e6
-"""Variance of a coordinate that is not known: a kilometre, which weighs nothing beside any other sensor."""
+"""This variance stands for a coordinate that is not known: a kilometre weighs nothing beside any other sensor."""
 
 UNKNOWN_RAD2 = math.pi**2
-"""Variance of an angle that is not known: half a turn."""
+"""This variance stands for an angle that is not known: half a turn."""
 
 HEADING_SIGMA_RAD = math.radians(3.0)
-"""Standard deviation of the heading: our reconstruction, a fix turns by less than this between neighbouring photos."""
+"""A heading is told with this standard deviation. It is our reconstruction: between neighbouring photos, fixes turn by
+less."""
 
 GPS_EPOCH_S = 315_964_800.0
-"""1980-01-06, the beginning of GPS time, in seconds since 1970."""
+"""GPS time begins on 1980-01-06, here in seconds since 1970."""
 
 LEAP_S = 18.0
-"""Seconds that GPS time is ahead of UTC, since 2017 (IERS Bulletin C)."""
+"""GPS time has been ahead of UTC by so many seconds since 2017 (IERS Bulletin C)."""
 
 WEEK_S = 7 * 86_400.0
-"""Seconds of a GPS week."""
+"""A GPS week has so many seconds."""
 
 ORIGIN_WAIT_S = 10.0
-"""Seconds to wait for the autopilot to say where its origin is."""
+"""The autopilot gets so many seconds to say where its origin is."""
 
 
 @dataclass(frozen=True)

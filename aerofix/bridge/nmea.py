@@ -8,17 +8,17 @@ from operator import xor
 from aerofix.bridge.solution import Solution
 
 RANGE_ERROR_M = 5.0
-"""Standard deviation of a distance to a satellite that readers of HDOP multiply it with: HDOP has no unit and no other
-meaning, so it is told as what gives the true accuracy. Who reads GST has metres."""
+"""Readers multiply HDOP by this standard deviation of a distance to a satellite. HDOP has no unit and no other meaning,
+so we send what makes the product the true accuracy; readers of GST get metres."""
 
 CLAIMED = 10
-"""Satellites that GGA claims. There are none, but gpsd takes no fix of none, and autopilots ask for six or more."""
+"""GGA claims so many satellites. There are none, but gpsd takes no fix of none, and autopilots ask for six or more."""
 
 KNOTS = 3600 / 1852
-"""Knots in a metre a second (a nautical mile is 1852 m)."""
+"""A metre a second is so many knots (a nautical mile is 1852 m)."""
 
 KM_H = 3.6
-"""Kilometres an hour in a metre a second."""
+"""A metre a second is so many kilometres an hour."""
 
 
 def sentences(solution: Solution, satellites: int = CLAIMED) -> bytes:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from aerofix.models import TrackedLocalization
 
 PER_AXIS = math.sqrt(-2 * math.log(1 - 0.68))
-"""Ratio of the 68 % radius of a position to its standard deviation along each axis (Rayleigh distribution)."""
+"""The 68 % radius of a position is so many times its standard deviation along each axis (Rayleigh distribution)."""
 
 HEIGHT_SHARE = 0.05
-"""Standard deviation of a height over the height itself: our reconstruction, from fields of view that are off by a few
-per cent, as nominal ones are."""
+"""The standard deviation of a height is this share of it. It is our reconstruction: nominal fields of view are off by a
+few per cent, and heights with them."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from aerofix.footage.video import Video
 from service.errors import SourceUnreadable
 
 POLL_S = 0.2
-"""Seconds between two looks into a folder."""
+"""Folders are looked into this often, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Taken:
 
 
 async def newest(pictures: AsyncGenerator[Taken, None]) -> AsyncGenerator[Taken, None]:
-    """Of pictures that come while one is worked on, the last; those before it are left out.
+    """The last of the pictures that come while one is worked on; those before it are left out.
 
     Args:
         pictures: all of them, as they come.

@@ -23,7 +23,8 @@ from pathlib import Path
 from service.errors import SourceUnreadable
 
 MAX_GAP_S = 2.0
-"""Seconds from a cue's end after which it says nothing of a frame any more; cues come once a second or more often."""
+"""A cue says nothing of frames that come later than so many seconds after its end; cues come once a second or more
+often."""
 
 _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
 _CLOCK = r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})"
@@ -48,7 +49,7 @@ _GIMBALS = (  # and which of the three are yaw, pitch and roll
 _FOCAL = re.compile(rf"\bfocal_len\s*:\s*{_NUMBER}")
 _ZOOM = re.compile(rf"\bdzoom_ratio\s*:\s*{_NUMBER}")
 UNZOOMED = 10_000.0
-"""Digital zoom of 1 in the layouts that count it in ten-thousandths."""
+"""Layouts that count the digital zoom in ten-thousandths write 1 as this number."""
 
 
 @dataclass(frozen=True)

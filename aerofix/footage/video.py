@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import av.container
 
 ENDINGS = {".mp4", ".mov", ".m4v", ".mkv", ".avi", ".ts", ".mts", ".webm"}
-"""Of files that are taken for videos."""
+"""Files that end like this are taken for videos."""
 
 QUALITY = 92
-"""JPEG quality of the frames; above it files grow and answers stay the same to a centimetre."""
+"""Frames become JPEGs of this quality; above it files grow, and answers stay the same to a centimetre."""
 
 SILENCE_S = 10.0
-"""Seconds without a packet after which a live stream counts as ended."""
+"""A live stream counts as ended after so many seconds without a packet."""
 
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

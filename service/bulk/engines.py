@@ -20,7 +20,7 @@ Engine = Literal["local", "ray"]
 OnShard = Callable[[Marker], object]
 
 MAX_DEATHS = 3
-"""Times that processes may die while no shard gets whole: then it is the work that kills them."""
+"""When processes have died so many times while no shard became whole, it is the work that kills them."""
 
 
 def embed_all(job: Job, workers: int, engine: Engine, on_shard: OnShard) -> None:
@@ -69,7 +69,7 @@ class _Stopped(AerofixError):
 
 
 _stop: Event
-"""Is set when a process of the pool is to end; the pool hands it over when the process starts."""
+"""This is set when the processes of the pool are to end; the pool hands it over when they start."""
 
 
 def _listen_to(stop: Event) -> None:

@@ -12,13 +12,13 @@ from service.maps.collection import RASTER_NAME
 from service.maps.folder import Folder
 
 SAMPLES = 64
-"""How many places of a source are read: a map that is exported anew differs in most of them, even at the same size."""
+"""A source is read at so many places: one that is exported anew differs at most of them, even at the same size."""
 
 SAMPLE_BYTES = 65_536
-"""How much is read at each place; sources of up to 4 MiB are read whole."""
+"""So much is read at each place; sources of up to 4 MiB are read whole."""
 
 TABLES = {".csv", ".kml"}
-"""Endings of sources that only name pictures beside them."""
+"""Sources that end like this only name pictures beside them."""
 
 
 def fingerprint(source: Path, but: Path) -> str:

@@ -21,7 +21,7 @@ from service.maps.mosaic import Mosaic, open_mosaic
 from service.settings import Settings
 
 MAX_SHARDS = 100_000
-"""Of a job; the numbers in the names of its files have five digits."""
+"""A job has at most so many shards: the numbers in the names of its files have five digits."""
 
 
 @dataclass(frozen=True)

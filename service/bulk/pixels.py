@@ -11,10 +11,10 @@ from service.importing.plan import Piece, Plan
 from service.maps.mosaic import Mosaic
 
 MAP = 1
-"""Number of the map in the ids that pass through here; the gallery gives it its own."""
+"""Ids that pass through here name the map by this number; the gallery gives it its own."""
 
 KEPT_TILES = 8192
-"""WebP files that are kept at hand, about 160 MB: what the windows of a shard share."""
+"""So many WebP files are kept at hand, about 160 MB: what the windows of a shard share."""
 
 
 class SourcePixels:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 STEEP_DEG = -75.0
-"""Pitch below which a heading is that of the photo's top edge. Nearer to the horizon it is where the camera looks; the
+"""Below this pitch a heading is that of the photo's top edge. Nearer to the horizon it is where the camera looks; the
 two are one unless the camera is rolled, and straight down only the first means anything."""
 
 _SHOWN = {3: 180.0, 6: -90.0, 8: 90.0}
-"""Clockwise turn from the stored picture's top edge to the shown one's, for the turns of EXIF Orientation (EXIF 2.32,
-table 6). Mirrored ones undo a mirror, and the upright picture is what the camera saw."""
+"""For each EXIF Orientation, this is the clockwise turn from the stored picture's top edge to the shown one's (EXIF
+2.32, table 6). Mirrored ones undo a mirror, and the upright picture is what the camera saw."""
 
 
 @dataclass(frozen=True, eq=False)

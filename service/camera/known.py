@@ -14,10 +14,10 @@ from service.camera.pose import LOOSE_DEG, Prior
 Source = Literal["form", "exif", "track"]
 
 USUAL_FOCAL_SIGMA = 0.15
-"""Spread of drones' focal lengths about the usual one, as a share."""
+"""The focal lengths of drones spread by this share about the usual one."""
 
 TILT_SIGMA_DEG = 3.0
-"""Spread of the roll of a camera whose pitch nobody states: gimbals keep the horizon level, wings do not."""
+"""The roll of a camera whose pitch nobody states spreads by this much: gimbals keep the horizon level, wings do not."""
 
 
 @dataclass(frozen=True)

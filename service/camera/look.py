@@ -22,8 +22,8 @@ MIN_HEIGHTS = 0.1
 """A square is never smaller than this many camera heights, whatever angles are stated."""
 
 USUAL_HFOV_DEG = 70.0
-"""Field of view of a camera that says nothing: drones' wide cameras have 65 to 84°. It only decides how strongly the
-slant is taken out, so that 10° of error matter as little as a few degrees of pitch."""
+"""A camera that says nothing is taken to have this field of view: drones' wide cameras have 65 to 84°. It only decides
+how strongly the slant is taken out, so that 10° of error matter as little as a few degrees of pitch."""
 
 
 @dataclass(frozen=True, eq=False)

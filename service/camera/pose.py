@@ -19,27 +19,27 @@ from service.camera.attitude import Attitude
 from service.camera.pinhole import Complex, Floats
 
 SLOPE = 0.1
-"""Spread of the ground's slope, metres a metre, along either axis: hilly country."""
+"""The ground's slope spreads by this along either axis, in metres a metre: hilly country."""
 
 SLOPE_LEFT = 0.01
-"""What is left of it where the heights are known: maps and models of the ground are metres apart."""
+"""So much slope is left to guess where the heights are known: maps and models of the ground are metres apart."""
 
 SIGMA_TOLERANCES = 1 / 3
 """A right match is off by about a third of its tolerance: half a cell of rounding in photo and map each."""
 
 PATCHES = 5
-"""Patches along a photo's width; the matches of one share their error, and weigh as much as one match. Of 28 real
+"""A photo's width has so many patches; the matches of one share their error, and weigh as much as one match. Of 28 real
 photos straight down whose pitch nobody states, two thirds lie within what the covariance says; of matches that count
 one by one, an eighth (``benchmarks/real.py``)."""
 
 ROUNDS = 12
-"""Gauss-Newton steps; from a start within 15° the last ones change nothing."""
+"""Gauss-Newton takes at most so many steps; from a start within 15° the last ones change nothing."""
 
 SETTLED = 1e-5
-"""Radians, heights and shares below which a step counts as none: a millimetre from 100 m."""
+"""A step below this, in radians, heights and shares, counts as none: a millimetre from 100 m."""
 
 LOOSE_DEG = 8.0
-"""Spread of a pitch that nobody states, about the one that its solution starts from."""
+"""A pitch that nobody states may spread so far about the one that its solution starts from."""
 
 
 @dataclass(frozen=True)

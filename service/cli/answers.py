@@ -25,7 +25,7 @@ ENDINGS: dict[str, FormatName] = {
 }
 
 UNREADABLE = "The file cannot be read"
-"""Title of the problem with a photo that never reached the service."""
+"""The problem with a photo that never reached the service has this title."""
 
 
 @dataclass(frozen=True)

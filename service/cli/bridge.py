@@ -29,10 +29,10 @@ from service.localization.looks import Effort
 NOTICE = "Not for flight control: aerofix has not been certified, or flown. Treat a fix as advice and check it."
 
 HEARTBEAT_S = 1.0
-"""Seconds between two heartbeats, as MAVLink wants them."""
+"""Heartbeats are sent this often, in seconds, as MAVLink wants them."""
 
 RETRY_S = 1.0
-"""Seconds after which a service that does not answer is asked about the next picture."""
+"""A service that does not answer is asked about the next picture after so many seconds."""
 
 bridge_app = typer.Typer(help="Tell an autopilot where it is. " + NOTICE, no_args_is_help=True)
 

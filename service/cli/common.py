@@ -19,7 +19,7 @@ from service.logs import configure_logging
 from service.settings import Settings
 
 ERROR, NOT_LOCATED, PORT_IN_USE = 1, 3, 4
-"""Exit codes; 2 is a usage error, as click has it, and 130 an interrupted command, as shells have it."""
+"""These are exit codes; 2 is a usage error, as click has it, and 130 an interrupted command, as shells have it."""
 
 EXIT_CODES = (
     "Exit codes: 0 done, and every photo located; 1 an error, which is named; 2 the command was not understood; 3 a "

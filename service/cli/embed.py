@@ -28,7 +28,7 @@ else:
     MISSING = ""
 
 SHARDS_A_WORKER = 4
-"""So that workers end at nearly the same time, and the death of one costs little."""
+"""Each worker gets so many shards, so that all end at nearly the same time and the death of one costs little."""
 
 
 def embed(

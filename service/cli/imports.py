@@ -12,7 +12,7 @@ from service.cli.terminal import complain, progress_bar, say, warn
 from service.errors import AerofixError
 
 SERVICE_IS_AT_FAULT = ("unauthorized", "forbidden", "overloaded", "not-ready", "storage-full", "gallery-unusable")
-"""These problems have nothing to do with the map that was sent."""
+"""Problems of these kinds have nothing to do with the map that was sent."""
 
 
 async def add(client: AsyncClient, source: Path, corners: Path | None, **options: Unpack[ImportOptions]) -> ImportState:

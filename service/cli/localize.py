@@ -23,7 +23,7 @@ from service.cli.terminal import complain, err, out, progress_bar, remark
 from service.localization.looks import Effort
 
 AT_ONCE = 4
-"""Photos under way at a time: the service then decodes one while it matches another."""
+"""So many photos are under way at a time: the service then decodes one while it matches another."""
 
 
 class SearchCircle(NamedTuple):
@@ -153,7 +153,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 class _Listing:
-    """A table of all answers at the end, also when that comes early."""
+    """Writes a table of all answers at the end, also when that comes early."""
 
     def __init__(self) -> None:
         self.done: dict[str, str] = {}

@@ -11,7 +11,8 @@ from pathlib import Path
 from service.errors import SourceUnreadable
 
 SIDE_ENDINGS = {".prj", ".wld", ".json", ".aux.xml", ".ovr"}
-"""Of files beside a raster that say where it lies; besides those of world files, three letters that end in w."""
+"""Files that end like this say where the raster beside them lies; so do world files, whose endings are three letters
+that end in w."""
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 

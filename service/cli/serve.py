@@ -14,7 +14,7 @@ from service.http.server import DrainingServer, Front
 from service.settings import Settings
 
 BACKLOG = 2048
-"""Connections that the system keeps until they are taken; uvicorn's default."""
+"""The system keeps so many connections until they are taken; it is uvicorn's default."""
 
 
 def serve(settings: Settings) -> None:

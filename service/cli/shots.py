@@ -13,7 +13,8 @@ from service.errors import SourceUnreadable
 from service.text import visible
 
 PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
-"""Of the files in a folder that are taken for photos; files that are named one by one are sent whatever they end in."""
+"""Files in a folder that end like this are taken for photos; files that are named one by one are sent whatever they end
+in."""
 
 
 @dataclass(frozen=True)

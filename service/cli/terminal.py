@@ -11,7 +11,7 @@ from rich.text import Text
 from service.text import visible
 
 UNFOLDED = 100_000
-"""Columns of what is no terminal: rows of a table stay whole on their line."""
+"""What is no terminal has so many columns, so that rows of a table stay whole on their line."""
 
 
 class _PlainConsole(Console):

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 UNIT_TOLERANCE = 1e-2  # reduced precision leaves a unit vector within 1e-3; a failed image gives 0 or NaN
 
 Reason = Literal["idle", "gathered", "full", "alone"]
-"""Why a batch was released: the encoder was idle; it had been busy and this is all that waited; all that fits in;
-an image by itself, after the batch that it was in had failed."""
+"""A batch was released because the encoder was idle, because this was all that waited when it was done, because no more
+fitted in, or because an image goes alone after its batch had failed."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from typing import Any
 ACCURACY_PROBABILITY = 0.68
 
 MIN_INLIERS = 25
-"""Where the model file has no better number: of matches between unrelated smooth random maps of 24² and 32² cells, at
-most 15 agree; of those between maps of the same ground half a side apart, at least 93 (benchmarks/refine.py)."""
+"""This counts where the model file has no better number. Between unrelated smooth random maps of 24² and 32² cells at
+most 15 matches agree; between maps of the same ground half a side apart, at least 93 (``benchmarks/refine.py``)."""
 
 INLIER_WEIGHT = 1.0
-"""Where the model file has no better number: cosine that e times the support is worth. Geometry comes first: with other
-dates and slanting views, strangers have cosines that are higher by 0.2, and right places twice the support."""
+"""This counts where the model file has no better number: e times the support is worth this much cosine. Geometry comes
+first: with other dates and slanting views, strangers have cosines that are higher by 0.2, and right places twice the
+support."""
 
 CHANCE_SHARE = 0.25
-"""Of ``min_inliers``: below, one support is as good as another."""
+"""Below this share of ``min_inliers`` one support is as good as another."""
 
 _SECTIONS = ("place", "in_gallery", "local")  # the fields that are no numbers
 

@@ -23,7 +23,7 @@ from service.ground.vectors import Half, gathered, half
 from service.ground.windows import Ids, key_of, range_of
 
 LOAD_ROWS = 16_384
-"""Windows that are made searchable at a time: 67 MB in float32 at 512 dimensions."""
+"""So many windows are made searchable at a time: 67 MB in float32 at 512 dimensions."""
 
 
 class Atlas:

@@ -19,11 +19,11 @@ from service.ground.local_maps import LocalMap
 from service.ground.windows import Ids, cells_of, maps_of, pack, zooms_of
 
 CACHED_BYTES = 2**26
-"""Blocks that are kept at hand, those asked for last: 5,000 of the default model. The photos of a flight look at the
-same ground again and again."""
+"""So much of the blocks that were asked for last is kept at hand: 5,000 blocks of the default model. The photos of a
+flight look at the same ground again and again."""
 
 CACHED_BLOCKS = 16_384
-"""Those that are known not to be there count too."""
+"""At most so many blocks are kept; those that are known not to be there count too."""
 
 
 def even(shape: tuple[int, int, int]) -> tuple[int, int, int]:

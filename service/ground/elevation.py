@@ -18,10 +18,11 @@ from service.ground.windows import MAX_MAP
 T = TypeVar("T")
 
 CACHED = 4
-"""Grids that are kept at hand, those asked for last: 16 MB each at the most, see ``service/maps/elevation.py``."""
+"""So many grids that were asked for last are kept at hand: 16 MB each at the most, see
+``service/maps/elevation.py``."""
 
 NEAR_DEG = 0.01
-"""Of latitude, 1.1 km: no map is asked for heights of places that are further from it."""
+"""No map is asked for heights of places that are further from it than this, in degrees of latitude (1.1 km)."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ EQUAL = 1e-5
 """Scores that differ by less are equal: Milvus sums in float32, and where windows are the same either may be found."""
 
 SAMPLE = 1024
-"""Windows that the sampled queries are made of."""
+"""The sampled queries are made of so many windows."""
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,20 @@ from service.ground.vectors import Half, half
 from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
 
 PAGE_BYTES = 2**20
-"""Properties on a page of tiles, as JSON: a page is made and sent in one go, and a thousand tiles could have 16 MB."""
+"""A page of tiles has at most so many bytes of properties, as JSON: it is made and sent in one go, and a thousand tiles
+could have 16 MB."""
 
 DELETED_AT_ONCE = 500
-"""Pictures that are deleted in one write: 100 MB with their descriptors. Each write looks through the area anew."""
+"""So many pictures are deleted in one write: 100 MB with their descriptors. Each write looks through the area anew."""
 
 LOAD_ROWS = 4096
-"""Rows that are made searchable at a time: 40 MB in float32 at 1,280 dimensions."""
+"""So many rows are made searchable at a time: 40 MB in float32 at 1,280 dimensions."""
 
 WINDOW_PX = 224
-"""Side of the windows where no model says otherwise: that of the one we ship."""
+"""Windows have this side where no model says otherwise: that of the model that we ship."""
 
 SHOWN_QUALITY = 90
-"""WebP, of a window that somebody looks at."""
+"""A window that somebody looks at is a WebP of this quality."""
 
 
 class Gallery:
@@ -189,7 +190,7 @@ class Gallery:
 
     @property
     def lattice(self) -> Lattice:
-        """Of its windows."""
+        """The lattice of its windows."""
         return self._inventory.lattice
 
     def sides_m(self) -> NDArray[np.float64]:

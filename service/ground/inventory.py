@@ -21,10 +21,10 @@ from service.ground.tile import Tile
 from service.ground.windows import TILE_ID, Ids, Lattice, key_of, maps_of, range_of
 
 FIRST_WINDOW = range_of(1)[0]
-"""Ids below are numbers of loose pictures."""
+"""Ids below this are numbers of loose pictures."""
 
 PAGE_CHUNK = 65_536
-"""Windows whose centres are looked at together when a page of them is made."""
+"""The centres of so many windows are looked at together when a page of them is made."""
 
 Floats = NDArray[np.float64]
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LocalMap = NDArray[np.int8]
-"""Descriptors of a tile's positions, ``[C, h, w]``: unit vectors over C times ``SCALE``."""
+"""The descriptors of a tile's positions are ``[C, h, w]``: unit vectors over C times ``SCALE``."""
 
 SCALE = 127.0
 
 CACHED_BYTES = 2**26
-"""Descriptors of loose pictures that are kept at hand, those asked for last: 1,300 of the default model."""
+"""So much of the descriptors of loose pictures that were asked for last is kept at hand: 1,300 pictures of the default
+model."""
 
 _SHAPE = struct.Struct("<3H")
 

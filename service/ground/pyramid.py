@@ -13,16 +13,17 @@ from PIL import Image
 from service.ground.windows import TILE_PX
 
 Pixels = NDArray[np.uint8]
-"""RGBA of a tile, ``[256, 256, 4]``; an alpha below ``VALID`` means that the map shows nothing there."""
+"""A tile's pixels are RGBA, ``[256, 256, 4]``; an alpha below ``VALID`` means that the map shows nothing there."""
 
 VALID = 128
 
 QUALITY, EFFORT = 85, 4
-"""Of WebP. At 85 a square kilometre at 0.38 m/px takes 2 MB or less, and embeddings of windows differ from those of the
-untouched pixels by less than those of two neighbouring pixels' shifts (``make bench-ground``)."""
+"""Tiles are WebP of this quality and effort. At 85 a square kilometre at 0.38 m/px takes 2 MB or less, and embeddings
+of windows differ from those of the untouched pixels by less than a shift by one pixel changes them (``make
+bench-ground``)."""
 
 CACHED_TILES = 160
-"""Decoded tiles that are kept at hand, 42 MB: a block of windows, as they are embedded, lies in about 80."""
+"""So many decoded tiles are kept at hand, 42 MB: a block of windows, as they are embedded, lies in about 80."""
 
 
 def encode(tile: Pixels) -> bytes:

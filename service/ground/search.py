@@ -15,7 +15,7 @@ from service.ground.maps import GroundMap
 from service.ground.windows import Ids, maps_of
 
 MORE = 4
-"""Times as many are fetched when too few of them are of the maps that were asked for."""
+"""So many times as many are fetched when too few of them are of the maps that were asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from service.threads import Threads
 
 SUFFIX = ".gallery"
 NAME = re.compile(r"[\w-]+\.gallery", re.ASCII)
-"""No dots or slashes before the suffix: a name cannot lead out of the folder."""
+"""A name has no dots or slashes before its suffix, so it cannot lead out of the folder."""
 
 RETRY_S = 5
-"""Until it is worth asking again for a copy of a gallery of some gigabytes."""
+"""It is worth asking again for a copy after so many seconds, for galleries of some gigabytes."""
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,19 @@ from service.errors import InvalidFootprint, InvalidParameter
 from service.geo import MAX_MERCATOR_LAT, Bounds, LatLon, mercator_tile_bounds, offset, offset_m, wrap_east, wrap_lon
 
 MIN_SIDE_M, MAX_SIDE_M = 0.5, 100_000.0
-"""Below, no drone photo matches the tile; above, the flat plane in which footprints are measured is off by over 1 %."""
+"""Below the first, no drone photo matches a tile; above the second, the flat plane in which footprints are measured is
+off by over 1 %."""
 
 FLAT = 1e-6
 """A corner whose turn is this small against the largest one lies on a line, whatever rounding says."""
 
 MAX_ID_LENGTH = 200
 MAX_PROPERTIES_BYTES = 16_384
-"""As UTF-8; properties of every tile are held in memory."""
+"""Properties may take so many bytes as UTF-8; those of every tile are held in memory."""
 
 MAX_PROPERTIES_DEPTH = 32
-"""Lists and objects inside each other: more than GeoJSON needs, and far from the 250 or so that no answer can hold."""
+"""Lists and objects may lie so deep inside each other: more than GeoJSON needs, and far from the 250 or so that no
+answer can hold."""
 
 ORDER = "top-left, top-right, bottom-right, bottom-left (clockwise from the image's top-left corner)"
 FORMS: dict[str, tuple[str, ...]] = {

@@ -24,19 +24,20 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TILE_PX = 256
-"""Pixels along a tile of the XYZ scheme."""
+"""A tile of the XYZ scheme has so many pixels along its side."""
 
 MIN_SIDE_M, MAX_SIDE_M = 40.0, 700.0
-"""Drones photograph from 40 to 400 m or so, and such photos show this much ground."""
+"""Photos of drones, which fly at 40 to 400 m or so, show from so much to so much ground."""
 
 HALF_STEP = math.sqrt(2)
 """Levels differ by a factor of 2, so the nearest one is at most this factor away."""
 
 MAP_BITS, ZOOM_BITS, ROW_BITS, COLUMN_BITS = 11, 5, 23, 24
-"""Of an id, from the top; columns have one more, for maps that run on over the antimeridian."""
+"""From the top, an id has so many bits for map, zoom, row and column; columns have one more than rows, for maps that
+run on over the antimeridian."""
 
 MAX_MAP = 2**MAP_BITS - 1
-"""Number of the last map; number 0 is the map of loose pictures, whose ids are their own numbers."""
+"""The last map has this number; number 0 is the map of loose pictures, whose ids are their own numbers."""
 
 _ZOOM_SHIFT = ROW_BITS + COLUMN_BITS
 _MAP_SHIFT = ZOOM_BITS + _ZOOM_SHIFT

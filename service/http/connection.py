@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINGER_S = 30.0
-"""Seconds to read on, and throw away, once a request is answered before its end: a socket that is closed on unread data
-takes the answer back. nginx's default (lingering_time)."""
+"""Once a request is answered before its end, the rest is read and thrown away for so many seconds: a socket that is
+closed on unread data takes the answer back. It is nginx's default (lingering_time)."""
 
 MAX_WAITING = 64
-"""Requests that may wait on one connection for the answer before (pipelining); only load generators send that many."""
+"""So many requests may wait on one connection for the answer to the one before (pipelining); only load generators send
+that many."""
 
 UNSENT_BYTES = 32_768
-"""What the kernel keeps for a peer that does not take it, beyond what is under way. By itself it keeps megabytes, and
-for minutes nobody could tell who takes them slowly from who takes none."""
+"""The kernel keeps at most this for a peer that does not take it, beyond what is under way. By itself it keeps
+megabytes, and for minutes nobody could tell who takes them slowly from who takes none."""
 
 
 @dataclass(frozen=True)

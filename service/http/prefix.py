@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = "aerofix.prefix"
-"""A request's scope has the prefix here, empty where there is none."""
+"""Under this key a request's scope has the prefix, empty where there is none."""
 
 
 class Prefix:

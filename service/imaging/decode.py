@@ -17,7 +17,7 @@ from service.imaging.upright import Decoding, factor_for, problem_with, upright
 
 MIN_SIDE_PX = 16  # smaller images show nothing that tells one place from another
 MAX_SIDE_PX = 65_500
-"""The longest side that a JPEG has in libjpeg, as which pictures of tiles are kept."""
+"""No side may be longer: libjpeg, which writes the pictures of tiles that are kept, has this limit."""
 
 WEBP_SHARE = 0.5  # of the pixels that others may have: it takes the most memory for each, see below
 

@@ -11,15 +11,16 @@ from service.imaging.workers import Worker
 from service.threads import WORKERS, Arguments, Result, Threads
 
 ORDINARY_BYTES = 200_000_000
-"""What decoding an ordinary image may take: a WebP of 12 megapixels, a PNG of 25 does. A camera's JPEG, decoded at a
-reduced scale, takes far less."""
+"""Decoding an ordinary image may take this much: a WebP of 12 megapixels, a PNG of 25 does. A camera's JPEG, decoded at
+a reduced scale, takes far less."""
 
 MAX_WORKERS = 8
-"""With ``ORDINARY_BYTES`` the bound of their memory: 1.6 GB, on 2 cores 0.4 GB. A core decodes 25 to 60 photos of 12
-megapixels a second (``benchmarks/decode.py``)."""
+"""There are at most so many workers, which bounds their memory together with ``ORDINARY_BYTES``: 1.6 GB, on 2 cores 0.4
+GB. A core decodes 25 to 60 photos of 12 megapixels a second (``benchmarks/decode.py``)."""
 
 MAX_LARGE = 3
-"""Large images that are decoded or wait for it. Of 100 megapixels one takes 1 to 3 s: the last meets the deadline."""
+"""So many large images may be decoded or wait for it. One of 100 megapixels takes 1 to 3 s, so the last meets the
+deadline."""
 
 
 class Decoders:

@@ -13,17 +13,19 @@ FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
 """FocalLengthIn35mmFilm is the focal length that gives the same *diagonal* angle on 35 mm film (CIPA DCG-001, 2005)."""
 
 WIDE = 1.6
-"""Longer side over shorter side from which on a photo is taken for a crop of a 4:3 sensor over its full width, as 16:9
+"""From this longer side over shorter side on, a photo is taken for a crop of a 4:3 sensor over its full width, as 16:9
 photos of drones are: the equivalent focal length is that of the whole sensor."""
 
 UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-"""EXIF FocalPlaneResolutionUnit in millimetres (EXIF 2.32, section 4.6.5; 4 and 5 are TIFF/EP's)."""
+"""These are the units of EXIF FocalPlaneResolutionUnit in millimetres (EXIF 2.32, section 4.6.5; 4 and 5 are
+TIFF/EP's)."""
 
 SENSOR_MM = (2.0, 60.0)
-"""Widths of real sensors; a focal-plane resolution that makes another one is that of a resized copy."""
+"""Real sensors are 2 to 60 mm wide; a focal-plane resolution that makes another width is that of a resized
+copy."""
 
 FOCAL_SIDES = (0.2, 30.0)
-"""Focal lengths in longer sides that a drone's camera may have, 136° to 1.9°; what is outside is garbage."""
+"""A drone's camera may have such focal lengths, in longer sides: 136° to 1.9°. What is outside is garbage."""
 
 
 def read_lens(

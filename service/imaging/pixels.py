@@ -3,7 +3,7 @@
 from PIL import Image
 
 BAND_PX = 250_000
-"""Pixels that are converted at a time: a megabyte in each of the forms on the way."""
+"""So many pixels are converted at a time: a megabyte in each of the forms on the way."""
 
 _BACKGROUND = (128, 128, 128)  # under transparent pixels: mid-grey, as far from every ground as can be
 

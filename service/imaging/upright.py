@@ -54,7 +54,7 @@ class Decoding:
 
 
 def factor_for(width: int, height: int, useful_side_px: int | None) -> int:
-    """By how much both sides of a picture are divided.
+    """The whole number by which both sides of a picture are divided.
 
     Args:
         width: of the picture, in pixels.

@@ -9,8 +9,8 @@ from service.camera.look import Look
 from service.camera.pinhole import Floats, apply
 
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 448
-"""Sides of squares that are drawn: twice the model's input, to which they are shrunk. More cost as much as all that a
-descriptor network does with them."""
+"""Squares are drawn with sides between these: twice the model's input, to which they are shrunk. More cost as much as
+all that a descriptor network does with them."""
 
 
 def make_view(image: Image.Image, look: Look) -> Image.Image:

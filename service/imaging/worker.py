@@ -22,13 +22,14 @@ from service.errors import AerofixError
 from service.imaging.upright import MAX_DECODED_PIXELS, Decoding, upright
 
 MAX_MESSAGE_BYTES = 2**16
-"""Of the JSON; an error's words are the longest."""
+"""The JSON of a message may be so long; an error's words are the longest."""
 
 MAX_CPU_S = 60
-"""Seconds of CPU for an image; of 100 megapixels one takes 1 to 3 s. Photos meet their deadline before."""
+"""An image may take so many seconds of CPU; one of 100 megapixels takes 1 to 3 s. Photos meet their deadline before."""
 
 SPARE_BYTES = 64 * 2**20
-"""Beyond what a file needs: libraries that are loaded with the first of a format, and bands of pixels."""
+"""So much is allowed beyond what a file needs: libraries are loaded with the first of a format, and bands of pixels are
+converted."""
 
 _RESULT_BYTES = 3  # of a pixel that is sent back
 

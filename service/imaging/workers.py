@@ -38,7 +38,7 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of its process; None before it is needed."""
+        """The id of its process; None before it is needed."""
         return None if self._process is None else self._process.pid
 
     def decode(self, job: Decoding, pieces: Sequence[bytes | memoryview]) -> Image.Image:

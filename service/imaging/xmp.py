@@ -8,12 +8,13 @@ MAX_BYTES = 256 * 1024
 """An XMP packet is read up to here. Drones write 2 to 6 kB; what is longer carries previews or is meant to hurt."""
 
 _PAIR = re.compile(r"""(?<![\w-])([\w-]{1,32}):(\w{1,64})(?:\s{0,8}=\s{0,8}["']([^"'<]{1,64})["']|>([^<]{1,64})<)""")
-"""A value as an attribute or as an element. Everything has a bound, so the time grows no faster than the text."""
+"""This finds a value as an attribute or as an element. Everything has a bound, so the time grows no faster than the
+text."""
 
 _BLOCK = r"<{0}\b(.{{0,2000}}?)(?:/>|</{0}>)"
 
 Values = dict[str, str]
-"""Texts by ``prefix:Name``."""
+"""Texts are found by ``prefix:Name``."""
 
 
 def read_xmp(raw: bytes | str) -> tuple[str, Values]:

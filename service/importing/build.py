@@ -16,8 +16,8 @@ MIN_VALID_SHARE = 0.5
 """Windows with a smaller share of valid pixels are left out: mostly nothing cannot be told from other nothing."""
 
 FLAT = 2.0
-"""Standard deviation, in steps of 255, below which a window is of one colour: fill, or what no photo can be told by.
-Calm water and fresh snow have 3 or more."""
+"""A window whose pixels have a smaller standard deviation, in steps of 255, is of one colour: fill, or what no photo
+can be told by. Calm water and fresh snow have 3 or more."""
 
 
 @dataclass(frozen=True, eq=False)

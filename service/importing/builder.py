@@ -27,13 +27,14 @@ from service.maps.mosaic import Mosaic
 from service.threads import Shared
 
 STEPS_AT_ONCE = 3
-"""One is read, one embedded, one stored; more would only fill the queue."""
+"""So many pieces are under way: one is read, one embedded, one stored; more would only fill the queue."""
 
 PASSES = (StorageFull, GalleryUnusable, NotReady)
-"""What has nothing to do with the source: the import waits until somebody frees space or restarts the encoder."""
+"""Errors of these kinds have nothing to do with the source: the import waits until somebody frees space or restarts the
+encoder."""
 
 PATIENCE_S = 0.5
-"""Before a window is tried again that found no place in the encoder's queue."""
+"""A window that found no place in the encoder's queue is tried again after so many seconds."""
 
 
 @dataclass(frozen=True)

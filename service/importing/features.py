@@ -13,7 +13,8 @@ from service.ground.local_maps import LocalMap, to_int8
 from service.importing.build import Cut
 
 UNIT_TOLERANCE = 1e-2
-"""As for photos: reduced precision leaves a unit vector within 1e-3; a failed image gives 0 or NaN."""
+"""An embedding's length may differ so much from 1, as for photos: reduced precision leaves it within 1e-3; a failed
+image gives 0 or NaN."""
 
 
 def encode(encoder: Encoder, inputs: Sequence[NDArray[np.uint8]], max_batch: int) -> Features:

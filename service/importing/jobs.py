@@ -32,10 +32,11 @@ from service.threads import Shared
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
-"""Before an import that cannot go on is tried again."""
+"""An import that cannot go on is tried again after so many seconds."""
 
 FINISH_S = 5.0
-"""For the pieces at hand when the service closes; a piece takes one or two, unless the encoder is stuck."""
+"""The pieces at hand have so many seconds when the service closes; a piece takes one or two, unless the encoder is
+stuck."""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ TILES_ALONG, WINDOWS_ALONG = 4, 8
 """A piece is a square of so many: 1 megapixel of the source, or 64 windows. A crash makes the import do one again."""
 
 TILE_COST = 0.15
-"""Work of a tile against that of a window, which the encoder takes most of (benchmarks/ground.py)."""
+"""A tile is so much work against a window, of which the encoder takes most (``benchmarks/ground.py``)."""
 
 MAX_PLACES = 10_000_000
-"""As many as a square of 90 km has at 0.3 m a pixel; more is a mistake in a unit or in a file's header."""
+"""A plan has at most so many places, as a square of 90 km has at 0.3 m a pixel; more is a mistake in a unit or in a
+file's header."""
 
 MIN_SHOWN_PX = 128
 """Coarser tiles are made until the whole map is as small as this: what one sees of it from afar."""

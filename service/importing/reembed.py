@@ -25,7 +25,8 @@ from service.importing.tiles import model_input
 from service.settings import Settings
 
 TILES_PER_STEP = 64
-"""Single pictures between two writes: at most these, or a piece of a map, are embedded twice when the run is killed."""
+"""So many single pictures are embedded between two writes: at most these, or a piece of a map, are embedded twice when
+the run is killed."""
 
 OnProgress = Callable[[int], None]
 

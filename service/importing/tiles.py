@@ -23,14 +23,15 @@ from service.settings import Settings
 from service.telemetry import step
 
 KEPT_PX = 512
-"""Shorter side of the image that is kept of a tile, or the model's input size if that is larger: another model can
-embed the gallery again without the map."""
+"""The image that is kept of a tile has this shorter side, or the model's input size if that is larger: another model
+can embed the gallery again without the map."""
 
 KEPT_BYTES = 256 * 2**10
-"""A JPEG of 512 x 512 pixels at quality 95 takes about 200 kB; larger files are encoded anew."""
+"""Files up to this size are kept as they are: a JPEG of 512 x 512 pixels at quality 95 takes about 200 kB. Larger ones
+are encoded anew."""
 
 KEPT_QUALITY = 92
-"""JPEG; its noise is far below the differences that an encoder looks at."""
+"""They are encoded as JPEG of this quality; its noise is far below the differences that an encoder looks at."""
 
 
 @dataclass(frozen=True)

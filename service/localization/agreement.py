@@ -22,14 +22,15 @@ from service.ground.records import Hit
 from service.localization.matching import Complex, Floats, Similarity
 
 POWER = 4
-"""Of the sum over looks: as much again in a second look makes 1.19 times as much, half as much 1.015 times."""
+"""What looks say is summed with this power: as much again in a second look makes 1.19 times as much, half as much 1.015
+times."""
 
 NEAR_WIDTHS, TURNED_DEG, SCALED = 0.25, 30.0, 1.6
 """Two matches lay a photo alike when its centre differs by less than this share of its width on the ground, its turn by
 less than this, and its size by less than this factor: a similarity is a rough idea of a slanting photo."""
 
 _STEP = 1e-3
-"""Of a photo's width, for the ground that a step to the right covers."""
+"""The ground that a step to the right covers is measured with a step of this share of the photo's width."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ HEADING_OFF_DEG, PITCH_OFF_DEG, SIZE_OFF, LENS_OFF = 25.0, 8.0, 1.4, 1.3
 compasses, gimbals, hills and the crop of a video explain."""
 
 HEADING_SIGMAS, PITCH_SIGMAS = 2.5, 3.0
-"""And by more than this many standard deviations of what is said and of what was found."""
+"""They must also be off by more than this many standard deviations of what is said and of what was found."""
 
 COST = 6.0
 """A pitch and a focal length are disputed only where a pose that is free of them costs so much less: three and a half
 standard deviations."""
 
 OPEN_LENS = 0.4
-"""Spread of the focal length, as a share, of a pose that does not believe what is said of it."""
+"""A pose that does not believe what is said of the focal length lets it spread by this share."""
 
 
 def disputes(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> dict[str, str]:

@@ -12,10 +12,10 @@ import numpy as np
 from service.localization.matching import Complex, Similarity
 
 RASTER = 7
-"""Cells of a raster over photo and window, along a side: 16 of the default model's descriptors in each."""
+"""The raster over photo and window has so many cells along a side: each holds 16 of the default model's descriptors."""
 
 FULL = 4.0
-"""Inliers in a cell of the raster from which on more of them say nothing new; on the average of right matches."""
+"""From so many inliers in a cell of the raster on, more of them say nothing new; on the average of right matches."""
 
 
 def support(fit: Similarity | None, square: Complex, ground: Complex, side: float) -> float:

@@ -12,19 +12,19 @@ from service.ground.local_maps import LocalMap
 from service.localization.matching import Floats
 
 GLANCED = 192
-"""Candidates that are looked at, by score. Half-overlapping tiles come in dozens, and the one that shows the whole
+"""So many candidates are looked at, by score. Half-overlapping tiles come in dozens, and the one that shows the whole
 photo need not be the first of its place."""
 
 STEP = 2
 """A glance compares every second cell of every second row, in photo and tile: a sixteenth of the products."""
 
 CHUNK = 16
-"""Tiles of a glance that share a matrix product: few enough for its result to stay in the processor's cache."""
+"""So many tiles of a glance share a matrix product: few enough for its result to stay in the processor's cache."""
 
 LIKENESS_WEIGHT = 2.0
-"""Of likeness against score when both, over the candidates, have mean 0 and spread 1. Of 159 simulated photos of
-held-out textures against 3,009 tiles, 95.6 % have the right one first at 2, 93.7 % at 1, 91.8 % at 4, and all among the
-first 16 at 0.5 to 2."""
+"""Likeness counts so much against score, when both have mean 0 and spread 1 over the candidates. Of 159 simulated
+photos of held-out textures against 3,009 tiles, 95.6 % have the right one first at 2, 93.7 % at 1, 91.8 % at 4, and all
+among the first 16 at 0.5 to 2."""
 
 BORDER = 14
 """Cells of the outermost fourteenth of a map's side are left out: networks pad images (XFeat's with zeros), so that

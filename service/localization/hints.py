@@ -14,8 +14,8 @@ HEADINGS = {
     "camera": ("camera yaw", 8.0),
     "compass": ("GPS image direction", 20.0),
 }
-"""By where a heading is read: its name, and its spread in degrees. Compasses of drones err by 5 to 10° near metal; an
-aircraft's yaw leaves out how the camera hangs."""
+"""For each source of a heading, this is its name and its spread in degrees. Compasses of drones err by 5 to 10° near
+metal; an aircraft's yaw leaves out how the camera hangs."""
 
 PITCHES = {"gimbal": ("gimbal pitch", 0.3), "camera": ("camera pitch", 2.0)}
 """Gimbals hold a tenth of a degree; a camera in the floor of an aircraft shares what its horizon errs by."""
@@ -25,18 +25,18 @@ LENSES = {
     "focal_plane": ("focal length and sensor size", 0.03),
     "film": ("35 mm focal length", 0.08),
 }
-"""By where a field of view is read: its name, and the spread of the focal length. Equivalent focal lengths are rounded
-to whole millimetres, and say little of the crop; videos are cropped by up to a tenth."""
+"""For each source of a field of view, this is its name and the spread of the focal length. Equivalent focal lengths are
+rounded to whole millimetres, and say little of the crop; videos are cropped by up to a tenth."""
 
 FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.3, 0.08
-"""Spreads of what a caller states: a heading from a compass, a pitch from a gimbal, a lens from its data sheet, of
-which videos and digital stabilization crop up to a tenth."""
+"""What a caller states spreads by these: a heading from a compass, a pitch from a gimbal, a lens from its data sheet,
+of which videos and digital stabilization crop up to a tenth."""
 
 SAME_LENS = 0.01
 """Stated fields of view that differ by less, as a share, are those of one lens at one zoom."""
 
 HEIGHT_SHARE, HEIGHT_M = 0.15, 5.0
-"""Spread of a height: as a share, for the ground is not as high as where the drone took off, and in metres."""
+"""A height spreads by this share, for the ground is not as high as where the drone took off, and by so many metres."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Known:
 
     @property
     def readings(self) -> dict[str, str]:
-        """For those from EXIF or XMP, which reading it is; for those of a flight, where it has them from."""
+        """Which reading of EXIF or XMP each value is; where a flight has it from."""
         named = {name: reading.reading for name, reading in self._said.items() if reading.source != "form"}
         return named | ({"prior": "GPS position"} if self.prior_source == "exif" else {})
 

@@ -16,16 +16,16 @@ from service.camera.pinhole import Pinhole
 Effort = Literal["fast", "normal", "thorough"]
 
 LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 10}
-"""Looks that a photo is given at the most."""
+"""A photo is given at most so many looks."""
 
 MIN_HEIGHT_M = 0.01
-"""Below, numbers of hostile metadata multiply to 0."""
+"""A camera is taken to be at least this high: below, numbers of hostile metadata multiply to 0."""
 
 PITCHES_DEG = (-90.0, -45.0)
-"""The first guesses at an unknown pitch."""
+"""An unknown pitch is first guessed to be one of these."""
 
 STEEP_DEG = -67.5
-"""Halfway between them."""
+"""Pitches are told apart halfway between the two."""
 
 HALF_TURN_DEG = 45.0
 """Descriptors know turns of up to 50° or so. A photo of unknown heading is tried in four quarter turns; every other
@@ -40,7 +40,8 @@ HEADING_SIGMAS, TURNED_DEG = 3.0, 10.0
 """A heading that is believed may be off by so many of its spreads, and a slanting square by a little more."""
 
 SIZE_SIGMAS, SIZE_SIGMA, GUESSED_SIGMA = 2.5, 0.1, 0.3
-"""Likewise a size, in the logarithm: by its spreads, by what hills and the slant add, and by a guess at the pitch."""
+"""A size that is believed may be off likewise, in the logarithm: by so many of its spreads, by what hills and the slant
+add, and by a guess at the pitch."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,14 @@ class PlannedLook:
 
 
 GUESSES = ((-45.0, HALF_TURN_DEG), (-90.0, HALF_TURN_DEG), (-60.0, 0.0), (-45.0, 0.0), (-60.0, HALF_TURN_DEG))
-"""Pitch and turn of the looks that believe no hint, after the one straight down."""
+"""Looks that believe no hint, after the one straight down, have these pitches and turns."""
 
 HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
     "altitude_m": ("height_m", lambda known: known.has_size),
     "heading_deg": ("heading_deg", lambda known: known.heading_deg is not None),
     "pitch_deg": ("pitch_deg", lambda known: known.pitch_deg is not None),
 }
-"""Hints that can be left out: their names in ``KnownCamera``, and whether they are there."""
+"""These hints can be left out, by their names in ``KnownCamera``; each tells whether it is there."""
 
 
 def plan_looks(known: KnownCamera, effort: Effort) -> list[PlannedLook]:

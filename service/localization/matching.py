@@ -16,22 +16,25 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 HYPOTHESES = 512
-"""Pairs of matches that are tried. With a tenth of the matches right, 1 % of the pairs are: 99.4 % to draw one."""
+"""So many pairs of matches are tried. With a tenth of the matches right, 1 % of the pairs are: the chance to draw one
+is 99.4 %."""
 
 DRAWS_PER_HYPOTHESIS = 4
-"""Pairs are drawn, and the first ones kept that could be right by their own length; random ones fail by half or so."""
+"""For each hypothesis so many pairs are drawn, and the first ones kept that could be right by their own length; random
+ones fail by half or so."""
 
 MOST_DRAWS = 4
-"""Times as many pairs are drawn at the most where the turn is known, for so many more fail."""
+"""At most so many times as many pairs are drawn where the turn is known, for so many more fail."""
 
 MIN_BASELINE = 0.15
-"""Distance, in sides of the photo, below which the half cell that a match is off by turns a pair by over 10°."""
+"""Pairs must be further apart than this, in sides of the photo: below, the half cell that a match is off by turns a
+pair by over 10°."""
 
 POLISH_ROUNDS = 4
-"""Fits to the inliers of the fit before; in tests the third changes nothing in most cases."""
+"""So many times the inliers of the fit before are fitted again; in tests the third changes nothing in most cases."""
 
 SEED = 20_260_418
-"""The same photo gets the same answer."""
+"""Draws begin with this seed, so that the same photo gets the same answer."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from service.geo import MEAN_RADIUS_M
 from service.ground.records import Hit
 
 NEAR_SIDES = 1.1
-"""Tiles this close, in sides of the larger one, are of one place. A little over 1: with half overlap the tile two steps
-on lies at 1 exactly, and rounding must not decide. The calibration is fitted with the same number, in
+"""Tiles this close, in sides of the larger one, are of one place. It is a little over 1: with half overlap the tile two
+steps on lies at 1 exactly, and rounding must not decide. The calibration is fitted with the same number, in
 ``training/export/calibrate.py``."""
 
 

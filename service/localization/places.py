@@ -14,7 +14,7 @@ from service.localization.rerank import Ranking
 
 MAX_PLACES = 16
 MIN_CONFIDENCE = 0.005
-"""A place below is not worth a thought: no track is so sure of itself that it would choose it."""
+"""A place below this is not worth a thought: no track is so sure of itself that it would choose it."""
 
 RASTER_SHARE, GRAIN_SIDES = 0.75, 0.25
 """Positions between tile centres err as the raster of tiles makes them, and photos nearby alike: with half overlap
@@ -40,7 +40,7 @@ class PositionError:
 
     @property
     def sigma_m(self) -> float:
-        """Of the whole error."""
+        """Standard deviation of the whole error along each axis, metres."""
         return math.hypot(self.own_m, self.raster_m, self.common_m)
 
 
@@ -85,7 +85,7 @@ class Place:
 
 
 def matched_error(ranking: Ranking, local: LocalCalibration) -> PositionError:
-    """Of a photo that was laid on the ground of the best tile."""
+    """The error of a position whose photo was laid on the ground of the best tile."""
     best = ranking.hits[0]
     side_m = best.tile.footprint.side_m
     own_tiles = local.own_sigma_tiles(ranking.calibration.sigma_tiles, best.inliers)
@@ -93,7 +93,7 @@ def matched_error(ranking: Ranking, local: LocalCalibration) -> PositionError:
 
 
 def raster_error(sigma_m: float, side_m: float) -> PositionError:
-    """Of a position between tile centres, for tiles of this side."""
+    """The error of a position between tile centres, for tiles of this side."""
     own_m, raster_m = (math.sqrt(share) * sigma_m for share in (1 - RASTER_SHARE, RASTER_SHARE))
     return PositionError(own_m, raster_m, GRAIN_SIDES * side_m)
 

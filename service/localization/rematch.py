@@ -35,16 +35,16 @@ from service.localization.rerank import (
 )
 
 PLACES = 5
-"""Places that are matched again after each look, the best ones."""
+"""After each look so many of the best places are matched again."""
 
 MARGIN = 1 / 7
-"""Of a window's cells, added on each side of it: the first match is off by less."""
+"""This share of a window's cells is added on each side of it: the first match is off by less."""
 
 LIKE_THE_MAP_DEG, LIKE_THE_MAP_SCALE = 10.0, 1.2
 """A first match that was turned and scaled by less, without a slant, had the photo as the second one would have it."""
 
 LAID_DEG, LAID_SCALE = 20.0, 1.5
-"""What the first match leaves open: how far the square may still be turned, and by which factor it may be off."""
+"""The first match leaves this open: how far the square may still be turned, and by which factor it may be off."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,8 @@ from service.localization.matching import (
 from service.localization.scale import first_of_levels, levels_of
 
 MATCHED = 48
-"""Candidates that are matched, those of each level which look best; most photos need a few (``SURE``). Of 28 real
-photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
+"""At most so many candidates are matched, those of each level which look best; most photos need a few (``SURE``). Of 28
+real photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
 time (``benchmarks/real.py``)."""
 
 SURE, AT_LEAST = 2.0, 8
@@ -37,11 +37,12 @@ SURE, AT_LEAST = 2.0, 8
 reach 1.6 times."""
 
 INLIER_CELLS = 1.5
-"""Cells of the tile's map that a match may be off: half a cell each way for the grid, and one for the descriptors,
-which change slowly from cell to cell."""
+"""A match may be off by so many cells of the tile's map: half a cell each way for the grid, and one for the
+descriptors, which change slowly from cell to cell."""
 
 SCALE_RANGE = (0.4, 2.5)
-"""Side of the photo over that of the tile. Descriptors are trained for 0.6 to 1.8; beyond, few still match."""
+"""The side of the photo may be so many times that of the tile. Descriptors are trained for 0.6 to 1.8; beyond, few
+still match."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from service.ground.gallery import Gallery
 
 WORSE = 0.5
-"""Octaves that a window may be further from the photo's size than one of the same ground, before it is dropped for it:
-half of what lies between two levels."""
+"""A window is dropped for one of the same ground when it is further from the photo's size by so many octaves: half of
+what lies between two levels."""
 
 FAR_M = 1e9
-"""More than any window's side."""
+"""No window's side is as long."""
 
 M_PER_DEGREE = 111_320.0
-"""Metres of a degree of latitude, roughly: good enough to tell what overlaps."""
+"""A degree of latitude is roughly so many metres: good enough to tell what overlaps."""
 
 Floats = NDArray[np.float64]
 

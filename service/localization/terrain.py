@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from service.localization.whereabouts import Camera
 
 KNOWN_SHARE = 0.9
-"""Of a photo's matches: with fewer on known heights, its ground counts as a plane."""
+"""With a smaller share of a photo's matches on known heights, its ground counts as a plane."""
 
 STEPS = 400
-"""Places along a ray that are looked at; between two of them the ground counts as straight."""
+"""So many places along a ray are looked at; between two of them the ground counts as straight."""
 
 FAR_HEIGHTS = 20.0
 """A ray that has met no ground after so many heights of the camera meets none."""
@@ -44,7 +44,7 @@ class Terrain:
     centre_m: float
 
     SIGMA_M: ClassVar[float] = 2.0
-    """What heights of the ground are off by, against the map: surface and terrain models differ by trees and roofs."""
+    """Heights of the ground are off by this against the map: surface and terrain models differ by trees and roofs."""
 
     @classmethod
     def around(cls, fix: Fix, elevation: Elevation | None) -> Terrain | None:

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from service.localization.matching import Complex, Floats, Similarity
 
 GAIN = 1.1
-"""Times the support of the similarity that a homography must reach. Of 160 simulated photos of held-out textures, with
-the homography where it does, the median error fell from 3.0 to 1.0 m at a pitch of 55 to 65° and stayed at 0.5 m
+"""A homography must reach so many times the support of the similarity. Of 160 simulated photos of held-out textures,
+with the homography where it does, the median error fell from 3.0 to 1.0 m at a pitch of 55 to 65° and stayed at 0.5 m
 straight down; always believed, it makes the latter 0.6 m, and the worst tenth three times as bad."""
 
 MIN_MATCHES = 20
-"""Inliers to start from: five times what determines a homography."""
+"""So many inliers are needed to start from: five times what determines a homography."""
 
 WIDE, TIGHT = 1.5, 1.0
-"""Tolerances within which matches count, while the fit grows from the similarity's and when it has settled."""
+"""Matches count within these tolerances, while the fit grows from the similarity's and when it has settled."""
 
 MAX_CONDITION = 1e12
-"""Of the normal equations: beyond, double precision leaves their solution four digits. Points all over a photo give
-1e3 to 1e5."""
+"""The condition of the normal equations may be so large: beyond, double precision leaves their solution four digits.
+Points all over a photo give 1e3 to 1e5."""
 
 ROUNDS = 4
-"""Fits to the inliers of the fit before, at each of these."""
+"""At each of these, the inliers of the fit before are fitted so many times."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from service.localization.terrain import Terrain
 from service.localization.tilt import Homography
 
 STARTS_DEG = (-88.0, -75.0, -60.0, -45.0, -35.0)
-"""Pitches from which the solution of an unknown one starts."""
+"""The solution of an unknown pitch starts from these."""
 
 GUESS_COST = 3.0
 """A pitch that nobody states is that of the look that found the place, unless another costs so much less: two and a
@@ -26,13 +26,13 @@ half down. Hills put the ground that it sees higher or lower, the more the furth
 has it."""
 
 MAP_M = 2.0
-"""Spread of what maps are off by along either axis: satellite imagery is laid on the ground to a few metres."""
+"""Maps are off by this spread along either axis: satellite imagery is laid on the ground to a few metres."""
 
 STEEP_DEG = -80.0
 """A camera that looks further down than this has a height only if its field of view is known."""
 
 MAX_SIGMA_HEIGHTS = 0.5
-"""Of the camera's place, in heights: beyond, the photo does not say where the camera was."""
+"""Where the camera's place spreads by more, in heights, the photo does not say where the camera was."""
 
 NO_LENS = "no field of view is known and the photo looks straight down, so its height is open: add hfov_deg"
 NO_MATCH = "the photo could not be laid on the ground"

@@ -37,10 +37,10 @@ RATIO_MATTERS_BYTES = 2**20
 NESTED = re.compile(r".*\.(zip|7z|rar|tar|t?gz|t?bz2|t?xz|zst|jar|kmz)", re.IGNORECASE)
 DRIVE = re.compile(r"[A-Za-z]:")
 CLUTTER = re.compile(r"(__MACOSX/|.*/\.|\.).*")
-"""What operating systems add to archives."""
+"""Operating systems add such files to archives."""
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OSError)
-"""What damaged entries lead ``zipfile`` to."""
+"""Damaged entries lead ``zipfile`` to these errors."""
 
 
 class _Bounded(io.FileIO):

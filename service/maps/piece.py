@@ -25,7 +25,7 @@ from service.maps.rendering import Rendering, Stretch
 from service.maps.survey import Collar, Survey, find_collar, survey
 
 WORLD_M = 2 * math.pi * MERCATOR_RADIUS_M
-"""Side of the Web Mercator square."""
+"""The Web Mercator square has this side."""
 
 OVERVIEW_SLACK = 1.05
 """An overview that is so little too coarse will do: what is lost is less than the resampling's own blur."""
@@ -34,7 +34,7 @@ MAX_PART_PX = 512
 """Larger rectangles are warped in parts of this side."""
 
 MAX_SCALE = 4.0
-"""From more pixels of the raster to each of the rectangle on, it is averaged while it is read, not after."""
+"""From so many pixels of the raster to each of the rectangle on, it is averaged while it is read, not after."""
 
 TOLERANCE_PX = 0.02
 """How exactly the warper follows a projection; its default is an eighth of a pixel."""

@@ -18,14 +18,14 @@ from service.maps.rendering import Stretch, stretch_of
 from service.maps.survey import Collar
 
 MAX_OPEN = 16
-"""Rasters that are open at once: a window lies on four at the most where they lie side by side, and GDAL's cache holds
-what was read of them."""
+"""So many rasters are open at once: a window lies on four at the most where they lie side by side, and GDAL's cache
+holds what was read of them."""
 
 MAX_SURVEYED = 64
-"""Of many rasters, those that are looked at before the import begins."""
+"""Of many rasters, so many are looked at before the import begins."""
 
 SLACK = 1.05
-"""A raster that is so little too coarse will do; as for overviews."""
+"""A raster that is so little too coarse will do, as for overviews."""
 
 
 @dataclass(frozen=True)

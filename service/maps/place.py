@@ -30,13 +30,13 @@ FLAT_PX = 1.0
 """Points that fit an affine map this well are taken for one: they are rounded."""
 
 MERCATOR_RADIUS_M = 6_378_137.0
-"""Radius of the sphere of EPSG:3857."""
+"""The sphere of EPSG:3857 has this radius."""
 
 LOCAL = ("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS", "GEOCCS")
-"""How the WKT begins of systems that lie nowhere on the ground."""
+"""The WKT of systems that lie nowhere on the ground begins like this."""
 
 EDGE_POINTS = 21
-"""Points along each edge of a map to find its extent in another projection, as GDAL's own tools do."""
+"""So many points along each edge of a map give its extent in another projection, as in GDAL's own tools."""
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from service.maps.checks import MIN_CONTRAST, gsd_note
 from service.maps.pieces import wrapped
 
 EQUATOR_M_PER_PX = 2 * math.pi * 6_378_137 / 256
-"""Metres a pixel at zoom 0, on the equator."""
+"""On the equator, a pixel of zoom 0 has so many metres."""
 
 MAX_TILE_PX = 4096
 MAX_CACHED = 64
-"""Decoded tiles that are kept: a row of windows reads each tile several times."""
+"""So many decoded tiles are kept: a row of windows reads each tile several times."""
 
 MAX_CANVAS_PX = 2048
 """Tiles are put together in squares of this side at the most."""
@@ -34,10 +34,10 @@ MAX_REDUCTION = 64
 """Tiles that are finer than this many times are not looked at: thousands of them would make up a few pixels."""
 
 BOUNDS_ZOOMS = 3
-"""Zooms below the finest that count for the bounds: coarser tiles reach far beyond what they show."""
+"""So many zooms below the finest count for the bounds: coarser tiles reach far beyond what they show."""
 
 LOOKED_AT = 64
-"""Tiles that are decoded before the import begins."""
+"""So many tiles are decoded before the import begins."""
 
 
 class Tiles(Protocol):

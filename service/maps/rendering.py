@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 
 STRETCH_PERCENTILES = (2, 98)
-"""What becomes black and white in a map that is not 8-bit; the usual stretch of GIS viewers."""
+"""These percentiles become black and white in a map that is not 8-bit; it is the usual stretch of GIS viewers."""
 
 VOIDS = (-9999.0, -32768.0, -32767.0, -2147483648.0)
-"""What programs write where there is nothing, when they forget to declare it; no brightness is any of these."""
+"""Programs write these where there is nothing, when they forget to declare it; no brightness is any of them."""
 
 ABSURD = 1e15
 """No brightness is so far from zero; programs mark nothing by the largest number of a type, by 1e20 or by 9.97e36."""

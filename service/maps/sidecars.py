@@ -24,7 +24,7 @@ HOW_TO_GIVE_CORNERS = (
 )
 
 Beside = Callable[[str], bytes | None]
-"""Gives the bytes of a file in the raster's folder by name, at most ``MAX_BYTES`` + 1; None if there is none."""
+"""This gives the bytes of a file in the raster's folder by name, at most ``MAX_BYTES`` + 1; None if there is none."""
 
 
 @dataclass

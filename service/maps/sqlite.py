@@ -11,8 +11,8 @@ from urllib.parse import quote
 from service.errors import SourceUnreadable
 
 MAX_STEPS = 200_000_000
-"""Instructions of SQLite's machine for one query: the list of a million tiles takes a tenth; a view that calls itself
-has no end."""
+"""SQLite's machine may do so many instructions for one query: the list of a million tiles takes a tenth; a view that
+calls itself has no end."""
 
 STEPS_A_LOOK = 1_000_000
 MAX_CELL_BYTES = 32 * 2**20

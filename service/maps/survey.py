@@ -13,16 +13,17 @@ from rasterio.windows import Window
 from service.maps.rendering import Rendering
 
 CELL_PX = 16
-"""Side of a sample: large enough that no ground is one colour all over it, but for still water and glaring roofs."""
+"""A sample has this side: large enough that no ground is one colour all over it, but for still water and glaring
+roofs."""
 
 MAX_CELLS = 64
-"""Samples along each side of a map."""
+"""There are at most so many samples along each side of a map."""
 
 MAX_DECIMATED_PX = 2**26
 """Larger maps without overviews are sampled, not read through."""
 
 NEARLY = 3
-"""What JPEG leaves of a flat colour."""
+"""JPEG leaves so much of a flat colour."""
 
 MIN_COLLAR_SHARE = 0.02
 """A smaller flat area at the edge hides too little to matter."""

@@ -17,7 +17,7 @@ from service.routes.imports import base_name, form_with_file, room_for
 from service.routes.maps import elevation_of
 
 PATTERN = r"/maps/[^/]+/elevation"
-"""Of its paths: what is sent there may be as large as a map."""
+"""Its paths look like this: what is sent there may be as large as a map."""
 
 router = APIRouter(prefix="/maps", tags=["maps"])
 

@@ -17,8 +17,8 @@ from service.localization.places import CameraFix, Place, PositionError
 from service.tracking.filter import GATE, Array, MeasuredPosition, Motion, Shift, squared_distance
 
 TURN_SHARE = 0.5
-"""Of the distance between the aircraft and its point on the ground: what that may swing between two overlapping photos,
-30° of heading. So the movement of the point tells that of the aircraft only where it looks down."""
+"""Between two overlapping photos, the distance between the aircraft and its point on the ground may swing by this share
+of it, 30° of heading. So the movement of the point tells that of the aircraft only where it looks down."""
 
 LOST_M = 150.0
 """An aircraft that is known no better is not known: its point on the ground says as much."""
@@ -45,7 +45,7 @@ class Aircraft:
 
     @classmethod
     def start(cls, camera: CameraFix, max_speed_m_s: float) -> Aircraft:
-        """From a first fix."""
+        """Begin with a first fix."""
         motion = Motion.start(_fix(camera), max_speed_m_s)
         return cls(motion, camera.common_m, camera.height_m, camera.heading_deg)
 
@@ -89,7 +89,7 @@ class Aircraft:
 
 
 def turned(aircraft: Aircraft | None, ground: Motion, place: Place) -> tuple[Array, Array] | None:
-    """For a place that is not where the point on the ground was expected: the aircraft's gap, if a turn explains it.
+    """The aircraft's gap to a place where its point on the ground was not expected, if a turn explains it.
 
     Returns:
         Metres from the aircraft to the camera's fix, and their covariance; None when no turn brings the point there.

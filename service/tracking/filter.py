@@ -29,15 +29,15 @@ from service.localization.places import PositionError
 Array = NDArray[np.float64]
 
 ACCELERATION_TIME_S = 1.0
-"""How long an acceleration lasts before it is another: about a second between two commands of an autopilot. The
-spectral density of the white noise is the square of the acceleration times this."""
+"""An acceleration lasts so long before it is another: about a second between two commands of an autopilot. The spectral
+density of the white noise is the square of the acceleration times this."""
 
 MIN_PACE_S = 1e-3
 """Photos that follow sooner tell no speed: a pixel between them would be hundreds of metres a second."""
 
 GATE_PROBABILITY = 0.99
 GATE = -2 * math.log(1 - GATE_PROBABILITY)
-"""9.21, the 99 % point of the chi-square distribution with two degrees of freedom: what 99 of 100 right fixes pass."""
+"""99 of 100 right fixes pass this, the 99 % point of the chi-square distribution with two degrees of freedom: 9.21."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Motion:
         return self._corrected(gain @ gap_m, left @ self.covariance @ left.T + gain @ fix.white_m2 @ gain.T)
 
     def _correlation(self, dt_s: float, grain_m: float, shift: Shift | None) -> float:
-        """Of the bias with what it was."""
+        """Correlation of the bias with what it was."""
         if grain_m <= 0:
             return 0.0
         if shift is not None:

@@ -20,8 +20,8 @@ STEEP_DEG = -75.0
 """Photos that look further down tell a height times a field of view, and neither."""
 
 COMMON_SHARE = 0.5
-"""Of the variance of a camera's place: what neighbouring photos err by alike, for they see the same ground through the
-same lens. On a real flight over hills, errors along the view are 5 m in the mean and 4 m about it."""
+"""Neighbouring photos share so much of the variance of a camera's place, for they see the same ground through the same
+lens. On a real flight over hills, errors along the view are 5 m in the mean and 4 m about it."""
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class FlightLens:
 
     @classmethod
     def begin(cls, stated: Reading, origin: tuple[float, float]) -> FlightLens:
-        """With the first photo that tells something."""
+        """Begin with the first photo that tells something."""
         focal = 0.5 / math.tan(math.radians(stated.value) / 2)
         return cls(stated.value, origin, LensTrial(Lens(focal, stated.sigma)))
 

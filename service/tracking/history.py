@@ -8,7 +8,7 @@ from typing import Literal
 from service.localization.confidence import Status
 
 MAX_HISTORY = 1000
-"""Entries of a track that are kept, the last ones: a quarter of an hour at one a second, 300 kB."""
+"""The last so many entries of a track are kept: a quarter of an hour at one a second, 300 kB."""
 
 Use = Literal["fused", "gated", "lost"]
 Reference = Literal["camera", "ground point at image centre"]

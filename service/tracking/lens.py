@@ -22,32 +22,33 @@ Complex = NDArray[np.complex128]
 Ints = NDArray[np.int64]
 
 CELL_HEIGHTS = 0.35
-"""Step of the grid of unknown heights, in heights of the camera: finer ones have too few matches each."""
+"""The grid of unknown heights has this step, in heights of the camera: finer ones have too few matches each."""
 
 SLOPE = 0.1
-"""Spread of the ground's slope between two points of the grid, as for single photos (``service.camera.pose``)."""
+"""The ground's slope spreads by this between two points of the grid, as for single photos (``service.camera.pose``)."""
 
 DATUM_M = 100.0
-"""Spread of the heights as a whole, which say nothing: it only keeps the equations regular."""
+"""The heights as a whole, which say nothing, spread by this: it only keeps the equations regular."""
 
 MATCHES = 256
-"""Of a photo; there are seldom more."""
+"""So many matches of a photo are used; there are seldom more."""
 
 VIEWS = 24
-"""Photos that are kept, the last ones; those before have told what they know."""
+"""The last so many photos are kept; those before have told what they know."""
 
 MOST_HEIGHTS = 3000
-"""Unknown heights of an adjustment; photos that need more between them are too different in height to be one flight,
-and the oldest go. Their equations take 72 MB and a second."""
+"""An adjustment has at most so many unknown heights; photos that need more between them are too different in height to
+be one flight, and the oldest go. Their equations take 72 MB and a second."""
 
 APART_HEIGHTS = 0.1
-"""A photo from nearer to the one before takes its place: a hovering drone sees the same again, with the same errors."""
+"""A photo from nearer than this to the one before takes its place: a hovering drone sees the same again, with the same
+errors."""
 
 LEAST_VIEWS = 3
-"""Photos from which on the flight says something."""
+"""From so many photos on the flight says something."""
 
 ROUNDS, AGAIN = 8, 3
-"""Gauss-Newton steps of the first adjustment, and of later ones, which start from the one before."""
+"""The first adjustment takes so many Gauss-Newton steps, and later ones, which start from the one before, so many."""
 
 SPREAD, LEAST_SIGMA = 2.0, 0.01
 """The formal spread is too small by about this, for neighbouring matches err alike, and the lens bends straight lines
@@ -92,7 +93,7 @@ class FlightPhoto:
 
 
 STEPS = np.array([0.01, 0.01, 0.01, 1e-3, 1e-3, 1e-3])
-"""Of the derivatives: metres and degrees."""
+"""Derivatives are taken with these steps, in metres and degrees."""
 
 
 @dataclass(frozen=True)

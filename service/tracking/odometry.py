@@ -26,23 +26,25 @@ from service.localization.rerank import INLIER_CELLS
 from service.tracking.filter import Shift
 
 SCALE_RANGE = (0.5, 2.0)
-"""Ground side of the later photo over that of the one before: more is no climb between two photos that overlap."""
+"""The ground side of the later photo may be so many times that of the one before: more is no climb between two photos
+that overlap."""
 
 FIX_SHARE, HINT_SHARE, DRIFT_SHARE = 0.01, 0.05, 0.01
-"""Error of a shift over its length: turn and size are those of a photo that was laid on the ground, or those that the
-drone states, of which a height may be off by a twentieth and a heading by 3°; handed on from photo to photo, they
-become worse (sizes by 1 % a photo on a flight over the demo town)."""
+"""A shift errs by these shares of its length: turn and size are those of a photo that was laid on the ground, or those
+that the drone states, of which a height may be off by a twentieth and a heading by 3°; handed on from photo to photo,
+they become worse (sizes by 1 % a photo on a flight over the demo town)."""
 
 SIGMA_CELLS = 0.05
-"""Error of a shift, in cells of the descriptor map. On a flight over the demo town (benchmarks/tracks.py; a photo every
-10 m, cells of 3.1 m) shifts err by 0.16 m along each axis, and by 0.27 m if matches stay at whole cells."""
+"""A shift errs by so many cells of the descriptor map. On a flight over the demo town (``benchmarks/tracks.py``; a
+photo every 10 m, cells of 3.1 m) shifts err by 0.16 m along each axis, and by 0.27 m if matches stay at whole cells."""
 
 MAX_ALIKE = 0.5
-"""Length of the mean descriptor from which on a photo shows nothing: 0.1 to 0.22 for photos of a town, 0.82 for a blank
-one, whose cells differ by where they lie alone, so that it seems to hover."""
+"""From this length of the mean descriptor on a photo shows nothing: it is 0.1 to 0.22 for photos of a town, 0.82 for a
+blank one, whose cells differ by where they lie alone, so that it seems to hover."""
 
 SWAY_SHARE = 0.04
-"""What the ground point swings about its course, over the side of the view: 2° of pitch, as high up as that is wide."""
+"""The ground point swings about its course by this share of the side of the view: 2° of pitch, as high up as that is
+wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +64,12 @@ class Sight:
 
     @classmethod
     def of_fix(cls, local: NDArray[np.float32], right_m: complex, up_m: complex) -> Sight:
-        """Of a photo that was laid on the ground; see the attributes."""
+        """What a photo showed that was laid on the ground; see the attributes."""
         return cls(to_int8(local), right_m, up_m, FIX_SHARE)
 
     @classmethod
     def of_hints(cls, local: NDArray[np.float32], side_m: float) -> Sight:
-        """Of a photo turned north-up, whose ground side was stated."""
+        """What a photo showed that was turned north-up, and whose ground side was stated."""
         return cls(to_int8(local), complex(side_m), side_m * 1j, HINT_SHARE)
 
     def on_ground(self, step: complex) -> complex:

@@ -16,7 +16,7 @@ from service.errors import Overloaded, TrackNotFound
 from service.tracking.track import Options, Track
 
 MAX_WAITING = 8
-"""Photos of one track that may wait for the one before; a client that sends more does not wait for its answers."""
+"""So many photos of one track may wait for the one before; a client that sends more does not wait for its answers."""
 
 
 @dataclass(eq=False)

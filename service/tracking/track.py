@@ -46,7 +46,7 @@ from service.tracking.odometry import Sight
 MAX_HYPOTHESES = 8
 MIN_WEIGHT = 1e-4
 TRUST_S = 300.0
-"""Mean time for which a track that nothing confirms stays right: 10 photos lost at one in 2 s cost it 6 %."""
+"""A track that nothing confirms stays right for this time in the mean: 10 photos lost at one in 2 s cost it 6 %."""
 
 MAX_GAP_S = 600.0
 """After ten minutes without a photo a drone may be anywhere in reach: the track starts anew."""
@@ -56,15 +56,15 @@ LEAST_NONE = 0.05
 one wild photo does not outweigh a track."""
 
 SAME_MOTION = 4.0
-"""Squared Mahalanobis distance (two standard deviations) within which two hypotheses are one."""
+"""Two hypotheses within this squared Mahalanobis distance (two standard deviations) are one."""
 
 Trust = Literal["located", "ambiguous", "unmatched"]
-"""What speaks for a photo's places: it is located; several of them explain it as well; or it may show none of them, and
+"""This speaks for a photo's places: it is located; several of them explain it as well; or it may show none of them, and
 no matches speak for one although the model could have found some."""
 
 ODDS_SHARE: dict[Trust, float] = {"located": 1.0, "ambiguous": 0.1, "unmatched": 0.1}
-"""What the odds of a photo's places are worth. Its confidence is right over photos of all kinds; but photos of a flight
-that has left the map come in rows, each ambiguous in the same way, and must not lead the track there."""
+"""The odds of a photo's places are worth this much. Its confidence is right over photos of all kinds; but photos of a
+flight that has left the map come in rows, each ambiguous in the same way, and must not lead the track there."""
 
 MAX_EVIDENCE: dict[Trust, float] = {"located": 10.0, "ambiguous": 2.0, "unmatched": 1.0}
 """Photos that follow each other resemble each other, and so do their errors: a fix on the track counts for at most so

@@ -18,16 +18,17 @@ from service.ground.index.protocol import Half, Vectors
 from service.ground.index.rows import Slots, Version
 
 MOST_DIMS = 160
-"""Principal directions that are kept. With 128 a million made vectors needed half as many candidates again for the same
-recall, and with 256 codes take longer to look through than candidates to compare (``benchmarks/index.py``)."""
+"""At most so many principal directions are kept. With 128 a million made vectors needed half as many candidates again
+for the same recall, and with 256 codes take longer to look through than candidates to compare
+(``benchmarks/index.py``)."""
 
 DIMS_A_CODE, BITS_A_CODE = 2, 4
 
 SAMPLE = 20_000
-"""Vectors that the directions and the 16 numbers are learnt from."""
+"""The directions and the 16 numbers are learnt from so many vectors."""
 
 STEP_ROWS = 16_384
-"""Vectors that are coded at a time, as float32."""
+"""So many vectors are coded at a time, as float32."""
 
 
 @dataclass(frozen=True, eq=False)

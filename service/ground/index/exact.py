@@ -20,17 +20,18 @@ from service.ground.index.rows import Chunk, Rows, Sizes, Slots, Version, half_i
 from service.ground.vectors import unit
 
 SPARE_CANDIDATES = 16
-"""Candidates beyond ``k`` that are scored again; more follow by themselves where so many are as good as equal."""
+"""So many candidates beyond ``k`` are scored again; more follow by themselves where so many are as good as equal."""
 
 MAX_TIES = 4096
-"""Vectors as good as equal to the k-th that are scored again. Sea and sand give thousands that are the same, and of
-those the first by id are the right ones. 4,096 rows are 40 MB in float64 at 1,280 dimensions."""
+"""At most so many vectors as good as equal to the k-th are scored again. Sea and sand give thousands that are the same,
+and of those the first by id are the right ones. 4,096 rows are 40 MB in float64 at 1,280 dimensions."""
 
 GATHERED_ROWS = 16_384
-"""Rows that are copied together at a time, to be compared: 17 MB at 512 dimensions."""
+"""So many rows are copied together at a time, to be compared: 17 MB at 512 dimensions."""
 
 SCATTERED = 512
-"""Of so many rows of a chunk less than one is wanted: to copy those is quicker than to pass the others over."""
+"""Where fewer than one of so many rows of a chunk is wanted, it is quicker to copy those than to pass the others
+over."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,13 +29,13 @@ from service.ground.index.tiered import USUAL_K, TieredIndex
 log = logging.getLogger(__name__)
 
 MAX_FETCH = 2048
-"""Largest k of FAISS's GPU selection."""
+"""FAISS's selection on a GPU has no larger k."""
 
 REBUILD_AT = 512
-"""Changes that start a new copy: leaving out this many, a search for the best 100 fetches well below MAX_FETCH."""
+"""So many changes start a new copy: leaving them out, a search for the best 100 fetches well below MAX_FETCH."""
 
 SCRATCH_BYTES = 64 * 2**20
-"""GPU memory that FAISS reserves for itself; its default of 1.5 GB, twice during a swap, is what the model needs."""
+"""FAISS reserves so much GPU memory for itself; its default of 1.5 GB, twice during a swap, is what the model needs."""
 
 
 SEARCH_TIMEOUT_S = 3.0

@@ -20,10 +20,10 @@ Numbers = NDArray[np.int64]
 CELL_DEG = 0.0025
 COLUMNS = round(360 / CELL_DEG)
 ROWS = round(180 / CELL_DEG) + 1
-"""The pole itself has a row of its own."""
+"""The grid has so many rows; the pole itself has one of its own."""
 
 MARGIN_DEG = 1e-9
-"""A tenth of a millimetre, which covers rounding."""
+"""Circles are widened by this, a tenth of a millimetre, which covers rounding."""
 
 
 def cells_of(centres: Centres) -> Numbers:

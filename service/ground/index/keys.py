@@ -18,7 +18,7 @@ from service.ground.maps import GroundMap
 from service.ground.windows import Ids, maps_of, range_of
 
 CELL_DIGITS = 13
-"""Hexadecimal digits of zoom, row and column: the 52 bits of an id below its map."""
+"""Zoom, row and column take so many hexadecimal digits: the 52 bits of an id below its map."""
 
 _CELL = (1 << (4 * CELL_DIGITS)) - 1
 

@@ -27,32 +27,32 @@ from service.ground.vectors import unit
 log = logging.getLogger(__name__)
 
 CODES_FROM = 100_000
-"""Vectors from which codes are quicker by half or more (``benchmarks/index.py``)."""
+"""From so many vectors on codes are quicker, by half or more (``benchmarks/index.py``)."""
 
 UNCODED = 16_384
-"""Vectors without codes that start the next coding: to compare them takes a millisecond or two."""
+"""So many vectors without codes start the next coding: to compare them takes a millisecond or two."""
 
 LEARN_AGAIN = 4
-"""Times as many vectors as the codes were learnt from."""
+"""Codes are learnt again when there are so many times as many vectors as they were learnt from."""
 
 BULK = 4096
-"""Vectors written at once that are a gallery being opened: codes wait until that is over."""
+"""So many vectors written at once mean that a gallery is being opened: codes wait until that is over."""
 
 WANTED_RECALL = 0.99
-"""Share of the exact answer that is found, of the best ``USUAL_K``."""
+"""Codes have to find this share of the exact answer, of the best ``USUAL_K``."""
 
 USUAL_K = 128
-"""Windows that a photo is compared with (localization/glance.py)."""
+"""A photo is compared with so many windows (``localization/glance.py``)."""
 
 LEAST = 3072
-"""Candidates of a search for few, which also has its neighbours to find."""
+"""A search for few has so many candidates, for it also has its neighbours to find."""
 
 CANDIDATES = (64, 128)
-"""Candidates for each vector that is asked for; the first that finds enough is taken. With 32 a million passed the
-measure, and photos that are unlike all windows found 0.96."""
+"""For each vector that is asked for there are so many candidates; the first number that finds enough is taken. With 32
+a million passed the measure, and photos that are unlike all windows found 0.96."""
 
 PROBES, SAMPLE = 32, 1024
-"""Queries that measure it, and half of the windows that they are made of."""
+"""Recall is measured with so many queries, which are made of half of so many windows."""
 
 
 class TieredIndex:

@@ -15,10 +15,10 @@ from service.ground.store.journal import journal_of
 from service.ground.store.store import Store
 
 PAGES_PER_STEP = 4096
-"""Pages (of 4 KiB) that are copied before other threads get their turn."""
+"""So many pages (of 4 KiB) are copied before other threads get their turn."""
 
 MAPS_PER_STEP = 256
-"""Local descriptors that are checked at once: 16 MB."""
+"""So many local descriptors are checked at once: 16 MB."""
 
 REPLACED_SUFFIX = ".replaced"
 

@@ -22,7 +22,7 @@ from service.ground.store import journal
 from service.ground.store.schema import APPLICATION_ID, NEW_FILE, SCHEMA_VERSION
 
 PAUSE_S = 0.005
-"""Seconds between the pieces of a long write, in which those who wait for the file have their turn."""
+"""Between the pieces of a long write those who wait for the file have so many seconds for their turn."""
 
 NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR)
 

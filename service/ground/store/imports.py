@@ -16,10 +16,11 @@ from service.ground.store.file import GalleryFile
 Ended = Literal["done", "failed", "cancelled"]
 State = Literal["queued", "running"] | Ended
 MAX_TROUBLES = 20
-"""Troubles that are kept of an import: enough to see what is wrong with a source, whatever its size."""
+"""So many troubles are kept of an import: enough to see what is wrong with a source, whatever its size."""
 
 MAX_STARTS = 2
-"""Runs without any progress that the process dies of: one may be chance, and each takes the whole service with it."""
+"""The process may die of so many runs of an import without any progress: one may be chance, and each takes the whole
+service with it."""
 
 _COLUMNS = (
     "id, state, name, options, created_at, total, done, added, updated, failed, skipped, map, flat, warnings, troubles"

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from service.ground.store.store import Store
 
 AT_ONCE = 1000
-"""Blocks that are asked for in one query: SQLite takes 32,766 values."""
+"""So many blocks are asked for in one query: SQLite takes 32,766 values."""
 
 CHECKED_AT_ONCE = 4096
-"""Rows of a table that are read between two turns of other threads, when all of it is checked."""
+"""So many rows of a table are read between two turns of other threads, when all of it is checked."""
 
 DELETED_AT_ONCE = {"pixels": 500, "blocks": 500, "windows": 50}
-"""Rows of a map that are deleted in one write: about 10 MB, a tenth of a second."""
+"""So many rows of a map are deleted in one write: about 10 MB, a tenth of a second."""
 
 _COLUMNS = (
     "name, origin, west, south, east, north, gsd_m, date, levels, overlap, min_zoom, max_zoom, number, live, created_at"

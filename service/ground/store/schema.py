@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.ground.tile import Tile
 
 APPLICATION_ID = 0x41464958
-"""ASCII "AFIX", in the header of every gallery file (``PRAGMA application_id``)."""
+"""Every gallery file has ASCII "AFIX" in its header (``PRAGMA application_id``)."""
 
 SCHEMA_VERSION = 7
 """Files of other versions are not read: maps are imported again."""

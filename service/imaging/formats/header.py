@@ -9,7 +9,7 @@ from service.errors import ImageTooComplex, ImageTruncated
 Kind = Literal["JPEG", "PNG", "WEBP", "TIFF"]
 
 MAX_NOTE_BYTES = 256 * 1024
-"""How much is read of XMP and of EXIF; a drone's XMP takes 2 to 8 kB, its EXIF at most 64 kB."""
+"""So much is read of XMP and of EXIF; a drone's XMP takes 2 to 8 kB, its EXIF at most 64 kB."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ MAX_SEGMENTS = 4096
 """Segments may hold 64 kB each: the thermal image in a drone's JPEG takes some dozens of them."""
 
 MAX_TABLES = 256
-"""Segments that are no metadata. A frame, four quantization and eight Huffman tables, and those that scans change."""
+"""There may be so many segments that are no metadata: a frame, four quantization and eight Huffman tables, and those
+that scans change."""
 
 MAX_SCANS = 100
 """Editors write about ten scans of a progressive JPEG, optimizers some dozens; libtiff has this limit, too."""

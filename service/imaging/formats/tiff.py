@@ -5,10 +5,12 @@ from service.imaging.formats.header import MAX_NOTE_BYTES, Header, check_count, 
 from service.imaging.formats.tiff_directory import Tag, TiffCopy, TiffFile
 
 MAX_PARTS = 100_000
-"""Strips or tiles. One for each row is the most that is usual; 100 megapixels in tiles of 64 x 64 are 25,000."""
+"""There may be so many strips or tiles. One for each row is the most that is usual; 100 megapixels in tiles of 64 x 64
+are 25,000."""
 
 MAX_VALUES = 3 * 2**16
-"""Numbers of a tag about pixels, but for the tables of strips: the longest is a palette of 16-bit values."""
+"""A tag about pixels may have so many numbers, but for the tables of strips: the longest is a palette of 16-bit
+values."""
 
 _REDUCED, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 256, 257, 259, 262, 277
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325

@@ -34,7 +34,7 @@ class Tag:
 
     @property
     def size(self) -> int:
-        """Of its values, in bytes."""
+        """How many bytes its values take."""
         return _SIZES.get(self.type, 0) * self.count
 
 
