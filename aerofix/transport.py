@@ -139,8 +139,8 @@ class Transport:
             return await self.http.request(method, path, **request)
         except httpx.ConnectError as error:
             raise ServiceError(
-                f"no service answers at {self.http.base_url}; start one with `aerofix serve`, name another with "
-                "--url, or work on a file with --gallery FILE."
+                f"no service answers at {self.http.base_url}; start one with `aerofix serve`, name another (--url), "
+                "or work on a gallery file without one (--gallery FILE; in Python: aerofix.Localizer)."
             ) from error
         except httpx.HTTPError as error:
             raise ServiceError(

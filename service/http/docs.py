@@ -12,6 +12,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>aerofix</title>
+<link rel="icon" href="web/icon.svg">
 <link rel="stylesheet" href="docs/assets/swagger-ui.css">
 <div id="swagger"></div>
 <script src="docs/assets/swagger-ui-bundle.js"></script>

@@ -44,7 +44,7 @@ function coordinates(position) {
     "div",
     {},
     el("p", { className: "big" }, latLon(position), " ", copy),
-    el("p", { className: "quiet" }, `ground at the photo's centre, ± ${metres(position.accuracy_m)}, ${percent(position.confidence)} sure`),
+    el("p", { className: "quiet" }, `ground at the photo's centre, ±\u00a0${metres(position.accuracy_m)}, ${percent(position.confidence)} sure`),
   );
 }
 
@@ -57,7 +57,7 @@ function slider() {
 function aircraft(camera) {
   const turned = (value) => `${value.toFixed(0)}°`;
   return facts([
-    ["Aircraft", `${latLon(camera)}, ± ${metres(camera.accuracy_m)}`],
+    ["Aircraft", `${latLon(camera)}, ±\u00a0${metres(camera.accuracy_m)}`],
     ["Height", camera.height_m === null ? null : `${metres(camera.height_m)} above ground`],
     ["Looks", `${turned(camera.heading_deg)}, pitch ${turned(camera.pitch_deg)}, roll ${turned(camera.roll_deg)}`],
     ["Field of view", camera.hfov_deg === null ? null : `${camera.hfov_deg.toFixed(1)}°`],

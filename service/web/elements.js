@@ -4,9 +4,9 @@
 export const $ = (id) => document.getElementById(id);
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 /** A share in per cent; what is nearly certain does not become 100. */
-export const percent = (share) => `${(100 * share).toFixed(share > 0.99 && share < 1 ? 1 : 0)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0.99 && share < 1 ? 1 : 0)}\u00a0%`;
 export const latLon = ({ lat, lon }) => `${lat.toFixed(6)}, ${lon.toFixed(6)}`;
-export const metres = (value) => `${value < 10 ? value.toFixed(1) : value.toFixed(0)} m`;
+export const metres = (value) => `${value < 10 ? value.toFixed(1) : value.toFixed(0)}\u00a0m`; // with a space at which no line ends
 
 /** An element with attributes set, and texts and elements in it. */
 export function el(tag, attributes = {}, ...children) {
