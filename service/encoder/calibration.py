@@ -55,8 +55,8 @@ class LocalCalibration:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
         sigma_exponent: see ``own_sigma_tiles``.
-        sigma_floor_tiles: Rayleigh scale of what simulated photos have not, and all photos of a flight have alike:
-            distortions of lens and map.
+        sigma_floor_tiles: Rayleigh scale of errors that simulated photos do not have and that all photos of a real
+            flight share: distortions of the lens and of the map.
         turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
             is and turned by 90°, 180° and 270°. 1 when they know any.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
