@@ -16,7 +16,7 @@ from service.ground.maps import NewMap, check_map_name
 from service.ground.windows import Lattice
 from service.importing.jobs import plain
 from service.importing.options import MapOptions
-from service.importing.plan import Piece, Plan, new_map
+from service.importing.plan import Plan, PlanPiece, new_map
 from service.maps.mosaic import Mosaic, open_mosaic
 from service.settings import Settings
 
@@ -105,7 +105,7 @@ class Outline:
             "shards": self.shards,
         }
 
-    def share(self, shard: int) -> list[tuple[int, Piece]]:
+    def share(self, shard: int) -> list[tuple[int, PlanPiece]]:
         """The pieces of a shard with their numbers: neighbours, and of as much work as those of any other shard."""
         plan = self.plan
         costs = [plan.cost(piece.end) for piece in plan.pieces]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from service.ground.pyramid import Cutter
 from service.ground.windows import Rectangle, key_of
 from service.importing.build import read_tiles, shrink_tiles
-from service.importing.plan import Piece, Plan
+from service.importing.plan import Plan, PlanPiece
 from service.maps.mosaic import Mosaic
 
 MAP = 1
@@ -52,7 +52,7 @@ class SourcePixels:
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def made(self, piece: Piece) -> dict[int, bytes]:
+    def made(self, piece: PlanPiece) -> dict[int, bytes]:
         """The tiles of a piece of the plan."""
         if piece.kind == "read":
             return read_tiles(self._mosaic, piece, MAP, self.cutter, extends=False)
@@ -69,4 +69,4 @@ class SourcePixels:
     def _shrunk(self, zoom: int, x: int, y: int) -> dict[int, bytes]:
         if zoom > self._finest:
             return {}
-        return shrink_tiles(Piece("shrink", zoom, Rectangle(x, y, x + 1, y + 1), 0), MAP, self.cutter)
+        return shrink_tiles(PlanPiece("shrink", zoom, Rectangle(x, y, x + 1, y + 1), 0), MAP, self.cutter)

@@ -17,7 +17,7 @@ from service.ground.local_maps import pack
 from service.ground.windows import cells_of, zooms_of
 from service.importing.build import cut_windows
 from service.importing.features import blocks_of, encode, is_unit
-from service.importing.plan import Piece
+from service.importing.plan import PlanPiece
 
 
 def embed_shard(job: Job, shard: int, on_piece: Callable[[int], object] = lambda places: None) -> Marker:
@@ -62,7 +62,7 @@ def embed_shard(job: Job, shard: int, on_piece: Callable[[int], object] = lambda
 
 
 def _made(
-    outline: Outline, job: Job, encoder: Encoder, pixels: SourcePixels, number: int, piece: Piece
+    outline: Outline, job: Job, encoder: Encoder, pixels: SourcePixels, number: int, piece: PlanPiece
 ) -> tuple[Done, list[Row]]:
     """The rows of a piece."""
     if piece.kind != "embed":

@@ -14,7 +14,7 @@ import numpy as np
 
 from service.errors import GalleryUnusable, MapNotFound
 from service.ground.index.collection import ROWS_AT_ONCE, Collection
-from service.ground.index.keys import Keys
+from service.ground.index.keys import WindowKeys
 from service.ground.index.milvus import MilvusIndex
 from service.ground.index.tiered import USUAL_K, WANTED_RECALL, probes
 from service.ground.maps import GroundMap
@@ -92,7 +92,7 @@ def push(store: Store, maps: Sequence[GroundMap], collection: Collection, on_row
         GalleryUnusable: it does not hold what it was given, see :func:`compare`.
     """
     collection.create()
-    keys, lattice = Keys.of_maps(maps), Lattice(store.window_px or 0)
+    keys, lattice = WindowKeys.of_maps(maps), Lattice(store.window_px or 0)
     for each in maps:
         for ids, vectors in _stored(store, each):
             collection.put(keys.of(ids), vectors, lattice.centres(ids))
@@ -112,7 +112,7 @@ def pull(store: Store, maps: Sequence[GroundMap], collection: Collection, on_row
         IndexUnavailable: Milvus does not answer.
     """
     collection.open()
-    keys = Keys.of_maps(maps)
+    keys = WindowKeys.of_maps(maps)
     for each in maps:
         if not collection.count(*keys.span(each.number)):
             raise GalleryUnusable(f"Milvus holds no windows of the map {each.name!r:.120}; nothing of it was copied.")
@@ -132,7 +132,7 @@ def compare(store: Store, maps: Sequence[GroundMap], collection: Collection) -> 
         GalleryUnusable: they differ; in which map, it says.
     """
     collection.settle()
-    keys, windows = Keys.of_maps(maps), 0
+    keys, windows = WindowKeys.of_maps(maps), 0
     for each in maps:
         here, there = Tally(), Tally()
         for ids, vectors in _stored(store, each):
@@ -184,7 +184,7 @@ def _ids(store: Store, known: GroundMap) -> Ids:
     return np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in store.maps.windows(known.number))])
 
 
-def _held(store: Store, known: GroundMap, keys: Keys, collection: Collection) -> Iterator[tuple[list[str], Half]]:
+def _held(store: Store, known: GroundMap, keys: WindowKeys, collection: Collection) -> Iterator[tuple[list[str], Half]]:
     """The rows of a map in the collection, float16 again: asked for by keys that the file has now, and all between."""
     edges = keys.of(np.sort(_ids(store, known))[::ROWS_AT_ONCE])[1:]
     first, end = keys.span(known.number)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.ground.pyramid import Cutter, encode, join, over
 from service.ground.windows import TILE_PX, Lattice, key_of
-from service.importing.plan import Piece
+from service.importing.plan import PlanPiece
 from service.maps.mosaic import Mosaic
 
 MIN_VALID_SHARE = 0.5
@@ -46,7 +46,7 @@ class Windows:
     flat: int
 
 
-def read_tiles(mosaic: Mosaic, piece: Piece, number: int, stored: Cutter, extends: bool) -> dict[int, bytes]:
+def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, stored: Cutter, extends: bool) -> dict[int, bytes]:
     """The finest tiles of a piece, from the source.
 
     Args:
@@ -73,7 +73,7 @@ def read_tiles(mosaic: Mosaic, piece: Piece, number: int, stored: Cutter, extend
     return tiles
 
 
-def shrink_tiles(piece: Piece, number: int, stored: Cutter) -> dict[int, bytes]:
+def shrink_tiles(piece: PlanPiece, number: int, stored: Cutter) -> dict[int, bytes]:
     """The tiles of a piece, each from its four children; see ``read_tiles``."""
     tiles: dict[int, bytes] = {}
     finer = piece.zoom + 1
@@ -85,7 +85,9 @@ def shrink_tiles(piece: Piece, number: int, stored: Cutter) -> dict[int, bytes]:
     return tiles
 
 
-def cut_windows(piece: Piece, number: int, stored: Cutter, lattice: Lattice, overlap: bool, blocks: bool) -> Windows:
+def cut_windows(
+    piece: PlanPiece, number: int, stored: Cutter, lattice: Lattice, overlap: bool, blocks: bool
+) -> Windows:
     """The windows of a piece, cut from the stored pixels.
 
     A window is searched when most of it is there, and described when most of its middle is: so the descriptors of the

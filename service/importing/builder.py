@@ -21,7 +21,7 @@ from service.ground.pyramid import Cutter
 from service.ground.store.imports import Import, Step
 from service.importing.build import Cut, Windows, cut_windows, read_tiles, shrink_tiles
 from service.importing.options import MapOptions
-from service.importing.plan import Piece, Plan, new_map
+from service.importing.plan import Plan, PlanPiece, new_map
 from service.importing.troubles import trouble_of
 from service.maps.mosaic import Mosaic
 from service.threads import Shared
@@ -114,7 +114,7 @@ class Builder:
     async def _phase(
         self,
         task: Task,
-        pieces: list[Piece],
+        pieces: list[PlanPiece],
         source: Shared[Mosaic],
         is_closing: Callable[[], bool],
         on_step: Callable[[], object],
@@ -123,7 +123,7 @@ class Builder:
         reading = asyncio.Lock()  # in order
         stored = self.gallery.maps.cutter(task.number)
 
-        async def prepare(piece: Piece) -> Callable[[], None] | None:
+        async def prepare(piece: PlanPiece) -> Callable[[], None] | None:
             async with reading:
                 if is_closing():
                     return None
@@ -148,7 +148,7 @@ class Builder:
                 unfinished.cancel()
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    def _make(self, task: Task, piece: Piece, stored: Cutter, mosaic: Mosaic) -> dict[int, bytes] | Windows:
+    def _make(self, task: Task, piece: PlanPiece, stored: Cutter, mosaic: Mosaic) -> dict[int, bytes] | Windows:
         """What a thread can do for a piece: tiles as they are stored, or windows to be embedded."""
         if piece.kind == "read":
             return read_tiles(mosaic, piece, task.number, stored, task.extends)
@@ -157,7 +157,7 @@ class Builder:
         has_local = self.contract.local_shape is not None
         return cut_windows(piece, task.number, stored, self.gallery.lattice, task.overlap, has_local)
 
-    async def _embed(self, task: Task, piece: Piece, windows: Windows) -> Callable[[], None]:
+    async def _embed(self, task: Task, piece: PlanPiece, windows: Windows) -> Callable[[], None]:
         """Embed the windows of a piece. Returns what stores them."""
         encoded = await asyncio.gather(*map(self._encode, windows.cuts))
         ids: list[int] = []

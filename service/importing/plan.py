@@ -35,7 +35,7 @@ MIN_SHOWN_PX = 128
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlanPiece:
     """Neighbouring tiles or windows that are stored in one transaction.
 
     Attributes:
@@ -73,7 +73,7 @@ class Plan:
     """
 
     def __init__(self, lattice: Lattice, bounds: Bounds, levels: tuple[int, ...], min_zoom: int, max_zoom: int) -> None:
-        self.pieces: list[Piece] = []
+        self.pieces: list[PlanPiece] = []
         self._check_size(lattice, bounds, levels, max_zoom)
         for zoom in range(max_zoom, min_zoom - 1, -1):
             kind: Kind = "read" if zoom == max_zoom else "shrink"
@@ -95,7 +95,7 @@ class Plan:
         """Work of the first ``done`` places, in windows."""
         return TILE_COST * min(done, self._tiles) + max(0, done - self._tiles)
 
-    def phases(self, done: int) -> Iterator[list[Piece]]:
+    def phases(self, done: int) -> Iterator[list[PlanPiece]]:
         """Pieces after the first ``done`` places, in groups: those of one need what the groups before have stored."""
         left = (piece for piece in self.pieces if piece.first >= done)
         for _, pieces in groupby(left, key=lambda piece: ("embed",) if piece.kind == "embed" else (piece.zoom,)):
@@ -118,7 +118,7 @@ class Plan:
         for top in range(area.top, area.bottom, along):
             for left in range(area.left, area.right, along):
                 part = Rectangle(left, top, min(left + along, area.right), min(top + along, area.bottom))
-                self.pieces.append(Piece(kind, zoom, part, len(self)))
+                self.pieces.append(PlanPiece(kind, zoom, part, len(self)))
 
 
 def tiles_in(area: Rectangle) -> Rectangle:

@@ -14,8 +14,8 @@ from service.maps.folder import Files
 from service.maps.georeference import georeferenced
 from service.maps.kml import documents_in, open_kml
 from service.maps.piece import Piece
-from service.maps.pieces import Part, Pieces, part_of
-from service.maps.place import Place
+from service.maps.pieces import Pieces, UnopenedPiece, part_of
+from service.maps.place import Georeference
 from service.maps.pyramid import Pyramid, TileFiles, check_tile
 from service.maps.scheme import Extent, Scheme, flipped, middle, scheme_of_map_resource, scheme_of_tilejson
 from service.maps.sidecars import MAX_BYTES, Beside
@@ -128,7 +128,7 @@ def _open_rasters(files: Files, name: str, map_name: str) -> Pieces:
             limit=MAX_RASTERS,
             actual=len(rasters),
         )
-    parts: list[Part] = []
+    parts: list[UnopenedPiece] = []
     troubles: list[AerofixError] = []
     for file in rasters:
         try:
@@ -148,7 +148,7 @@ def _open_rasters(files: Files, name: str, map_name: str) -> Pieces:
     return Pieces(parts, map_name, notes, files.close)
 
 
-def _pictures(parts: list[Part]) -> tuple[list[Part], list[str]]:
+def _pictures(parts: list[UnopenedPiece]) -> tuple[list[UnopenedPiece], list[str]]:
     """The rasters to be shown, and the names of the others: heights that lie beside pictures."""
     pictures = [part for part in parts if not part.is_numbers]
     return (pictures, [part.label for part in parts if part.is_numbers]) if pictures else (parts, [])
@@ -157,7 +157,7 @@ def _pictures(parts: list[Part]) -> tuple[list[Part], list[str]]:
 def _opener(files: Files, file: str) -> Any:
     base, folder = PurePosixPath(file).name, PurePosixPath(file).parent
 
-    def locate(dataset: Any) -> Place:
+    def locate(dataset: Any) -> Georeference:
         return georeferenced(dataset, base, None, beside_in(files, folder), base)
 
     return lambda: Piece(files.on_disk(file), base, locate)
@@ -168,7 +168,7 @@ def beside_in(files: Files, folder: PurePosixPath) -> Beside:
     return lambda name: files.start((folder / name).as_posix(), MAX_BYTES + 1)
 
 
-def _check_together(parts: list[Part], name: str) -> None:
+def _check_together(parts: list[UnopenedPiece], name: str) -> None:
     """Refuse rasters that are so far apart that nobody calls them one map."""
     edges = np.array([part.mercator for part in parts])
     scale = np.cos(np.arctan(np.sinh(edges[:, [1, 3]].mean() / 6_378_137))) ** 2

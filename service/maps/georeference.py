@@ -10,13 +10,13 @@ from rasterio.transform import Affine
 
 from service.errors import SourceUnreadable
 from service.ground.tile import Footprint
-from service.maps.place import Place, cornered, placed, tied
+from service.maps.place import Georeference, cornered, placed, tied
 from service.maps.sidecars import HOW_TO_GIVE_CORNERS, Beside, Sidecars, no_files, read_corners, read_sidecars
 
 
 def georeferenced(
     dataset: Any, name: str, corners: Path | None = None, beside: Beside = no_files, beside_name: str = ""
-) -> Place:
+) -> Georeference:
     """Where an open raster lies.
 
     Args:
@@ -69,7 +69,7 @@ def _merged(own: Sidecars, beside: Sidecars) -> Sidecars:
     )
 
 
-def _by_corners(dataset: Any, entry: dict[str, Any], name: str) -> Place:
+def _by_corners(dataset: Any, entry: dict[str, Any], name: str) -> Georeference:
     footprint = Footprint.parse(entry, dataset.width, dataset.height)
     return cornered(footprint.corners, dataset.width, dataset.height, name)
 

@@ -15,7 +15,7 @@ from service.errors import AerofixError, InvalidParameter, SourceUnreadable
 from service.geo import LatLon, offset, offset_m
 from service.ground.tile import Footprint
 from service.maps.folder import Files
-from service.maps.pieces import Part, Pieces
+from service.maps.pieces import Pieces, UnopenedPiece
 from service.maps.sidecars import parse_xml
 from service.maps.table import picture, size_of
 
@@ -34,7 +34,7 @@ def open_kml(files: Files, documents: Sequence[str], name: str, map_name: str) -
     Raises:
         SourceUnreadable: there is no overlay whose picture is among the files.
     """
-    parts: dict[tuple[str, tuple[LatLon, ...]], Part] = {}
+    parts: dict[tuple[str, tuple[LatLon, ...]], UnopenedPiece] = {}
     troubles: list[str] = []
     for document in documents:
         for overlay in _overlays(parse_xml(files.read(document), document)):

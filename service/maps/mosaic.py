@@ -22,7 +22,7 @@ from service.maps.kml import open_kml
 from service.maps.mbtiles import MbTiles, is_mbtiles, raster_tables
 from service.maps.piece import Piece
 from service.maps.pieces import Pieces, part_of
-from service.maps.place import Place
+from service.maps.place import Georeference
 from service.maps.pyramid import Pyramid
 from service.maps.scheme import Scheme, scheme_of_bounds
 from service.maps.sidecars import in_folder
@@ -116,7 +116,7 @@ def open_mosaic(
 
 
 def _open_raster(path: Path, name: str, map_name: str, corners: Path | None) -> Pieces:
-    def locate(dataset: Any) -> Place:
+    def locate(dataset: Any) -> Georeference:
         return georeferenced(dataset, name, corners, in_folder(path.parent), path.name)
 
     return Pieces([part_of(name, lambda: Piece(nullcontext(str(path)), name, locate))], map_name)

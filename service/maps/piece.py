@@ -20,7 +20,7 @@ from service.geo import MAX_MERCATOR_LAT, Bounds, wrap_east, wrap_lon
 from service.maps.dates import date_of
 from service.maps.elevation import check_is_picture
 from service.maps.gdal import calling, open_raster
-from service.maps.place import EDGE_POINTS, MERCATOR_RADIUS_M, WGS84, Place, to_mercator
+from service.maps.place import EDGE_POINTS, MERCATOR_RADIUS_M, WGS84, Georeference, to_mercator
 from service.maps.rendering import Rendering, Stretch
 from service.maps.survey import Collar, Survey, find_collar, survey
 
@@ -64,7 +64,7 @@ class Piece:
     """
 
     def __init__(
-        self, path: AbstractContextManager[str], name: str, locate: Callable[[Any], Place], **options: Any
+        self, path: AbstractContextManager[str], name: str, locate: Callable[[Any], Georeference], **options: Any
     ) -> None:
         self.name, self._options, self._levels = name, options, dict[int, Any]()
         self.stretch: Stretch | None = None

@@ -29,7 +29,7 @@ SLACK = 1.05
 
 
 @dataclass(frozen=True)
-class Part:
+class UnopenedPiece:
     """A raster of the mosaic that need not be open.
 
     Attributes:
@@ -51,11 +51,11 @@ class Part:
     is_numbers: bool = False
 
 
-def part_of(label: str, opener: Callable[[], Piece]) -> Part:
+def part_of(label: str, opener: Callable[[], Piece]) -> UnopenedPiece:
     """Open a raster to see where it lies, and close it again."""
     piece = opener()
     try:
-        return Part(label, piece.mercator, piece.bounds, piece.gsd_m, opener, piece.date, piece.is_numbers)
+        return UnopenedPiece(label, piece.mercator, piece.bounds, piece.gsd_m, opener, piece.date, piece.is_numbers)
     finally:
         piece.close()
 
@@ -77,7 +77,7 @@ class Pieces:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[UnopenedPiece],
         name: str,
         notes: Sequence[str] = (),
         close: Callable[[], None] = lambda: None,

@@ -40,7 +40,7 @@ EDGE_POINTS = 21
 
 
 @dataclass(frozen=True)
-class Place:
+class Georeference:
     """From pixels, counted from the top-left corner of the top-left one, to coordinates.
 
     Args:
@@ -81,7 +81,7 @@ class Place:
         return {"gcps": moved, "METHOD": "GCP_TPS"}
 
 
-def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Place:
+def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Georeference:
     """A raster by its own affine map.
 
     Raises:
@@ -95,10 +95,10 @@ def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Place:
     if _is_mirrored(transform):
         what = "columns of {} run from east to west" if transform.a < 0 else "rows of {} run from south to north"
         note = f"the {what.format(name)} (mirrored geotransform); turned north-up."
-    return Place(crs, transform, note=note)
+    return Georeference(crs, transform, note=note)
 
 
-def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_px: int, name: str) -> Place:
+def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_px: int, name: str) -> Georeference:
     """A raster by three or more tie points.
 
     Points that fit an affine map to a pixel are taken for one. Others bend the raster by a thin plate spline, as
@@ -115,7 +115,7 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
     if not np.isfinite(np.concatenate([x, y, rows, columns])).all() or np.linalg.matrix_rank(design) < 3:
         raise SourceUnreadable(f"the tie points of {name} lie on one line; give at least three that span it.")
     flat: Affine = from_gcps(list(points))
-    fitted = Place(crs, flat)
+    fitted = Georeference(crs, flat)
     if _is_mirrored(flat):
         raise InvalidFootprint(
             f"the tie points of {name} turn it into its mirror image, as when rows or columns are counted from the "
@@ -126,7 +126,7 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
     misfit_px = _misfit_px(fitted, x, y, columns, rows)
     if misfit_px.max() <= FLAT_PX:
         note = f"{name} has three tie points, which nothing confirms; its place is as good as they are."
-        return Place(*_in_one_piece(crs, flat, width_px), note=note if len(points) == 3 else "")
+        return Georeference(*_in_one_piece(crs, flat, width_px), note=note if len(points) == 3 else "")
     worst = float((misfit_px if len(points) < 6 else _left_out(crs, points)).max())
     if not worst <= MAX_MISFIT * side_px:
         raise InvalidFootprint(
@@ -140,10 +140,10 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
         f"{name} is bent to its {len(points)} tie points, which are up to {misfit_px.max():.1f} pixels from any view "
         "straight from above."
     )
-    return Place(crs, None, tuple(points), note)
+    return Georeference(crs, None, tuple(points), note)
 
 
-def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str) -> Place:
+def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str) -> Georeference:
     """An image by the four corners ``(lat, lon)`` of its ground, clockwise from its top-left one.
 
     Raises:
@@ -154,7 +154,7 @@ def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str
     lon = lon[0] + wrap_lon(lon - lon[0])  # in one piece over the antimeridian
     points = [GroundControlPoint(*map(float, point)) for point in zip(rows, columns, lon, lat, strict=True)]
     flat: Affine = from_gcps(points)
-    fitted_lon, fitted_lat = Place(WGS84, flat).coordinates(columns.astype(float), rows.astype(float))
+    fitted_lon, fitted_lat = Georeference(WGS84, flat).coordinates(columns.astype(float), rows.astype(float))
     misfit_m = float(np.hypot(*offset_m(lat, lon, fitted_lat, fitted_lon)).max())
     east_m, north_m = offset_m(lat[0], lon[0], lat, lon)
     area_m2 = abs(east_m @ np.roll(north_m, -1) - north_m @ np.roll(east_m, -1)) / 2  # shoelace formula
@@ -166,11 +166,11 @@ def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str
         )
     crs, flat = _in_one_piece(WGS84, flat, width_px)
     if misfit_m <= FLAT_PX * side_m / math.sqrt(width_px * height_px):
-        return Place(crs, flat)
+        return Georeference(crs, flat)
     shift = flat.c - float(from_gcps(points).c)  # where longitudes are counted from the west edge
     moved = tuple(GroundControlPoint(p.row, p.col, p.x + shift, p.y) for p in points)
     note = f"the corners in {name} are up to {misfit_m:.1f} m from any view from above; the image is bent to them."
-    return Place(crs, None, moved, note)
+    return Georeference(crs, None, moved, note)
 
 
 def _is_mirrored(transform: Affine) -> bool:
@@ -178,7 +178,7 @@ def _is_mirrored(transform: Affine) -> bool:
     return bool(transform.a * transform.e - transform.b * transform.d > 0)
 
 
-def _misfit_px(place: Place, x: FloatArray, y: FloatArray, columns: FloatArray, rows: FloatArray) -> FloatArray:
+def _misfit_px(place: Georeference, x: FloatArray, y: FloatArray, columns: FloatArray, rows: FloatArray) -> FloatArray:
     """How far each point is from where it should be, in pixels of the raster."""
     fitted_columns, fitted_rows = place.pixels(x, y)
     return np.hypot(fitted_columns - columns, fitted_rows - rows)
@@ -189,7 +189,7 @@ def _left_out(crs: CRS, points: Sequence[GroundControlPoint]) -> FloatArray:
     misfits = []
     step = max(1, len(points) // 50)
     for i in range(0, len(points), step):
-        p, others = points[i], Place(crs, None, tuple(points[:i]) + tuple(points[i + 1 :]))
+        p, others = points[i], Georeference(crs, None, tuple(points[:i]) + tuple(points[i + 1 :]))
         misfits.append(_misfit_px(others, *(np.array([value]) for value in (p.x, p.y, float(p.col), float(p.row))))[0])
     ordered = np.sort(np.array(misfits))
     return ordered[: max(1, 2 * len(ordered) // 3)]  # those on the rim are extrapolated to

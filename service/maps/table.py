@@ -16,8 +16,8 @@ from service.maps.csv_columns import COLUMNS_HELP, Columns, read_columns
 from service.maps.folder import Files
 from service.maps.gdal import open_raster
 from service.maps.piece import Piece
-from service.maps.pieces import Part, Pieces
-from service.maps.place import Place, cornered, mercator_of
+from service.maps.pieces import Pieces, UnopenedPiece
+from service.maps.place import Georeference, cornered, mercator_of
 
 MAX_LINE_BYTES = 65_536
 """A row with an image's name, its corners and a few notes has some hundred bytes."""
@@ -43,7 +43,7 @@ def open_table(files: Files, table: str, name: str, map_name: str) -> Pieces:
     rows = read_rows(files.read(table), table)
     columns = read_columns(rows[0][1], table)
     known = _by_name(files.names, PurePosixPath(table).parent)
-    parts: list[Part] = []
+    parts: list[UnopenedPiece] = []
     troubles: list[str] = []
     for line, row in rows[1:]:
         try:
@@ -85,7 +85,7 @@ def read_rows(data: bytes, name: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _part(files: Files, row: Sequence[str], columns: Columns, known: Mapping[str, str]) -> Part:
+def _part(files: Files, row: Sequence[str], columns: Columns, known: Mapping[str, str]) -> UnopenedPiece:
     """One picture."""
     named = columns.file_of(row)
     file = known.get(PurePosixPath(named.replace("\\", "/")).as_posix())
@@ -96,18 +96,20 @@ def _part(files: Files, row: Sequence[str], columns: Columns, known: Mapping[str
     return picture(files, file, Footprint.parse(entry, width, height), (width, height))
 
 
-def picture(files: Files, file: str, footprint: Footprint, size: tuple[int, int]) -> Part:
+def picture(files: Files, file: str, footprint: Footprint, size: tuple[int, int]) -> UnopenedPiece:
     """A picture by the corners of its ground."""
     lats, lons = zip(*footprint.corners, strict=True)
     label = PurePosixPath(file).name
     cornered(footprint.corners, *size, label)  # contradictions show before the import begins
-    return Part(label, mercator_of(lats, lons), footprint.bounds, footprint.gsd_m, _opener(files, file, footprint))
+    return UnopenedPiece(
+        label, mercator_of(lats, lons), footprint.bounds, footprint.gsd_m, _opener(files, file, footprint)
+    )
 
 
 def _opener(files: Files, file: str, footprint: Footprint) -> Callable[[], Piece]:
     label = PurePosixPath(file).name
 
-    def locate(dataset: Any) -> Place:
+    def locate(dataset: Any) -> Georeference:
         return cornered(footprint.corners, dataset.width, dataset.height, label)
 
     return lambda: Piece(files.on_disk(file), label, locate)

@@ -10,7 +10,7 @@ from milvus_servers import genuine, lite
 from service.errors import GalleryUnusable
 from service.geo import Circle
 from service.ground.index.collection import Collection
-from service.ground.index.keys import Keys
+from service.ground.index.keys import WindowKeys
 from service.ground.index.milvus import MilvusIndex
 from service.ground.index.protocol import NO_ID
 
@@ -31,7 +31,7 @@ def make_index(request, tmp_path_factory):
             collection = Collection(uri, next(names), "a model", dim)
             collection.create()
             made.append(collection)
-            return MilvusIndex(collection, Keys({0: "0" * 16}))
+            return MilvusIndex(collection, WindowKeys({0: "0" * 16}))
 
         make.rows = 4000 if request.param is lite else 40_000
         yield make
@@ -108,7 +108,7 @@ def test_a_vector_without_a_direction_changes_nothing(make_index):
 def test_rows_of_other_maps_are_passed_over(make_index):
     rng, ours = np.random.default_rng(3), make_index(DIM)
     one = stored(rng, 1)
-    theirs = MilvusIndex(ours._collection, Keys({0: "1" * 16}))
+    theirs = MilvusIndex(ours._collection, WindowKeys({0: "1" * 16}))
     theirs.upsert(np.arange(500), np.repeat(one, 500, axis=0), np.zeros((500, 2)))
     ours.upsert(np.array([7]), stored(rng, 1), np.zeros((1, 2)))
     for area in (None, Circle(0, 0, 1000)):

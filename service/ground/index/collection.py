@@ -50,7 +50,7 @@ DOWN_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class CollectionRows:
     """Rows of a collection: keys, centres ``[N, 2]``, and if asked for vectors ``[N, D]`` and scores ``[N]``."""
 
     keys: list[str]
@@ -127,7 +127,7 @@ class Collection:
         (row,) = self._query(_between(first, end), ["count(*)"])
         return int(row["count(*)"])
 
-    def rows(self, first: str, end: str) -> Iterator[Rows]:
+    def rows(self, first: str, end: str) -> Iterator[CollectionRows]:
         """The rows of keys from ``first`` on and below ``end``, in no order, some thousand at a time."""
         found = self._query(_between(first, end), ["id", "vector", "lat", "lon"], MAX_ROWS)
         if len(found) < MAX_ROWS:
@@ -137,11 +137,11 @@ class Collection:
         yield from self.rows(first, middle)
         yield from self.rows(middle, end)
 
-    def places(self, condition: str) -> Rows:
+    def places(self, condition: str) -> CollectionRows:
         """Keys and centres of the rows that meet a condition, at most ``MAX_ROWS``."""
         return _rows(self._query(condition, ["id", "lat", "lon"], MAX_ROWS))
 
-    def search(self, query: Vectors, limit: int, condition: str = "") -> Rows:
+    def search(self, query: Vectors, limit: int, condition: str = "") -> CollectionRows:
         """The rows most like a query ``[D]``, with scores and centres, best first, of those that meet a condition."""
         if time.monotonic() - self._failed_at < DOWN_S:
             raise _unavailable()
@@ -161,7 +161,7 @@ class Collection:
                 self._client.load_collection(self.name, timeout=SEARCH_TIMEOUT_S)
             self._search(some, 1, "")
 
-    def _search(self, query: Vectors, limit: int, condition: str) -> Rows:
+    def _search(self, query: Vectors, limit: int, condition: str) -> CollectionRows:
         params = {"params": {"ef": min(max(2 * limit, LEAST_EF), 2 * MAX_ROWS)}}
         with self._reaching():
             (hits,) = self._client.search(
@@ -297,7 +297,9 @@ def _between(first: str, end: str) -> str:
     return f'id >= "{first}" and id < "{end}"'
 
 
-def _rows(found: Sequence[dict[str, Any]], scores: Vectors | None = None) -> Rows:
+def _rows(found: Sequence[dict[str, Any]], scores: Vectors | None = None) -> CollectionRows:
     centres = np.array([(row["lat"], row["lon"]) for row in found]).reshape(-1, 2)
     vectors = np.array([row["vector"] for row in found if "vector" in row], np.float32)
-    return Rows([row["id"] for row in found], centres, vectors, np.empty(0, np.float32) if scores is None else scores)
+    return CollectionRows(
+        [row["id"] for row in found], centres, vectors, np.empty(0, np.float32) if scores is None else scores
+    )

@@ -23,7 +23,7 @@ CELL_DIGITS = 13
 _CELL = (1 << (4 * CELL_DIGITS)) - 1
 
 
-class Keys:
+class WindowKeys:
     """Translates between ids of one gallery file and keys.
 
     Args:
@@ -35,12 +35,12 @@ class Keys:
         self._numbers = {digest: number for number, digest in self.maps.items()}
 
     @classmethod
-    def of_maps(cls, maps: Iterable[GroundMap]) -> Keys:
+    def of_maps(cls, maps: Iterable[GroundMap]) -> WindowKeys:
         """The keys of a file's maps."""
         return cls({each.number: digest_of(each) for each in maps})
 
     def of(self, ids: Ids) -> list[str]:
-        """Keys of ids; their maps are known."""
+        """The keys of ids; their maps are known."""
         pairs = zip(maps_of(ids).tolist(), (ids & _CELL).tolist(), strict=True)
         return [f"{self.maps[number]}{cell:0{CELL_DIGITS}x}" for number, cell in pairs]
 

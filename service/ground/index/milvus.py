@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from service.geo import MEAN_RADIUS_M, Circle
-from service.ground.index.collection import MAX_ROWS, Collection, Rows
-from service.ground.index.keys import Keys
+from service.ground.index.collection import MAX_ROWS, Collection, CollectionRows
+from service.ground.index.keys import WindowKeys
 from service.ground.index.protocol import NO_ID, Centres, Half, Ids, Vectors
 from service.ground.vectors import lengths
 
@@ -34,7 +34,7 @@ class MilvusIndex:
         keys: of the maps of the gallery.
     """
 
-    def __init__(self, collection: Collection, keys: Keys) -> None:
+    def __init__(self, collection: Collection, keys: WindowKeys) -> None:
         self._collection, self._keys = collection, keys
         self._size = 0
 
@@ -90,14 +90,14 @@ class MilvusIndex:
                 return rows.scores[ours][order], ids[ours][order]
             limit *= MORE
 
-    def _ours(self, rows: Rows, area: Circle | None) -> Ids:
+    def _ours(self, rows: CollectionRows, area: Circle | None) -> Ids:
         """Ids of rows, ``NO_ID`` for those outside the circle and those of other maps."""
         ids = self._keys.ids(rows.keys)
         if area is not None:
             ids[~area.contains(*rows.centres.T)] = NO_ID
         return ids
 
-    def _boxed(self, area: Circle, south: float, north: float) -> list[Rows]:
+    def _boxed(self, area: Circle, south: float, north: float) -> list[CollectionRows]:
         """All rows round a circle between two latitudes, which are halved while there are too many for one answer."""
         rows = self._collection.places(_box(area, south, north))
         if len(rows.keys) < MAX_ROWS or north - south < MARGIN_DEG:

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.errors import GalleryReadOnly, GalleryUnusable
 from service.ground.index.collection import Collection
-from service.ground.index.keys import Keys
+from service.ground.index.keys import WindowKeys
 from service.ground.index.milvus import MilvusIndex
 from service.ground.index.protocol import Centres, Half, Ids, VectorIndex
 from service.ground.store.store import Store
@@ -33,7 +33,7 @@ class SharedIndex(MilvusIndex):
         keys: of the gallery's maps.
     """
 
-    def __init__(self, collection: Collection, keys: Keys) -> None:
+    def __init__(self, collection: Collection, keys: WindowKeys) -> None:
         super().__init__(collection, keys)
         self._listed: dict[int, int] = {}
         self._samples: list[Half] = []
@@ -43,7 +43,7 @@ class SharedIndex(MilvusIndex):
     @classmethod
     def of(cls, collection: Collection, store: Store) -> VectorIndex:
         """The index of the maps of a gallery file that are searched."""
-        return cls(collection, Keys.of_maps(each for each in store.maps.all() if each.live))
+        return cls(collection, WindowKeys.of_maps(each for each in store.maps.all() if each.live))
 
     def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:
         """Note windows that the file lists; :meth:`check` looks whether Milvus has them.

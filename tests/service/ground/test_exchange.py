@@ -14,7 +14,7 @@ from service.geo import Circle
 from service.ground.exchange import chosen, pull, push
 from service.ground.gallery import Gallery
 from service.ground.index.collection import Collection
-from service.ground.index.keys import Keys
+from service.ground.index.keys import WindowKeys
 from service.ground.maps import NewMap
 from service.ground.records import NewTile
 from service.ground.store.imports import Step
@@ -116,7 +116,7 @@ def test_copying_again_mends_what_differs(tmp_path, sent, collection):
     sent(path)
     with closing(Store(path, read_only=True)) as store:
         (town,) = store.maps.all()
-    keys = Keys.of_maps([town])
+    keys = WindowKeys.of_maps([town])
     ids = pack(town.number, ZOOM, np.full(2, 130_000), np.array([150_000, 160_000]))
     collection.put(keys.of(ids), np.ones((2, DIM), np.float16), np.zeros((2, 2)))  # one changed, one too many
     assert collection.count(*keys.span(town.number)) == WINDOWS + 1
@@ -158,7 +158,7 @@ def test_a_service_is_not_ready_for_what_milvus_does_not_have(tmp_path, sent, sh
     if change != "none":
         sent(path)
     with closing(Store(path, read_only=True)) as store:
-        keys = Keys.of_maps(store.maps.all())
+        keys = WindowKeys.of_maps(store.maps.all())
         ((ids, vectors),) = store.maps.windows()
     if change == "fewer":
         collection.remove(keys.of(ids[:1]))

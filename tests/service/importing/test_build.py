@@ -6,10 +6,10 @@ import pytest
 from service.ground.pyramid import Cutter, encode
 from service.ground.windows import Lattice, Rectangle, cells_of
 from service.importing.build import cut_windows, is_flat
-from service.importing.plan import Piece
+from service.importing.plan import PlanPiece
 
 LATTICE = Lattice(32)
-PIECE = Piece("embed", 16, Rectangle(0, 0, 15, 15), 0)  # of a single tile
+PIECE = PlanPiece("embed", 16, Rectangle(0, 0, 15, 15), 0)  # of a single tile
 
 
 def cut(ground, alpha, overlap=True, blocks=True, image=None):
