@@ -92,15 +92,15 @@ class AsyncClient:
         return await self._call(models.TrackedLocalization, "POST", path, files=files, data=form)
 
     async def track(self, track_id: str) -> models.TrackState:
-        """Where a flight is at its last photo."""
+        """Tell where a flight was at its last photo."""
         return await self._call(models.TrackState, "GET", f"/tracks/{segment(track_id)}")
 
     async def track_history(self, track_id: str) -> models.TrackHistory:
-        """What was believed of a flight after each of its photos."""
+        """Tell what was believed of a flight after each of its photos."""
         return await self._call(models.TrackHistory, "GET", f"/tracks/{segment(track_id)}/history")
 
     async def tracks(self) -> models.TrackList:
-        """The open tracks of one's key."""
+        """List the open tracks of the key that asks."""
         return await self._call(models.TrackList, "GET", "/tracks")
 
     async def delete_track(self, track_id: str) -> None:
@@ -168,11 +168,11 @@ class AsyncClient:
             await anyio.sleep(POLL_S)
 
     async def get_import(self, import_id: str) -> models.ImportState:
-        """How far an import is."""
+        """Tell how far an import has come."""
         return await self._call(models.ImportState, "GET", f"/gallery/imports/{segment(import_id)}")
 
     async def imports(self) -> models.ImportList:
-        """The last imports, newest first."""
+        """List the last imports, newest first."""
         return await self._call(models.ImportList, "GET", "/gallery/imports")
 
     async def cancel_import(self, import_id: str) -> models.ImportState:
@@ -180,7 +180,7 @@ class AsyncClient:
         return await self._call(models.ImportState, "DELETE", f"/gallery/imports/{segment(import_id)}")
 
     async def maps(self) -> models.MapList:
-        """The maps of the gallery, in the order in which they were added."""
+        """List the maps of the gallery in the order in which they were added."""
         return await self._call(models.MapList, "GET", "/maps")
 
     async def map(self, name: str) -> models.MapState:
@@ -237,7 +237,7 @@ class AsyncClient:
         return await self._call(models.TilesAdded, "POST", "/gallery", files=files, data=form)
 
     async def tiles(self, limit: int = 1000, cursor: str = "0", bbox: str | None = None) -> models.TilePage:
-        """One page of the tiles whose centre lies in ``w,s,e,n``; the first, or the one at the last page's cursor."""
+        """List one page of the tiles whose centre lies in ``w,s,e,n``: the first, or that at the last page's cursor."""
         params = {"limit": str(limit), "cursor": cursor} | ({"bbox": bbox} if bbox else {})
         return await self._call(models.TilePage, "GET", "/gallery/tiles", params=params)
 
@@ -290,7 +290,7 @@ class AsyncClient:
 
 @contextmanager
 def _opened(file: Path, source: str | Path) -> Iterator[BinaryIO]:
-    """A file to send, which httpx reads in pieces."""
+    """Open a file to send, which httpx reads in pieces."""
     try:
         data = file.open("rb")
     except OSError as error:

@@ -74,15 +74,15 @@ class Client:
         return self._wait(self._client.track_photo(track_id, photo, timestamp, **options))
 
     def track(self, track_id: str) -> models.TrackState:
-        """Where a flight is at its last photo."""
+        """Tell where a flight was at its last photo."""
         return self._wait(self._client.track(track_id))
 
     def track_history(self, track_id: str) -> models.TrackHistory:
-        """What was believed of a flight after each of its photos."""
+        """Tell what was believed of a flight after each of its photos."""
         return self._wait(self._client.track_history(track_id))
 
     def tracks(self) -> models.TrackList:
-        """The open tracks of one's key."""
+        """List the open tracks of the key that asks."""
         return self._wait(self._client.tracks())
 
     def delete_track(self, track_id: str) -> None:
@@ -114,11 +114,11 @@ class Client:
         return self._wait(self._client.wait_for_import(import_id, watch))
 
     def get_import(self, import_id: str) -> models.ImportState:
-        """How far an import is."""
+        """Tell how far an import has come."""
         return self._wait(self._client.get_import(import_id))
 
     def imports(self) -> models.ImportList:
-        """The last imports, newest first."""
+        """List the last imports, newest first."""
         return self._wait(self._client.imports())
 
     def cancel_import(self, import_id: str) -> models.ImportState:
@@ -126,7 +126,7 @@ class Client:
         return self._wait(self._client.cancel_import(import_id))
 
     def maps(self) -> models.MapList:
-        """The maps of the gallery, in the order in which they were added."""
+        """List the maps of the gallery in the order in which they were added."""
         return self._wait(self._client.maps())
 
     def map(self, name: str) -> models.MapState:
@@ -160,7 +160,7 @@ class Client:
         return self._wait(self._client.add_tiles(images, tiles))
 
     def tiles(self, limit: int = 1000, cursor: str = "0", bbox: str | None = None) -> models.TilePage:
-        """One page of the tiles whose centre lies in ``w,s,e,n``; the first, or the one at the last page's cursor."""
+        """List one page of the tiles whose centre lies in ``w,s,e,n``: the first, or that at the last page's cursor."""
         return self._wait(self._client.tiles(limit, cursor, bbox))
 
     def delete_tile(self, tile_id: str) -> models.TilesDeleted:

@@ -33,7 +33,7 @@ def load_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def in_process(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A client of the same application that ``aerofix serve`` runs, with no network between; it asks for no key.
+    """Open a client of the same application that ``aerofix serve`` runs, with no network between; it asks for no key.
 
     Raises:
         AerofixError: the application cannot start; see ``create_app``.

@@ -107,5 +107,5 @@ def _word(value: object) -> str:
 
 
 def name_of(photo: Photo) -> str:
-    """What a photo is called when it is sent."""
+    """Name a photo that is sent."""
     return "photo" if isinstance(photo, bytes) else Path(photo).name

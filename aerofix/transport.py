@@ -52,7 +52,7 @@ class FileUnreadable(AerofixError):
 
 
 def open_http(url: str | None = None, key: str | None = None) -> httpx.AsyncClient:
-    """A connection to the service at ``url`` that shows a key.
+    """Open a connection to the service at ``url`` that shows a key.
 
     Args:
         url: base URL; default ``AEROFIX_URL``, or port 8000 of this machine.
@@ -92,7 +92,7 @@ class Transport:
     async def call(
         self, kind: type[Answer], method: str, path: str, sent: BinaryIO | None = None, **request: Any
     ) -> Answer:
-        """The answer to a request; while the service asks to come back later, all of it is ``sent`` again.
+        """Ask, and read the answer; while the service asks to come back later, all of it is ``sent`` again.
 
         Raises:
             ServiceError: the answer is a problem, or there is none.
@@ -155,12 +155,12 @@ class Transport:
 
 
 def reason(error: httpx.HTTPError) -> str:
-    """What went wrong on the way, in words."""
+    """Say what went wrong on the way, in words."""
     return str(error) or type(error).__name__
 
 
 def segment(name: str) -> str:
-    """A name as one part of an address, whatever is in it."""
+    """Make a name one part of an address, whatever is in it."""
     return quote(name, safe="")
 
 

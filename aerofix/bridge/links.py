@@ -25,7 +25,7 @@ class Link(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close."""
+        """Close the link; nothing can be sent any more."""
 
 
 async def open_link(target: str, baud: int = 4800, on_trouble: Callable[[str], object] = lambda text: None) -> Link:
@@ -94,7 +94,7 @@ class _Tcp(Link):
 
 
 class _Client(asyncio.Protocol):
-    """Who connects is among the clients until it goes; what it says is not listened to."""
+    """Keeps who connects among the clients until it goes; what it says is not listened to."""
 
     def __init__(self, clients: set[asyncio.WriteTransport]) -> None:
         self._clients = clients

@@ -22,7 +22,7 @@ KM_H = 3.6
 
 
 def sentences(solution: Solution, satellites: int = CLAIMED) -> bytes:
-    """The sentences of one solution, as a receiver sends them once for each fix.
+    """Write the sentences of one solution, as a receiver sends them once for each fix.
 
     They come from a ``GP`` talker and say that the fix is autonomous: readers take no others. Altitudes are left empty
     when they are not known.

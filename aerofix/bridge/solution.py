@@ -53,7 +53,7 @@ class Solution:
 def solve(
     step: TrackedLocalization, time_s: float, ground_elevation_m: float | None = None, first: bool = False
 ) -> Solution | str:
-    """What a photo of a flight says of the aircraft, or why it says nothing that an autopilot may hear.
+    """Say what a photo of a flight tells of the aircraft, or why it tells nothing that an autopilot may hear.
 
     The photo's own fix is told, not the track's average with those before: autopilots filter themselves, and would
     count the same photos several times. The track decides whether the fix fits the flight.

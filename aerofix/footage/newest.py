@@ -33,7 +33,7 @@ class Taken:
 
 
 async def newest(pictures: AsyncGenerator[Taken, None]) -> AsyncGenerator[Taken, None]:
-    """The last of the pictures that come while one is worked on; those before it are left out.
+    """Give the last of the pictures that come while one is worked on; those before it are left out.
 
     Args:
         pictures: all of them, as they come.
@@ -67,7 +67,7 @@ async def newest(pictures: AsyncGenerator[Taken, None]) -> AsyncGenerator[Taken,
 
 
 async def played(video: Video, latency_s: float = 0.0) -> AsyncGenerator[Taken, None]:
-    """Frames of a live stream as they come, or of a video file at the pace at which it was recorded.
+    """Give frames of a live stream as they come, or of a video file at the pace at which it was recorded.
 
     Args:
         video: the stream or the file.
@@ -89,7 +89,7 @@ async def played(video: Video, latency_s: float = 0.0) -> AsyncGenerator[Taken, 
 def filling(
     folder: Path, endings: set[str], latency_s: float = 0.0, on_trouble: Callable[[str], object] = lambda text: None
 ) -> AsyncGenerator[Taken, None]:
-    """Photos that come into a folder from this call on, by the time at which they were written; it never ends.
+    """Give photos that come into a folder from this call on, by the time at which they were written; it never ends.
 
     A photo counts as written when its size stays the same between two looks. A photo that is removed meanwhile is left
     out, and a folder that cannot be read is looked at again until it can.

@@ -101,7 +101,7 @@ def parse_srt(text: str) -> list[Telemetry]:
 
 
 def moment_at(moments: Sequence[Telemetry], time_s: float) -> Telemetry | None:
-    """What was written of a time of the video; None where there is a gap."""
+    """Find what was written of a time of the video; None where there is a gap."""
     i = bisect.bisect_right(moments, time_s, key=lambda each: each.start_s) - 1
     return moments[i] if i >= 0 and time_s <= moments[i].end_s + MAX_GAP_S else None
 

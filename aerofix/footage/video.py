@@ -119,7 +119,7 @@ class Video:
 
 
 def as_photo(image: Image.Image, moment: Telemetry | None) -> bytes:
-    """A JPEG that carries what is known of the camera where a DJI drone writes it into its photos."""
+    """Make a JPEG that carries what is known of the camera where a DJI drone writes it into its photos."""
     exif, described = Image.Exif(), dict[str, str]()
     details: dict[int, Any] = exif.get_ifd(ExifTags.IFD.Exif)
     if moment is not None:
@@ -153,5 +153,5 @@ def _gps(lat: float, lon: float) -> dict[int, Any]:
 
 
 def beside(video: Path) -> Path | None:
-    """The subtitle file that a drone left beside its video; None when there is none."""
+    """Find the subtitle file that a drone left beside its video; None when there is none."""
     return next((each for ending in (".SRT", ".srt") if (each := video.with_suffix(ending)).is_file()), None)
