@@ -1,11 +1,14 @@
 """aerofix for Python: ask a running service, or work on a gallery file in this process.
 
->>> from aerofix import Client, Localizer
->>> with Client("http://127.0.0.1:8000") as client:            # doctest: +SKIP
-...     answer = client.localize("photo.jpg", heading_deg=118)
-...     print(answer.status, answer.position)
->>> with Localizer("area.gallery") as localizer:                # doctest: +SKIP
-...     print(localizer.localize("photo.jpg").position)
+```python
+from aerofix import Client, Localizer
+
+with Client("http://127.0.0.1:8000") as client:
+    answer = client.localize("photo.jpg", heading_deg=118)
+    print(answer.status, answer.position)
+with Localizer("area.gallery") as localizer:
+    print(localizer.localize("photo.jpg").position)
+```
 
 All answers are pydantic models (``aerofix.models``), and whatever goes wrong is an ``AerofixError`` whose ``detail``
 names the fix.
