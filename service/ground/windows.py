@@ -27,7 +27,7 @@ TILE_PX = 256
 """A tile of the XYZ scheme has so many pixels along its side."""
 
 MIN_SIDE_M, MAX_SIDE_M = 40.0, 700.0
-"""Photos of drones, which fly at 40 to 400 m or so, show from so much to so much ground."""
+"""Windows have sides between these: drones photograph from 40 to 400 m or so, and such photos show this much ground."""
 
 HALF_STEP = math.sqrt(2)
 """Levels differ by a factor of 2, so the nearest one is at most this factor away."""

@@ -33,8 +33,8 @@ real photos straight down among five maps, 48 of 192 put 27 right without hints,
 time (``benchmarks/real.py``)."""
 
 SURE, AT_LEAST = 2.0, 8
-"""Times ``min_inliers`` of support from which on no other candidate needs to be matched, once so many were: wrong ones
-reach 1.6 times."""
+"""No other candidate needs to be matched when one has so many times ``min_inliers`` of support and at least so many
+were matched: wrong ones reach 1.6 times."""
 
 INLIER_CELLS = 1.5
 """A match may be off by so many cells of the tile's map: half a cell each way for the grid, and one for the

@@ -21,9 +21,9 @@ GUESS_COST = 3.0
 half standard deviations. Roofs and slopes look like a slant, and most looks are about right."""
 
 PLANE = 0.1
-"""What level ground costs: spread of the camera's place along its line of sight over its height, for one that looks
-half down. Hills put the ground that it sees higher or lower, the more the further ahead that is; a tenth, as ``SLOPE``
-has it."""
+"""Level ground costs this: the camera's place spreads along its line of sight by this share of its height, for one that
+looks half down. Hills put the ground that it sees higher or lower, the more the further ahead that is; a tenth, as
+``SLOPE`` has it."""
 
 MAP_M = 2.0
 """Maps are off by this spread along either axis: satellite imagery is laid on the ground to a few metres."""

@@ -18,7 +18,7 @@ COARSEST_M = 30.0
 """Such a map's smallest windows are 7 km wide, as what photos from an airliner show."""
 
 MIN_CONTRAST = 1.5
-"""Standard deviation of brightness, of 255: less is compression's own noise."""
+"""A smaller standard deviation of brightness, of 255, is compression's own noise."""
 
 SPARSE_SHARE = 0.2
 """A map of which less shows anything deserves a sentence."""

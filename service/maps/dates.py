@@ -10,7 +10,7 @@ from service.errors import InvalidParameter
 
 DAY = r"\d{4}(?:-\d{2}(?:-\d{2})?)?"
 GIVEN = re.compile(rf"{DAY}(?:/{DAY})?", re.ASCII)
-"""A year, a month or a day, or the first and the last of several (ISO 8601)."""
+"""This is a year, a month or a day, or the first and the last of several (ISO 8601)."""
 
 STATED = re.compile(r"(\d{4})[:-](\d{2})[:-](\d{2})(?:[T ].*)?", re.ASCII | re.DOTALL)
 """``2024:05:17 10:30:00`` as TIFF and EXIF write it, or ISO 8601."""

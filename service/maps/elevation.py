@@ -23,16 +23,16 @@ CELL_M = 5.0
 """Heights are kept no finer: a camera 100 m up sees no further for it, and a map of 1 km² takes 160 kB."""
 
 MAX_CELLS = 4_000_000
-"""Beyond (100 km² at 5 m) cells become larger; 16 MB."""
+"""A grid has at most so many cells (100 km² at 5 m, 16 MB); beyond, they become larger."""
 
 MARGIN_M = 300.0
-"""Around the map: a camera that looks at its edge may stand outside."""
+"""Heights are kept so far around the map: a camera that looks at its edge may stand outside."""
 
 LOWEST_M, HIGHEST_M = -500.0, 9_000.0
 """The Dead Sea's shore lies at -430 m, Mount Everest at 8,849 m; other values mean that nobody knows."""
 
 VOID = -99_999.0
-"""Stands for heights that nobody knows while GDAL warps."""
+"""This stands for heights that nobody knows while GDAL warps."""
 
 FOOT_M, SURVEY_FOOT_M = 0.3048, 1200 / 3937
 _UNITS = {

@@ -23,10 +23,10 @@ MAX_DIRECTORIES = 256
 """A TIFF has one for each overview, mask and page; GDAL walks through all of them."""
 
 SAMPLES_PER_PIXEL, PHOTOMETRIC, DNG_VERSION = 277, 262, 50706
-"""Tags of a TIFF's directory (TIFF 6.0; Adobe's DNG specification 1.7)."""
+"""These are tags of a TIFF's directory (TIFF 6.0; Adobe's DNG specification 1.7)."""
 
 RAW_PHOTOMETRICS = (32803, 34892)
-"""How a sensor's own pixels are marked: behind a colour filter array, or linear (DNG, chapter 4)."""
+"""A sensor's own pixels are marked like this: behind a colour filter array, or linear (DNG, chapter 4)."""
 
 MAX_BLOCK_BYTES = 256 * 2**20
 """A block is read whole, however small a window of it is asked for."""
@@ -38,7 +38,7 @@ SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "JP2OpenJPEG": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
     "GPKG": (b"SQLite format 3\0",),
 }
-"""From GDAL's driver to what its files begin with; no other driver is ever asked."""
+"""For each of GDAL's drivers that are ever asked, this is what its files begin with."""
 
 _SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # nothing lies beside the file

@@ -37,7 +37,7 @@ MAX_SCALE = 4.0
 """From so many pixels of the raster to each of the rectangle on, it is averaged while it is read, not after."""
 
 TOLERANCE_PX = 0.02
-"""How exactly the warper follows a projection; its default is an eighth of a pixel."""
+"""The warper follows a projection this exactly; its default is an eighth of a pixel."""
 
 _LOSSY = ("jpeg", "webp", "ycbcr jpeg", "jpeg2000", "lerc", "jxl")
 

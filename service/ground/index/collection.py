@@ -25,28 +25,30 @@ log = logging.getLogger(__name__)
 Consistency = Literal["Strong", "Bounded"]
 
 ROWS_AT_ONCE = 4096
-"""Rows that are written or read together: 8 MB at 512 dimensions, and Milvus takes messages of 64 MB."""
+"""So many rows are written or read together: 8 MB at 512 dimensions, and Milvus takes messages of 64 MB."""
 
 MAX_ROWS = 16_384
-"""Most rows of an answer; Milvus refuses to give more."""
+"""An answer has at most so many rows; Milvus refuses to give more."""
 
 GRAPH = {"M": 16, "efConstruction": 200}
-"""Neighbours and candidates of the HNSW graph (Malkov and Yashunin, TPAMI 2018), as Milvus has them by default."""
+"""The HNSW graph (Malkov and Yashunin, TPAMI 2018) has so many neighbours and candidates, as Milvus has them by
+default."""
 
 LEAST_EF = 512
-"""Candidates that a search follows in the graph at least; twice as many as are asked for where that is more."""
+"""A search follows at least so many candidates in the graph, and twice as many as are asked for where that is more."""
 
 SEARCH_TIMEOUT_S = 3.0
 """A search takes milliseconds; one that hangs leaves time to answer within the default deadline of 10 s."""
 
 CALL_TIMEOUT_S = 60.0
-"""Seconds for writes and for what reads many rows."""
+"""Writes, and what reads many rows, may take so many seconds."""
 
 STALLED_S = 600.0
-"""Seconds in which the index of a collection takes in no further row, after which nobody waits any longer."""
+"""When the index of a collection takes in no further row for so many seconds, nobody waits any longer."""
 
 DOWN_S = 1.0
-"""Seconds after a failure in which searches fail at once, so that photos do not all wait for a Milvus that is gone."""
+"""For so many seconds after a failure searches fail at once, so that photos do not all wait for a Milvus that is
+gone."""
 
 
 @dataclass(frozen=True, eq=False)

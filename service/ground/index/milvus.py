@@ -14,13 +14,14 @@ from service.ground.index.protocol import NO_ID, Centres, Half, Ids, Vectors
 from service.ground.vectors import lengths
 
 SPARE = 32
-"""Rows that are fetched beyond those asked for: equal scores come in an order of Milvus's own, and ours is by id."""
+"""So many rows are fetched beyond those asked for: equal scores come in an order of Milvus's own, and ours is by id."""
 
 MORE = 4
-"""Times as many are fetched when too few lie in the circle, or too many belong to maps that the file does not have."""
+"""So many times as many are fetched when too few lie in the circle, or too many belong to maps that the file does not
+have."""
 
 MARGIN_DEG = 1e-6
-"""Round a circle's latitudes and longitudes: a tenth of a metre, and far more than rounding takes."""
+"""A circle's latitudes and longitudes are widened by this: a tenth of a metre, and far more than rounding takes."""
 
 
 class MilvusIndex:

@@ -14,13 +14,14 @@ from service.ground.vectors import unit
 from service.ground.windows import maps_of
 
 SAMPLES = 32
-"""Windows of the file that must find themselves before the service is ready."""
+"""So many windows of the file must find themselves before the service is ready."""
 
 SAMPLES_AT_ONCE = 4
-"""Windows of each batch that is read that may be among them."""
+"""So many windows of each batch that is read may be among them."""
 
 SAME = 0.999
-"""Least cosine of a window with itself; rounding takes 1e-6 of it, and another window is hardly ever so near."""
+"""A window has at least this cosine with itself; rounding takes 1e-6 of it, and another window is hardly ever so
+near."""
 
 HOW = "Copy the file to Milvus (aerofix gallery copy FILE URI), or give the service the file that was copied."
 
