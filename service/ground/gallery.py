@@ -32,6 +32,7 @@ from service.ground.store.store import NewRow, Store
 from service.ground.tile import Tile
 from service.ground.vectors import Half, half
 from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
+from service.memory import give_back
 
 PAGE_BYTES = 2**20
 """A page of tiles has at most so many bytes of properties, as JSON: it is made and sent in one go, and a thousand tiles
@@ -360,6 +361,7 @@ class Gallery:
             while batch := list(islice(rows, LOAD_ROWS)):
                 vectors = half([row.embedding for row in batch], self._dim)
                 self._put([row.number for row in batch], [row.tile for row in batch], vectors)
+            give_back()
         except ValueError as error:
             raise GalleryUnusable(
                 f"The gallery file {Path(path).name} is damaged: {error}. Restore a snapshot (aerofix gallery restore "

@@ -5,7 +5,6 @@ a second, with Pillow alone. A message is JSON, and an anonymous file in memory 
 once, where a socket would wake both ends for every piece of them, and take nothing of /dev/shm.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ from PIL import Image
 
 from service.errors import AerofixError
 from service.imaging.upright import MAX_DECODED_PIXELS, Decoding, upright
+from service.memory import give_back
 
 MAX_MESSAGE_BYTES = 2**16
 """The JSON of a message may be so long; an error's words are the longest."""
@@ -33,8 +33,6 @@ converted."""
 
 _RESULT_BYTES = 3  # of a pixel that is sent back
 
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc has it
-
 
 def main() -> None:
     """Decode until the other end of the socket is closed."""
@@ -47,8 +45,8 @@ def main() -> None:
         job = Decoding(**asked)
         send(peer, *_answer(job, data))
         del message, data
-        if _malloc_trim is not None and job.needs_bytes > SPARE_BYTES:
-            _malloc_trim(0)  # glibc keeps most of what a large image took
+        if job.needs_bytes > SPARE_BYTES:
+            give_back()
 
 
 def _answer(job: Decoding, data: bytes) -> tuple[Mapping[str, Any], bytes]:

@@ -27,13 +27,13 @@ class Sizes:
     """Numbers of rows.
 
     Attributes:
-        first_chunk, last_chunk: a chunk has as many as there are already, within these bounds: 67 MB at 512 dimensions.
+        first_chunk, last_chunk: a chunk has as many as there are already, within these bounds: 34 MB at 512 dimensions.
         sort_after: so many wait, looked through one by one, until they are sorted in with the others: a millisecond.
         move_after: so many dead ones are too few to move the others for.
     """
 
     first_chunk: int = 1024
-    last_chunk: int = 65_536
+    last_chunk: int = 32_768
     sort_after: int = 16_384
     move_after: int = 4096
 

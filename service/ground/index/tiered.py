@@ -23,6 +23,7 @@ from service.ground.index.exact import FaissIndex, Part, load_faiss
 from service.ground.index.protocol import Centres, Half, Ids, Vectors
 from service.ground.index.rows import Sizes, Version
 from service.ground.vectors import unit
+from service.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class TieredIndex:
                 if self._codes is None:
                     self._codes_from = 2 * self._exact.version.live  # not again at every write
                 more = self._coding = self._is_behind()
+        give_back()
 
     def _settle(self) -> None:
         while (left_s := self._bulk_at + self._settle_s - time.monotonic()) > 0:
