@@ -8,16 +8,16 @@ from datetime import date
 
 from service.errors import InvalidParameter
 
-DAY = r"\d{4}(?:-\d{2}(?:-\d{2})?)?"
-GIVEN = re.compile(rf"{DAY}(?:/{DAY})?", re.ASCII)
-"""This is a year, a month or a day, or the first and the last of several (ISO 8601)."""
+_DAY = r"\d{4}(?:-\d{2}(?:-\d{2})?)?"
+GIVEN = re.compile(rf"{_DAY}(?:/{_DAY})?", re.ASCII)
+"""A user gives a year, a month or a day, or the first and the last of several (ISO 8601)."""
 
 STATED = re.compile(r"(\d{4})[:-](\d{2})[:-](\d{2})(?:[T ].*)?", re.ASCII | re.DOTALL)
-"""``2024:05:17 10:30:00`` as TIFF and EXIF write it, or ISO 8601."""
+"""Files state ``2024:05:17 10:30:00``, as TIFF and EXIF have it, or ISO 8601."""
 
 TAGS = ("ACQUISITIONDATETIME", "EXIF_DateTimeOriginal", "TIFFTAG_DATETIME")
-"""GDAL's names of what says it, the surest first: a satellite's, a camera's, and TIFF 6.0's, which programs set to the
-day on which they wrote the file."""
+"""GDAL calls the tags so that say it. The surest comes first: a satellite's, a camera's, and TIFF 6.0's, which programs
+set to the day on which they wrote the file."""
 
 
 def check_date(text: str) -> None:
