@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from service.ground.blocks import Blocks, even, middle
 from service.ground.windows import key_of, pack
@@ -51,6 +53,13 @@ def test_any_rectangle_crosses_windows_freely(blocks, ground_cells):
     wanted = [(5, 17, 100 * 4 + 5, 200 * 4 + 7)]
     (cells,) = blocks.rectangles(wanted, (CHANNELS, 13, 11), (SIDE, SIDE))
     np.testing.assert_array_equal(cells, ground_cells[:, 5:18, 7:18])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(2, 18), st.integers(2, 18), st.integers(1, 8), st.integers(1, 8))
+def test_a_rectangle_is_the_same_wherever_windows_end(blocks, ground_cells, top, left, height, width):
+    (cells,) = blocks.rectangles([(5, 17, 400 + top, 800 + left)], (CHANNELS, height, width), (SIDE, SIDE))
+    np.testing.assert_array_equal(cells, ground_cells[:, top : top + height, left : left + width])
 
 
 def test_where_nothing_is_stored_there_are_zeros_or_nothing(blocks, ground_cells):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -127,6 +127,19 @@ def test_a_photo_across_borders_has_matches_on_all_sides(rank, hit, calibration,
     assert apart_deg(heading, 77) < 1
     alone = rank(hits, photo, maps, calibration).hits[0].inliers
     assert fix.inliers > 1.3 * alone
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 50), st.floats(0, 50), st.floats(0, 360, exclude_max=True))
+def test_a_photo_is_laid_as_exactly_wherever_windows_end(
+    rank, hit, calibration, tile_map, photo_map, east_m, north_m, heading
+):
+    """Windows overlap by half, as a map's; the photo is moved from the middle of one, over its borders, to the next."""
+    hits = [hit(0.9 - i / 100, 50 * (i % 2), 50 * (i // 2)) for i in range(4)]
+    photo = photo_map(complex(east_m, north_m), heading)
+    position, seen_deg, _ = laid(rank, hits, photo, [*map(tile_map, hits)], calibration)
+    assert abs(position - complex(east_m, north_m)) < 0.3 * CELL_M
+    assert apart_deg(seen_deg, heading) < 1
 
 
 def test_inliers_are_positions_of_the_photo_however_many_tiles_show_them(rank, hit, calibration, tile_map, photo_map):
