@@ -61,8 +61,8 @@ def test_random_histories_equal_brute_force_but_for_rounding(make_index, seed):
 def test_nearly_all_of_the_best_are_found(make_index):
     """Recall of the best 128, once every row is in the index.
 
-    A filter that leaves less than 7 % or so makes Milvus look at every row that it leaves; one that leaves a little more
-    thins out the graph that it follows, which no search parameter mends.
+    A filter that leaves less than 7 % or so makes Milvus look at every row that it leaves; one that leaves a little
+    more thins out the graph that it follows, which no search parameter mends.
     """
     rng, index, rows = np.random.default_rng(8), make_index(32), make_index.rows
     directions = rng.normal(size=(8, 32))  # windows differ in few directions; noise alone is no index's case

@@ -14,7 +14,7 @@ from milvus_servers import genuine
 
 pytestmark = pytest.mark.soak
 
-CLIENTS = 6
+CLIENTS, PHOTOS = 6, 32
 AEROFIX = [sys.executable, "-m", "service.cli.main"]
 
 
@@ -43,6 +43,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self._words = ["serve", "--port", str(self.port), "--gallery", str(path), "--model", str(model)]
         self._env = {**os.environ, "AEROFIX_MILVUS_URI": uri, "AEROFIX_DEVICE": "cpu", "AEROFIX_THREADS": "1"}
+        self._env |= {"AEROFIX_DEADLINE_S": "200", "AEROFIX_DRAIN_S": "200"}  # a slow machine is no failure
+        self.out, self.inside = False, 0
         self.process = None
 
     def start(self):
@@ -63,7 +65,7 @@ class Service:
 
     async def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(self.process.wait, 120) in (0, -signal.SIGTERM)
+        assert await asyncio.to_thread(self.process.wait, 250) in (0, -signal.SIGTERM)
 
 
 @contextmanager
@@ -79,49 +81,56 @@ def two(path, model, uri):
             each.process.wait()
 
 
-async def answered(http, services, photo, turn):
-    """The best candidate of the first service that takes the photo; what one has accepted must be answered."""
-    for attempt in range(200):
-        url = services[(turn + attempt) % 2].url
+async def answered(http, services, photo):
+    """The best candidates of the first service that takes the photos; what one has accepted must be answered."""
+    for _ in range(500):
+        service = min((each for each in services if not each.out), key=lambda each: each.inside)
+        service.inside += 1
         try:
-            answer = await http.post(f"{url}/localize", files={"image": ("p.png", photo)})
-        except httpx.ConnectError:  # nobody listens: nothing was accepted
-            await asyncio.sleep(0.05)
-            continue
+            answer = await http.post(f"{service.url}/localize", files=[("image", ("p.png", photo))] * PHOTOS)
+        finally:
+            service.inside -= 1
         if answer.status_code in (429, 503):  # refused, and told so
             assert answer.json()["type"] in ("/problems/not-ready", "/problems/overloaded"), answer.text
             await asyncio.sleep(0.05)
             continue
         assert answer.status_code == 200, answer.text
-        return url, answer.json()["candidates"][0]["tile_id"]
-    raise AssertionError("no service takes a photo")
+        return service, {result["candidates"][0]["tile_id"] for result in answer.json()["results"]}
+    raise AssertionError("no service takes photos")
 
 
 async def test_a_rolling_restart_loses_no_accepted_request(tmp_path, area):
+    """As a balancer does it: no new photos for a service that is to stop; those that it has, it answers."""
     path, model, photo = area
     with genuine(tmp_path / "milvus") as (_, uri):
         done(["gallery", "copy", str(path), uri])
-        limits = httpx.Limits(max_keepalive_connections=0)  # a kept connection may end before a request is accepted
-        async with httpx.AsyncClient(timeout=60, limits=limits) as http:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(timeout=300, limits=limits) as http:
             with two(path, model, uri) as services:
                 for each in services:
                     await each.ready(http)
-                over, seen = asyncio.Event(), []
+                over, seen, caught = asyncio.Event(), [], 0
 
-                async def photos(turn):
+                async def photos():
                     while not over.is_set():
-                        seen.append(await answered(http, services, photo, turn := turn + 1))
+                        seen.append(await answered(http, services, photo))
 
-                clients = [asyncio.create_task(photos(n)) for n in range(CLIENTS)]
-                for each in services:
-                    await each.stop()
-                    before = len(seen)
-                    async with asyncio.timeout(300):
-                        while len(seen) < before + 20:  # noqa: ASYNC110 - the other one answers
-                            await asyncio.sleep(0.05)
-                    each.start()
-                    await each.ready(http)
-                over.set()
-                await asyncio.gather(*clients)
-    assert {url for url, _ in seen} == {each.url for each in services}
-    assert len({tile for _, tile in seen}) == 1
+                async with asyncio.TaskGroup() as clients:
+                    for _ in range(CLIENTS):
+                        clients.create_task(photos())
+                    for each in services:
+                        await asyncio.sleep(1)  # both have photos
+                        each.out = True
+                        await asyncio.sleep(0.2)  # what was sent has arrived
+                        caught += each.inside
+                        await each.stop()
+                        async with asyncio.timeout(60):
+                            while each.inside:  # noqa: ASYNC110 - its last answers are read
+                                await asyncio.sleep(0.05)
+                        each.start()
+                        await each.ready(http)
+                        each.out = False
+                    over.set()
+    assert caught > 0
+    assert {service.url for service, _ in seen} == {each.url for each in services}
+    assert len(set.union(*(tiles for _, tiles in seen))) == 1
