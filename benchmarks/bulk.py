@@ -2,11 +2,11 @@
 
     python benchmarks/bulk.py [--windows 100000] [--model FILE] [--keep FOLDER]
 
-A drawn map is embedded three times by commands: in 16 shards by two workers, of which one is killed (SIGKILL) after the
-first shard is whole; in one shard by one worker; and by the plain import, `aerofix gallery add`. The first two are
-compared row by row. Costs are CPU seconds of all processes of a command. The model, unless one is given, is made up and
-costs next to nothing, so that what is measured is the work round it; the shipped one takes 20
-ms or so a window, whoever asks. --keep goes on where it was stopped.
+A drawn map is embedded three times by commands: in 16 shards by two workers, of which one is killed (SIGKILL) after
+the first shard is whole; in one shard by one worker; and by the plain import, `aerofix gallery add`. The first two are
+compared row by row. Costs are CPU seconds of all processes of a command. The model, unless one is given, is made up
+and costs next to nothing, so that what is measured is the work round it; the shipped one takes 20 ms or so a window,
+whoever asks. --keep goes on where it was stopped; costs are then those of the rest.
 """
 
 from __future__ import annotations
@@ -65,17 +65,18 @@ def measure(work: Path, model: Path, windows: int) -> None:
     embed = ["embed", str(area), *common]
     killed, many_s = spent(lambda: run_and_kill([*embed, "--out", str(sharded)], sharded))
     _, one_s = spent(lambda: run([*embed, "--out", str(single), "--of", "1", "--workers", "1"]))
-    plain = work / "plain.gallery"
-    plain.unlink(missing_ok=True)
-    _, plain_s = spent(lambda: run(["gallery", "add", str(area), "--gallery", str(plain), *common]))
     ours, theirs = rows_of(sharded), rows_of(single)
     count = sum(marker.windows for _, marker in shards_of(sharded))
     same = ours.keys() == theirs.keys() and all(ours[piece] == theirs[piece] for piece in ours)
     print(f"{count} windows, {SHARDS} shards, {WORKERS} workers; killed after {killed} of them were whole")
-    print(f"the same as a single run, row by row: {same}")
+    print(f"the same as a single run, row by row: {same}", flush=True)
+    if not same:
+        sys.exit(1)
+    plain = work / "plain.gallery"
+    plain.unlink(missing_ok=True)
+    _, plain_s = spent(lambda: run(["gallery", "add", str(area), "--gallery", str(plain), *common]))
     for name, cost_s in (("sharded, one worker killed", many_s), ("one shard", one_s), ("plain import", plain_s)):
         print(f"{name:28} {count / cost_s:8.0f} windows a core-second  {plain_s / cost_s:5.2f} of the plain import")
-    sys.exit(0 if same else 1)
 
 
 def draw(path: Path, side: int) -> None:
