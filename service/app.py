@@ -61,9 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     # the parts, each made from the ones before
     encoder = Encoder.of(settings)
     contract = encoder.contract
-    collection = None
-    if settings.milvus_uri is not None:
-        collection = Collection.of(settings, contract.identity, contract.embedding_dim, "Bounded")
+    collection = Collection.shared(settings, contract.identity, contract.embedding_dim)
     gallery = Gallery.open(
         settings.gallery,
         contract.identity,
@@ -119,6 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
             watchers.close()
             await batcher.close(CLOSE_TIMEOUT_S)
             gallery.close()
+            if collection is not None:
+                collection.close()
             if tracer is not None:
                 tracer.close()
 

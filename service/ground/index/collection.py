@@ -103,6 +103,11 @@ class Collection:
         token, uri = settings.milvus_token.get_secret_value(), settings.milvus_uri or ""
         return cls(uri, settings.milvus_collection, identity, dim, token, consistency)
 
+    @classmethod
+    def shared(cls, settings: Settings, identity: str, dim: int) -> Collection | None:
+        """The collection that a service searches, None where the vectors are in its own memory; see the class."""
+        return None if settings.milvus_uri is None else cls.of(settings, identity, dim, "Bounded")
+
     # what is there
 
     def exists(self) -> bool:
