@@ -89,6 +89,7 @@ def _listening(settings: Settings) -> str:
 def _model_and_gallery(settings: Settings) -> list[Finding]:
     from service.encoder.session import Encoder
     from service.ground.gallery import Gallery
+    from service.ground.index.collection import Collection
 
     encoder: Encoder | None = None
 
@@ -103,10 +104,12 @@ def _model_and_gallery(settings: Settings) -> list[Finding]:
             return f"none at {settings.gallery} yet; `aerofix gallery add SOURCE` makes it"
         if encoder is None:
             return f"{settings.gallery} was not opened, there is no model to compare it with"
-        contract = encoder.contract
+        identity, dim = encoder.contract.identity, encoder.contract.embedding_dim
         try:
-            with Gallery.open(settings.gallery, contract.identity, contract.embedding_dim, read_only=True) as opened:
-                return f"{settings.gallery} holds {opened.count()} windows and pictures of this model"
+            collection = Collection.shared(settings, identity, dim)
+            with Gallery.open(settings.gallery, identity, dim, read_only=True, collection=collection) as opened:
+                held = "" if collection is None else f", and so does Milvus in its collection {collection.name}"
+                return f"{settings.gallery} holds {opened.count()} windows and pictures of this model{held}"
         except GalleryInUse:
             return f"{settings.gallery} is in use, by a running service perhaps: `aerofix gallery info` asks it"
 

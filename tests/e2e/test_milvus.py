@@ -7,6 +7,7 @@ import pytest
 from milvus_servers import lite
 from sending import finished, send
 
+from service.cli.doctor import examine
 from service.ground.exchange import chosen, dim_of, push
 from service.ground.index.collection import Collection
 from service.ground.store.store import Store
@@ -55,13 +56,17 @@ async def test_answers_are_those_of_the_file_and_changes_are_refused(
             assert not (tmp_path / "g.gallery-imports").exists() or not any((tmp_path / "g.gallery-imports").iterdir())
 
 
-async def test_a_service_that_loses_milvus_says_so_and_recovers(start, tmp_path, geotiff, window, server, problem_of):
+async def test_a_service_that_loses_milvus_says_so_and_recovers(
+    start, settings, tmp_path, geotiff, window, server, problem_of
+):
     async with start() as http:
         assert (await finished(http, await send(http, geotiff(), "town.tif")))["state"] == "done"
     with server() as (process, uri):
         await asyncio.to_thread(copy, tmp_path / "g.gallery", uri)
         async with start(milvus_uri=uri) as http:
             before = (await located(http, window(3, 2))).json()["candidates"]
+            (found,) = [each for each in examine(settings(milvus_uri=uri)) if each.subject == "gallery"]
+            assert (found.good, "and so does Milvus" in found.text) == (True, True)
             process.kill()
             process.wait()
             problem_of(await located(http, window(3, 2)), "index-unavailable", 503)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from contextlib import closing
 
 import pytest
@@ -83,3 +84,14 @@ def test_a_write_that_was_cut_off_is_told_and_left_to_the_service(settings):
     assert not finding.good
     assert "was cut off; the next start of the service undoes it" in finding.text
     assert state(settings.gallery.parent) == before
+
+
+def test_a_milvus_that_does_not_answer_is_named(settings):
+    pytest.importorskip("pymilvus")
+    with closing(Store(settings.gallery)):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = taken.getsockname()[1]
+    finding = gallery_of(settings.model_copy(update={"milvus_uri": f"http://127.0.0.1:{free}"}))
+    assert not finding.good
+    assert "AEROFIX_MILVUS_URI" in finding.text
