@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from service.localization.matching import Complex, Similarity
+from service.localization.matching import Complex
 
 RASTER = 7
 """The raster over photo and window has so many cells along a side: each holds 16 of the default model's descriptors."""
@@ -18,21 +18,18 @@ FULL = 4.0
 """From so many inliers in a cell of the raster on, more of them say nothing new; on the average of right matches."""
 
 
-def support(fit: Similarity | None, square: Complex, ground: Complex, side: float) -> float:
+def support(square: Complex, ground: Complex, side: float) -> float:
     """``sqrt(inliers · FULL · cells)``, with the cells of the raster that inliers lie in.
 
     It is the count of inliers itself when they are spread as right ones are.
 
     Args:
-        fit: None for no agreement at all.
-        square: ``[M]`` positions of the matches in the photo's square, in its sides from its centre.
+        square: ``[M]`` positions in the photo's square of the matches that agree, in its sides from its centre.
         ground: ``[M]``, their places from the window's centre, in units of ``side``.
         side: of the window.
     """
-    if fit is None:
-        return 0.0
-    cells = min(_cells(square[fit.inliers]), _cells(ground[fit.inliers] / side))
-    return math.sqrt(fit.count * FULL * cells)
+    cells = min(_cells(square), _cells(ground / side))
+    return math.sqrt(len(square) * FULL * cells)
 
 
 def _cells(points: Complex) -> int:

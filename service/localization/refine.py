@@ -16,6 +16,7 @@ from service.camera.look import Look
 from service.camera.pinhole import Complex, Floats, apply, similarity_matrix
 from service.geo import offset, offset_m
 from service.ground.records import Hit
+from service.localization.evidence import support
 from service.localization.matching import Similarity, fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_as_first
 from service.localization.rerank import Matches, Ranking, Seen
@@ -73,21 +74,21 @@ class Fix:
         return laid.right, laid.up
 
 
-def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
+def matched_position(ranking: Ranking, min_support: float) -> Fix | None:
     """Lay the photo on the ground with the matches of the best tile and of its neighbours (``neighbours``), in metres.
 
     A second match looked across the borders of its tile already and stands alone.
 
     Args:
         ranking: at least one candidate.
-        min_inliers: what unrelated ground does not reach.
+        min_support: what unrelated ground does not reach (``evidence.support``).
 
     Returns:
-        None when fewer than ``min_inliers`` agree, or when they put the centre of what was compared further from the
+        None when what agrees has less support, or when they put the centre of what was compared further from the
         best tile's than a neighbouring tile would be: then what agrees is not the ground that was found.
     """
     best, matches = ranking.hits[0], ranking.matches[0]
-    if matches is None or (best.inliers or 0) < min_inliers:
+    if matches is None or matches.support < min_support:
         return None
     square, ground_m, tolerance_m = _gathered(ranking, matches)
     side_m = best.tile.footprint.side_m
@@ -99,8 +100,9 @@ def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
     if level is None:
         return None
     laid = laid_flat(level, square, ground_m, tolerance_m)
-    inliers = len(np.unique(square[laid.inliers]))  # overlapping tiles show some positions twice
-    if abs(laid.centre) > NEAR_SIDES * side_m or inliers < min_inliers:
+    agree = np.flatnonzero(laid.inliers)
+    once = agree[np.unique(square[agree], return_index=True)[1]]  # overlapping tiles show some positions twice
+    if abs(laid.centre) > NEAR_SIDES * side_m or support(square[once], ground_m[once], side_m) < min_support:
         return None
     look = matches.seen.look
     on_ground = laid.matrix @ look.from_photo
@@ -109,13 +111,12 @@ def matched_position(ranking: Ranking, min_inliers: int) -> Fix | None:
     of_photo = Homography(on_ground / on_ground[2, 2], laid.inliers)
     lat0, lon0 = best.tile.footprint.centre
     lat, lon = offset(lat0, lon0, of_photo.centre.real, of_photo.centre.imag)
-    agree = laid.inliers
     return Fix(
         float(lat),
         float(lon),
         # an angle turns counter-clockwise from east, a compass clockwise from north; twice %: 360 of a hair below 0
         (90.0 - math.degrees(cmath.phase(of_photo.up))) % 360.0 % 360.0,
-        inliers,
+        len(once),
         (lat0, lon0),
         of_photo.matrix,
         apply(look.to_photo, square[agree]),

@@ -289,7 +289,8 @@ def match(turn: Turn, cells: Cells, side_m: float, seen: Seen, again: bool = Fal
     (smallest_m, largest_m), (least_m, most_m) = scale_range_m(side_m), seen.sides_m
     sides_m = max(smallest_m, least_m), min(largest_m, most_m)
     fit = fit_similarity(square, ground_m, tolerance_m, sides_m, turn.east, seen.within_deg)
-    return Matches(square, ground_m, tolerance_m, seen, fit, support(fit, square, ground_m, side_m), again)
+    worth = 0.0 if fit is None else support(square[fit.inliers], ground_m[fit.inliers], side_m)
+    return Matches(square, ground_m, tolerance_m, seen, fit, worth, again)
 
 
 def turn_of(seen: Seen, k: int) -> Turn:

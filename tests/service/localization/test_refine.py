@@ -162,11 +162,11 @@ def test_other_ground_is_not_laid_anywhere(rank, hit, calibration, tile_map, pho
     assert matched_position(unmatched(hits, calibration), MIN_INLIERS) is None
 
 
-def test_as_many_inliers_as_the_model_file_asks_for(rank, hit, calibration, tile_map, photo_map):
+def test_as_much_support_as_the_model_file_asks_for(rank, hit, calibration, tile_map, photo_map):
     ranking = rank([hit(0.9)], photo_map(), [tile_map(hit(0.9))], calibration)
-    inliers = ranking.hits[0].inliers
-    assert matched_position(ranking, inliers).inliers == inliers
-    assert matched_position(ranking, inliers + 1) is None
+    inliers, support = ranking.hits[0].inliers, ranking.supports[0]
+    assert matched_position(ranking, support - 1e-6).inliers == inliers
+    assert matched_position(ranking, support + 1) is None
 
 
 def test_a_centre_beyond_the_neighbouring_tiles_is_not_believed(rank, hit, calibration, tile_map, photo_map):
