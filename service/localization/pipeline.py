@@ -45,7 +45,7 @@ from service.localization.rerank import (
     unmatched,
     with_others,
 )
-from service.localization.scale import TileSizes, closest_side_m, first_of_levels, levels, prefer_size
+from service.localization.scale import TileSizes, first_of_levels, fitting_side_m, levels, prefer_size
 from service.localization.terrain import Terrain, level_m
 from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
@@ -193,7 +193,7 @@ class PhotoLocalizer:
     def _largest_m(self, plan: PlannedLook, aspect: float, generation: int) -> float | None:
         """Side of the windows that are nearest to what a look shows; None when its size is not known."""
         side_m = plan.side_m(plan.look(aspect))
-        return None if side_m is None else closest_side_m(self.sizes.sides_m(generation), side_m)
+        return None if side_m is None else fitting_side_m(self.sizes.sides_m(generation), side_m)
 
     async def _decode(self, job: _Job, in_line: bool) -> tuple[Image.Image, NDArray[np.uint8]]:
         """A copy of the photo for further looks, and the model's input for the first."""

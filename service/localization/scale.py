@@ -12,6 +12,9 @@ WORSE = 0.5
 """A window is dropped for one of the same ground when it is further from the photo's size by so many octaves: half of
 what lies between two levels."""
 
+FITS = 1.5
+"""Levels are a factor of 2 apart, so that one of each map is off by at most the square root of that, and a little."""
+
 FAR_M = 1e9
 """No window's side is as long."""
 
@@ -68,8 +71,15 @@ def first_of_levels(sides_m: Floats, count: int, at_least: int = 0) -> NDArray[n
     return np.flatnonzero(taken)
 
 
-def closest_side_m(sides_m: list[float], ground_side_m: float) -> float | None:
-    """The side whose ratio to a photo's ground size is nearest to 1; None for an empty gallery."""
+def fitting_side_m(sides_m: list[float], ground_side_m: float) -> float | None:
+    """The side to which a photo of this ground size is cropped, if it is larger; None for an empty gallery.
+
+    The largest that is not off by more than ``FITS``, for each map has levels of its own, and one whose windows are a
+    little smaller than the photo must not crop it for all others; where none is, the one whose ratio is nearest to 1.
+    """
+    fitting = [side_m for side_m in sides_m if ground_side_m / FITS <= side_m <= ground_side_m * FITS]
+    if fitting:
+        return max(fitting)
     return min(sides_m, key=lambda side_m: abs(math.log(side_m / ground_side_m)), default=None)
 
 

@@ -5,7 +5,7 @@ from service.geo import offset
 from service.ground.gallery import Gallery
 from service.ground.records import NewTile
 from service.ground.tile import Footprint, Tile
-from service.localization.scale import TileSizes, closest_side_m, first_of_levels, levels, levels_of, prefer_size
+from service.localization.scale import TileSizes, first_of_levels, fitting_side_m, levels, levels_of, prefer_size
 
 ORIGIN = (24.26, 120.72)
 
@@ -22,10 +22,12 @@ def preferred(places, ground_side_m):
     return prefer_size(centres, sides_m, sides_m, ground_side_m).tolist()
 
 
-def test_the_closest_size_is_that_of_the_nearest_ratio():
-    assert closest_side_m([50.0, 200.0], 90.0) == 50.0  # 1.8 times, against 2.2
-    assert closest_side_m([50.0, 200.0], 110.0) == 200.0
-    assert closest_side_m([], 110.0) is None
+def test_a_photo_is_cropped_to_windows_that_are_clearly_smaller_only():
+    assert fitting_side_m([50.0, 200.0], 90.0) == 50.0  # 1.8 times, against 2.2
+    assert fitting_side_m([50.0, 200.0], 110.0) == 200.0
+    assert fitting_side_m([30.0, 61.0, 113.0, 122.0], 79.0) == 113.0  # of one map 61, of another 113
+    assert fitting_side_m([61.0], 600.0) == 61.0
+    assert fitting_side_m([], 110.0) is None
 
 
 def test_levels_are_a_factor_of_two_apart():
