@@ -35,8 +35,8 @@ from service.localization.rerank import (
 )
 
 PLACES = 8
-"""After each look so many of the best places are matched again. Under high buildings a right place can be the sixth after
-its first match, and is by far the best after its second."""
+"""After each look so many of the best places are matched again. Under high buildings a right place can be the sixth
+after its first match, and is by far the best after its second."""
 
 MARGIN = 1 / 7
 """This share of a window's cells is added on each side of it: the first match is off by less."""
