@@ -81,14 +81,15 @@ def matched_position(ranking: Ranking, min_support: float) -> Fix | None:
 
     Args:
         ranking: at least one candidate.
-        min_support: what unrelated ground does not reach (``evidence.support``).
+        min_support: what unrelated ground does not reach, with all that agrees (``Ranking.supports``).
 
     Returns:
-        None when what agrees has less support, or when they put the centre of what was compared further from the
-        best tile's than a neighbouring tile would be: then what agrees is not the ground that was found.
+        None when the best one has less, or what lays it in the end has less than its own matches had, or when they put
+        the centre of what was compared further from the best tile's than a neighbouring tile would be: then what
+        agrees is not the ground that was found.
     """
     best, matches = ranking.hits[0], ranking.matches[0]
-    if matches is None or matches.support < min_support:
+    if matches is None or (ranking.supports[0] or 0.0) < min_support:
         return None
     square, ground_m, tolerance_m = _gathered(ranking, matches)
     side_m = best.tile.footprint.side_m
@@ -102,7 +103,8 @@ def matched_position(ranking: Ranking, min_support: float) -> Fix | None:
     laid = laid_flat(level, square, ground_m, tolerance_m)
     agree = np.flatnonzero(laid.inliers)
     once = agree[np.unique(square[agree], return_index=True)[1]]  # overlapping tiles show some positions twice
-    if abs(laid.centre) > NEAR_SIDES * side_m or support(square[once], ground_m[once], side_m) < min_support:
+    least = min(min_support, matches.support)  # alone it may have less: what agrees with it counts too
+    if abs(laid.centre) > NEAR_SIDES * side_m or support(square[once], ground_m[once], side_m) < least:
         return None
     look = matches.seen.look
     on_ground = laid.matrix @ look.from_photo

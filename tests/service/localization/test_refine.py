@@ -167,6 +167,8 @@ def test_as_much_support_as_the_model_file_asks_for(rank, hit, calibration, tile
     inliers, support = ranking.hits[0].inliers, ranking.supports[0]
     assert matched_position(ranking, support - 1e-6).inliers == inliers
     assert matched_position(ranking, support + 1) is None
+    agreed = replace(ranking, supports=[support + 2, *ranking.supports[1:]])  # another look lays the photo alike
+    assert matched_position(agreed, support + 1).inliers == inliers
 
 
 def test_a_centre_beyond_the_neighbouring_tiles_is_not_believed(rank, hit, calibration, tile_map, photo_map):
