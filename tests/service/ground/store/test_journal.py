@@ -13,7 +13,8 @@ import pytest
 
 from service.errors import GalleryUnusable
 from service.ground.store.copies import verify
-from service.ground.store.journal import journal_of
+from service.ground.store.journal import journal_of, new_stamp, with_stamp
+from service.ground.store.schema import SCHEMA_VERSION
 from service.ground.store.store import Store
 from service.ground.tile import Footprint, Tile
 
@@ -135,6 +136,25 @@ def test_a_write_that_had_reached_the_first_page_is_undone(path):
     journal[8:12] = ((len(journal) - sector) // (page + 8)).to_bytes(4, "big")
     path.with_name("late.gallery-journal").write_bytes(journal)
     assert ids(path.with_name("late.gallery")) == {"a", "b"}
+
+
+def test_an_opening_that_was_cut_off_is_undone(path, caplog):
+    """It is a write, too: of another stamp, which the journal's page does not have."""
+    opened = path.with_name("opened.gallery")
+    with closing(Store(path)) as store:
+        store.upsert([row("a"), row("b")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.execute("BEGIN")
+        db.execute(f"PRAGMA user_version = {with_stamp(SCHEMA_VERSION, new_stamp())}")
+        journal = bytearray(journal_of(path).read_bytes())
+        db.execute("COMMIT")
+        shutil.copyfile(path, opened)
+    journal[:12] = MAGIC + (1).to_bytes(4, "big")  # SQLite writes this before it touches the file
+    journal_of(opened).write_bytes(journal)
+    assert ids(opened) == {"a", "b"}
+    assert "is of another file" not in caplog.text
+    assert not journal_of(opened).with_name("opened.gallery-journal.foreign").exists()
 
 
 def test_a_gallery_that_was_killed_while_it_was_made_is_made_again(path):
