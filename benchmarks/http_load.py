@@ -6,10 +6,10 @@ Every client has a connection that it keeps, and sends the next photo as soon as
 ready as bytes and answers are only counted, so that little of the machine goes to the clients; what does is printed.
 """
 
+import argparse
 import asyncio
 import json
 import resource
-import sys
 import time
 from collections import Counter
 from itertools import cycle
@@ -61,9 +61,15 @@ async def load(url: str, field: str, clients: int, seconds: float, photos: list[
 
 def main() -> None:
     """Run and print."""
-    url, field, clients, seconds, *files = sys.argv[1:]
-    photos = [Path(file).read_bytes() for file in files]
-    outcome = asyncio.run(load(url, field, int(clients), float(seconds), photos))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("field", help="of the form, for the photo")
+    parser.add_argument("clients", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("photos", type=Path, nargs="+")
+    given = parser.parse_args()
+    photos = [photo.read_bytes() for photo in given.photos]
+    outcome = asyncio.run(load(given.url, given.field, given.clients, given.seconds, photos))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps(outcome | {"cpu_s": used.ru_utime + used.ru_stime}))
 

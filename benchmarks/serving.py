@@ -179,6 +179,12 @@ def cpu(loads: list[Load]) -> str:
     return f"{sum(load.cpu_s for load in loads):.1f} of {sum(load.wall_s for load in loads):.1f}"
 
 
+def has_peers(python: Path) -> bool:
+    """Whether this Python has the servers that ours is compared with."""
+    find = "import sys; from importlib.util import find_spec as find; sys.exit(not (find('litserve') and find('bentoml')))"
+    return python.is_file() and subprocess.run([python, "-c", find]).returncode == 0
+
+
 def versions(python: Path | None) -> str:
     """Of what is compared, and of what does the work."""
     ours = [f"{name} {version(name)}" for name in ("aerofix", "onnxruntime", "faiss-cpu", "pillow", "uvicorn")]
@@ -204,6 +210,9 @@ def main() -> None:
     python = (
         chosen.peers_python.absolute() if "peers" in parts else None
     )  # a link: resolved, it would lose its packages
+    if python is not None and not has_peers(python):
+        fix = "`make bench` installs them; or leave them out: benchmarks/serving.py latency throughput"
+        parser.error(f"{python} has no litserve and bentoml; {fix}")
     console.print(f"{versions(python)}; {os.cpu_count()} CPUs, load before: {os.getloadavg()[0]:.1f}", highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         galleries, photos = prepare(Path(folder), chosen.model)

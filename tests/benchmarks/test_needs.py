@@ -45,3 +45,9 @@ def test_training_names_what_to_install():
     assert re.fullmatch(
         r"error: \w+ is not installed: .*aerofix\[train\].*\n", run(ROOT / "training/cli.py", "fit").stderr
     )
+
+
+def test_other_servers_are_named_with_what_installs_them():
+    ended = run(ROOT / "benchmarks" / "serving.py", "peers", "--peers-python", "no/such/python")
+    assert ended.returncode == 2
+    assert "no/such/python has no litserve and bentoml; `make bench` installs them" in ended.stderr
