@@ -7,7 +7,7 @@ WITHOUT_TORCH := tests/service tests/aerofix tests/e2e tests/examples tests/dock
   tests/contract/test_index_contract.py tests/contract/test_milvus_contract.py tests/contract/test_offline.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-service soak lint format bench containers gpu-check docs examples clean
+.PHONY: help demo serve test test-service soak lowest lint format bench containers gpu-check docs examples clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test-service: .venv/service.done  ## the tests that need no torch, of all but tr
 
 soak: .venv/dev.done .venv-milvus/done  ## the tests that take minutes: thousands of damaged images, bodies and maps
 	$(BIN)/pytest -m soak
+
+lowest: .venv/dev.done  ## the service with the lowest versions that pyproject.toml allows
+	$(BIN)/pytest -m soak tests/soak/test_lowest.py
 
 lint: .venv/dev.done  ## style, types, formatting
 	$(BIN)/ruff check .

@@ -109,7 +109,7 @@ def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
         (["fit"], "data.textures is empty: give globs of aerial pictures, such as maps/*.tif, or data.map."),
         (["fit", "data.textures=[none/*.jpg]"], "Set data.root to the folder it counts from."),
         (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "[absent].pt is no readable checkpoint"),
-        (["simulate", "--map", "absent.tif", "--out", "out"], "Is it a raster that GDAL knows?"),
+        (["simulate", "--map", "absent.tif", "--out", "out"], "Give a GeoTIFF"),
     ],
 )
 def test_errors_are_one_sentence_that_names_the_fix(run, arguments, message, monkeypatch, tmp_path):

@@ -3,9 +3,9 @@
 SQLite finds a journal by its name alone, and would apply it to whatever file bears the gallery's name by then. So each
 file carries a stamp, in the upper bits of its header's user version (the lowest eight are the schema's): it starts anew
 with every opening and is counted up as the first thing in every write. The first page in a journal is then the file's
-first page as it was, and its stamp is the file's own, or the one before. The write of an opening changes nothing but the
-stamp and SQLite's own counters. All offsets are from SQLite's file format, https://www.sqlite.org/fileformat2.html,
-sections 1.3 and 3.
+first page as it was, and its stamp is the file's own, or the one before. An opening, a write too, changes nothing but
+the stamp and SQLite's own counters. All offsets are from SQLite's file format,
+https://www.sqlite.org/fileformat2.html, sections 1.3 and 3.
 """
 
 from __future__ import annotations

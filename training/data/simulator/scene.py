@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from training.errors import TrainingError
 
 #: Cell of the height field in metres. One metre keeps walls within a pixel of a 120 m flight and marching cheap.
 HEIGHT_CELL_M = 1.0
+#: The only drivers that GDAL may use, whatever a file is called: others read further files, or the network (VRT, WMS).
+DRIVERS = ["GTiff", "JPEG", "PNG", "WEBP", "JP2OpenJPEG", "GPKG"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def load_scene(
         TrainingError: the file is unreadable, not georeferenced, or too large.
     """
     try:
-        with rasterio.open(path) as source:
+        with rasterio.Env(), DatasetReader(str(path), driver=DRIVERS) as source:
             if source.crs is None:
                 raise TrainingError(
                     f"{path} has no georeference. Give a GeoTIFF, or add one with gdal_translate -a_ullr."
@@ -114,12 +117,13 @@ def load_scene(
         if height_path is None:
             height = raise_blocks(cols * gsd, rows * gsd, np.random.default_rng(seed))
         else:
-            with rasterio.open(height_path) as dem:
+            with rasterio.Env(), DatasetReader(str(height_path), driver=DRIVERS) as dem:
                 h_cols, h_rows = max(2, round(cols * gsd / HEIGHT_CELL_M)), max(2, round(rows * gsd / HEIGHT_CELL_M))
                 height = _warp(dem, origin, cols * gsd / h_cols, h_cols, h_rows, rows * gsd / h_rows)
                 height = height - height.min()
     except RasterioIOError as error:
-        raise TrainingError(f"Cannot read {error}. Is it a raster that GDAL knows?") from error
+        fix = "Give a GeoTIFF, or a raster that is read here: " + ", ".join(DRIVERS)
+        raise TrainingError(f"Cannot read {error}. {fix}.") from error
     return Scene(torch.from_numpy(rgb)[None], torch.from_numpy(height.astype(np.float32))[None], gsd, origin)
 
 

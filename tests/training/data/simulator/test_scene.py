@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import rasterio.shutil
 import rasterio.warp
 import torch
 from rasterio.enums import ColorInterp
@@ -190,6 +191,16 @@ def test_another_file_is_no_map(tmp_path):
         load_scene(tmp_path / "notes.tif")
     with pytest.raises(TrainingError, match=r"absent\.tif"):
         load_scene(tmp_path / "absent.tif")
+
+
+def test_a_file_that_names_others_is_no_map_whatever_it_is_called(tmp_path, write_tiff):
+    real = write_tiff(tmp_path / "real.tif", marked(), UTM, WEST, NORTH, 0.5)
+    disguised = tmp_path / "map.tif"
+    rasterio.shutil.copy(real, disguised, driver="VRT")
+    with pytest.raises(TrainingError, match="Give a GeoTIFF"):
+        load_scene(disguised)
+    with pytest.raises(TrainingError, match="Give a GeoTIFF"):
+        load_scene(real, disguised)
 
 
 def test_a_bad_height_raster_is_named(tmp_path, write_tiff):
