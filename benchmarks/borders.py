@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import tempfile
 from pathlib import Path
 
-import httpx
 import numpy as np
 import rasterio
-from heights import DEADLINE_S, add, ask, photo_of
+from heights import ask, photo_of, served_maps
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.warp import transform_bounds
 
-from service.app import create_app
 from service.ground.windows import TILE_PX, Lattice, nearest_zoom, rectangle_of
-from service.settings import Settings
 
 TOWN = Path(__file__).resolve().parents[1] / "examples" / "town.tif"
 HEIGHT_M = 87.0
@@ -47,20 +43,14 @@ async def measure(count: int) -> str:
         picture = Image.fromarray(source.read().transpose(1, 2, 0))
         bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
     errors_m, places = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        app = create_app(Settings(gallery=Path(folder) / "g.gallery", deadline_s=DEADLINE_S))
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http,
-        ):
-            await add(http, TOWN, "")
-            side_px = app.state.gallery.lattice.side_px
-            for i in range(count):
-                along_m = (i - (count - 1) / 2) * STEP_M
-                rng = np.random.default_rng(i)
-                photo, truth = photo_of(picture, bounds, HEIGHT_M, rng, (along_m, 0.6 * along_m))
-                errors_m.append((await ask(http, photo, truth))[0])
-                places.append(truth)
+    async with served_maps(lambda folder: [TOWN]) as http:
+        side_px = int((await http.get("/model")).json()["image_size"])
+        for i in range(count):
+            along_m = (i - (count - 1) / 2) * STEP_M
+            rng = np.random.default_rng(i)
+            photo, truth = photo_of(picture, bounds, HEIGHT_M, rng, (along_m, 0.6 * along_m))
+            errors_m.append((await ask(http, photo, truth))[0])
+            places.append(truth)
     return table(np.array(errors_m), np.array(places), Lattice(side_px))
 
 
