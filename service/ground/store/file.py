@@ -114,8 +114,8 @@ class GalleryFile:
         if self.read_only:
             raise GalleryReadOnly(
                 f"The gallery {self.name} is only looked at here: its vectors are in Milvus, for several services. "
-                "Change the file that it is a copy of (aerofix gallery add), copy it to Milvus (aerofix gallery copy) "
-                "and to the services, and restart these one after the other."
+                "Change the file that it is a copy of (aerofix gallery add, without AEROFIX_MILVUS_URI), copy it to "
+                "Milvus (aerofix gallery copy) and to the services, and restart these one after the other."
             )
 
     def pause(self) -> None:
