@@ -51,6 +51,10 @@ DOWN_S = 1.0
 gone."""
 
 
+CREATE_TRIES, CREATE_PAUSE_S = 20, 0.5
+"""Tries to make a collection, and seconds between them: while another writer makes it, it is half there."""
+
+
 @dataclass(frozen=True, eq=False)
 class CollectionRows:
     """Rows of a collection: keys, centres ``[N, 2]``, and if asked for vectors ``[N, D]`` and scores ``[N]``."""
@@ -188,29 +192,30 @@ class Collection:
     # changing it
 
     def create(self) -> None:
-        """Make the collection unless it is there."""
-        if not self.exists():
-            kinds = self._milvus.DataType
-            schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=len(padded(0)))
-            schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self.dim)
-            schema.add_field("lat", kinds.DOUBLE)
-            schema.add_field("lon", kinds.DOUBLE)
-            index = self._milvus.MilvusClient.prepare_index_params()
-            index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=GRAPH)
-            with self._reaching():
-                try:
-                    self._client.create_collection(
-                        self.name,
-                        schema=schema,
-                        index_params=index,
-                        consistency_level=self._consistency,
-                        timeout=CALL_TIMEOUT_S,
-                    )
-                except self._milvus.MilvusException:
-                    if not self.exists():  # another writer was quicker
-                        raise
-        self.open()
+        """Make the collection unless it is there; another writer may be at it, so it is tried several times."""
+        for left in reversed(range(CREATE_TRIES)):
+            try:
+                if not self.exists():
+                    self._make()
+                self.open()
+                return
+            except IndexUnavailable:
+                if not left:
+                    raise
+                time.sleep(CREATE_PAUSE_S)
+
+    def _make(self) -> None:
+        kinds = self._milvus.DataType
+        schema = self._milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=len(padded(0)))
+        schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self.dim)
+        schema.add_field("lat", kinds.DOUBLE)
+        schema.add_field("lon", kinds.DOUBLE)
+        index = self._milvus.MilvusClient.prepare_index_params()
+        index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=GRAPH)
+        options = {"consistency_level": self._consistency, "timeout": CALL_TIMEOUT_S}
+        with self._reaching():
+            self._client.create_collection(self.name, schema=schema, index_params=index, **options)
 
     def put(self, keys: Sequence[str], vectors: Half, centres: Centres) -> None:
         """Add rows, or replace those of the same keys; vectors are float16 as a gallery stores them."""
