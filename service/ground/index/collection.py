@@ -156,7 +156,11 @@ class Collection:
         """The rows most like a query ``[D]``, with scores and centres, best first, of those that meet a condition."""
         if time.monotonic() - self._failed_at < DOWN_S:
             raise _unavailable()
-        return self._search(query, limit, condition)
+        try:
+            return self._search(query, limit, condition)
+        except IndexUnavailable:
+            self._failed_at = time.monotonic()
+            raise
 
     def check(self) -> None:
         """Make sure that a search is answered.
@@ -293,7 +297,6 @@ class Collection:
         try:
             yield
         except self._errors as error:
-            self._failed_at = time.monotonic()
             log.warning("Milvus: %s", error)
             raise _unavailable() from error
 
