@@ -68,6 +68,8 @@ class Gallery:
         local_shape: tuple[int, int, int] | None,
     ) -> None:
         self._store, self._index = store, index
+        self.read_only = store.file.read_only
+        """Whether it can only be looked at."""
         self._identity, self._dim = identity, embedding_dim
         self._local_shape = None if local_shape is None else even(local_shape)
         self._inventory = Inventory(lattice, store.generation)
@@ -337,11 +339,6 @@ class Gallery:
     def check_writable(self) -> None:
         """Make sure that the gallery can be changed; see ``GalleryFile.check_writable``, also for what is raised."""
         self._store.file.check_writable()
-
-    @property
-    def read_only(self) -> bool:
-        """Whether it can only be looked at."""
-        return self._store.file.read_only
 
     def close(self) -> None:
         """Close the file and let other processes in."""
