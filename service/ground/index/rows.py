@@ -7,6 +7,7 @@ that it does not know of, and leave a new version. So no search waits for a writ
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,10 +131,12 @@ class Version:
 
     def by_chunk(self, slots: Slots) -> Iterator[tuple[Chunk, Slots]]:
         """Chunks, and which of these slots, which ascend, are in each; without those that have none."""
-        firsts = np.searchsorted(slots, [chunk.start for chunk in self.chunks]).tolist()
-        for chunk, first, end in zip(self.chunks, firsts, [*firsts[1:], len(slots)], strict=True):
-            if end > first:
-                yield chunk, slots[first:end]
+        first = 0
+        while first < len(slots):  # from chunk to chunk that has some, of hundreds
+            chunk = self.chunks[bisect_right(self.chunks, slots[first], key=lambda each: each.start) - 1]
+            end = first + int(np.searchsorted(slots[first:], chunk.start + len(chunk.vectors)))
+            yield chunk, slots[first:end]
+            first = end
 
     def spans(self, first: int = 0) -> Iterator[tuple[Chunk, int, int]]:
         """Chunks with the first of their slots from ``first`` on that are in use, and the end of them."""
