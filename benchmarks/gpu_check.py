@@ -57,12 +57,13 @@ else:
 
 
 def main() -> None:
-    """Run every part and print the table."""
+    """Run every part and print the table; the exit status is 1 when one did not run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--model", type=Path, default=ROOT / "models/aerofix-lite2.onnx")
     parser.add_argument("--small", action="store_true", help="sizes for trying the script, not for figures")
     given = parser.parse_args()
+    missing = 0
     for title, part in (
         ("encoder", lambda: encoder_rows(given.model, given.device, given.small)),
         ("search", lambda: search_rows(given.device, 10_000 if given.small else 1_000_000)),
@@ -70,17 +71,21 @@ def main() -> None:
         ("training, default", lambda: training_rows("default", given.device, given.small)),
         ("training, ConvNeXt-B 384", lambda: training_rows("convnext", given.device, given.small)),
     ):
-        print_part(title, part)
+        missing += not print_part(title, part)
+    if missing:
+        raise SystemExit(f"\n{missing} parts did not run; why stands above.")
 
 
-def print_part(title: str, part: Callable[[], Iterator[Row]]) -> None:
-    """Print a part's rows, or why there are none."""
+def print_part(title: str, part: Callable[[], Iterator[Row]]) -> bool:
+    """Print a part's rows, or why there are none; returns whether it ran."""
     print(f"\n{title}", flush=True)
     try:
         for name, value in part():
             print(f"  {name:<44} {value}", flush=True)
     except (AerofixError, ImportError, OSError) as error:
         print(f"  not run: {getattr(error, 'detail', error)}", flush=True)
+        return False
+    return True
 
 
 def encoder_rows(model: Path, device: str, small: bool) -> Iterator[Row]:

@@ -55,8 +55,8 @@ def test_a_part_that_cannot_run_says_why_and_lets_the_others_go_on(capsys):
         yield "before", "1"
         raise DeviceUnavailable("CUDA is not here; install the driver.")
 
-    gpu_check.print_part("search", missing)
-    gpu_check.print_part("next", lambda: iter([("row", "fine")]))
+    assert not gpu_check.print_part("search", missing)
+    assert gpu_check.print_part("next", lambda: iter([("row", "fine")]))
     out = capsys.readouterr().out
     assert "not run: CUDA is not here; install the driver." in out
     assert re.search(r"row\s+fine", out)
@@ -68,3 +68,15 @@ def test_the_encoder_agrees_with_itself(tmp_path, capsys, tiny_model):
     out = capsys.readouterr().out
     assert re.search(r"lowest of 8\s+1\.000", out)
     assert "batches of changing size" in out
+
+
+def test_what_did_not_run_is_not_taken_for_a_success(monkeypatch):
+    def missing(*_):
+        raise DeviceUnavailable("CUDA is not here; install the driver.")
+
+    monkeypatch.setattr("sys.argv", ["gpu_check.py"])
+    for rows in ("encoder_rows", "losing_rows", "training_rows"):
+        monkeypatch.setattr(gpu_check, rows, missing)
+    monkeypatch.setattr(gpu_check, "search_rows", lambda *_: iter([("row", "fine")]))
+    with pytest.raises(SystemExit, match="4 parts did not run"):
+        gpu_check.main()
