@@ -1,14 +1,15 @@
-"""The service's own work without a service: decode, encode, search and what follows, in loops without HTTP or asyncio.
+"""The service's own work without a service: decode, encode, search and what follows, in loops without HTTP.
 
-``PhotoLocalizer.localize`` itself is driven by hand. It is a coroutine that gives its image to a batcher and waits for
-the features; here it waits for whoever drives it, and what it would do in other threads happens at once. So a loop does
-exactly what the service does for the same photo, whatever the model asks for, and nothing else.
+``PhotoLocalizer.localize`` itself is awaited. What the service does in other threads and processes happens at once in
+the one thread of the event loop, but for decoding where a loop has threads for it; and instead of a queue with a thread
+of its own, the model runs on what several photos ask of it at the same time. So a loop does exactly what the service
+does for the same photo, whatever the model asks for, and nothing else.
 """
 
+import asyncio
 import sys
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,36 +29,92 @@ from service.localization.hints import Hints
 from service.localization.pipeline import Answer, PhotoLocalizer
 from service.settings import Settings
 
-Asked = tuple[NDArray[np.uint8], bool]
-"""The model's input, and whether its turned copies are to be described, too."""
-
-Job = Coroutine[Asked, Encoded, Answer]
-"""A photo on its way: sending None gives what is asked of the model, sending the features gives the answer."""
-
-
-class _Waiting:
-    """The place of the batcher: hands out what is asked and waits."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-
-    def __await__(self) -> Generator[Asked, Encoded, Encoded]:
-        return (yield self.asked)
-
-
-class _NoBatcher:
-    async def encode(self, image: NDArray[np.uint8], deadline_s: float, turned: bool = False) -> Encoded:
-        return await _Waiting((image, turned))
-
 
 class _NoThreads:
-    """The place of the threads that decode and match: everything happens at once."""
+    """The place of the threads that match: everything happens at once."""
 
     async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return work(*arguments)
 
-    async def decode(self, file: PhotoFile, then: Callable[[Photo], Any], useful_px: int, in_line: bool) -> Any:
-        return then(file.decode(useful_px))
+
+class _Decoders:
+    """The place of the processes that decode: threads of a pool, and without one everything happens at once."""
+
+    def __init__(self) -> None:
+        self.pool: ThreadPoolExecutor | None = None
+        self.busy = 0  # photos that a thread has or that wait for one
+
+    async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        if self.pool is None:
+            return work(*arguments)
+        self.busy += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.pool, work, *arguments)
+        finally:
+            self.busy -= 1
+
+    async def decode(self, file: PhotoFile, then: Callable[[Photo], Any], useful_px: int, *, in_line: bool) -> Any:
+        return await self.run(lambda: then(file.decode(useful_px)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a photo asks of the model; see ``Batcher.encode``."""
+
+    image: NDArray[np.uint8]
+    turned: bool
+    whole: bool
+    answer: asyncio.Future[Encoded]
+
+
+class _Batches:
+    """The place of the batcher: the model runs in the loop, when ``size`` images wait or no photo is being decoded."""
+
+    def __init__(self, encoder: Encoder, decoders: _Decoders) -> None:
+        self.size = 1
+        self._encoder, self._decoders = encoder, decoders
+        self._waiting: list[_Asked] = []
+
+    async def encode(
+        self, image: NDArray[np.uint8], deadline_s: float, *, turned: bool = False, whole: bool = True
+    ) -> Encoded:
+        loop = asyncio.get_running_loop()
+        asked = _Asked(image, turned, whole, loop.create_future())
+        self._waiting.append(asked)
+        loop.call_soon(self._run)  # after the other photos that have come as far
+        return await asked.answer
+
+    def _run(self) -> None:
+        if not self._waiting or (self._decoders.busy and len(self._waiting) < self.size):
+            return
+        batch, self._waiting = self._waiting, []
+        try:
+            encoded = self._encoded(batch)
+        except Exception as error:  # nobody awaits a callback: whoever waits for the model must hear of it
+            for asked in batch:
+                asked.answer.set_exception(error)
+            return
+        for asked in batch:
+            asked.answer.set_result(encoded[asked])
+
+    def _encoded(self, batch: list[_Asked]) -> dict[_Asked, Encoded]:
+        whole, few = [each for each in batch if each.whole], [each for each in batch if not each.whole]
+        wanted = [each for each in batch if each.turned]
+        turned = dict(zip(wanted, self._encoder.describe_turned(_images(wanted)), strict=True)) if wanted else {}
+        encoded = {}
+        if whole:
+            features = self._encoder.encode(_images(whole))
+            local = [None] * len(whole) if features.local is None else features.local
+            for each, embedding, descriptors in zip(whole, features.embedding, local, strict=True):
+                encoded[each] = Encoded(embedding, 0.0, 0.0, descriptors, turned.get(each))
+        if few:
+            for each, descriptors in zip(few, self._encoder.describe(_images(few)), strict=True):
+                encoded[each] = Encoded(np.empty(0, np.float32), 0.0, 0.0, descriptors, turned.get(each))
+        return encoded
+
+
+def _images(batch: list[_Asked]) -> NDArray[np.uint8]:
+    return np.stack([each.image for each in batch])
 
 
 class Bare:
@@ -65,41 +122,51 @@ class Bare:
 
     def __init__(self, gallery: Path, model: Path | None = None, threads: int = 0) -> None:
         settings = Settings(gallery=gallery, device="cpu", threads=threads, **({"model": model} if model else {}))
-        self.encoder = Encoder(settings.model, settings.device, settings.threads)
-        contract = self.encoder.contract
-        self.gallery = Gallery.open(settings.gallery, contract.identity, contract.embedding_dim)
-        self._localizer = PhotoLocalizer(contract, _NoBatcher(), self.gallery, settings, _NoThreads(), _NoThreads())
+        encoder = Encoder(settings.model, settings.device, settings.threads)
+        contract = encoder.contract
+        self._gallery = Gallery.open(
+            settings.gallery,
+            contract.identity,
+            contract.embedding_dim,
+            settings.search_device,
+            contract.image_size,
+            contract.local_shape,
+        )
+        self._decoders = _Decoders()
+        self._batches = _Batches(encoder, self._decoders)
+        self._localizer = PhotoLocalizer(contract, self._batches, self._gallery, settings, self._decoders, _NoThreads())
+        self._runner = asyncio.Runner()
 
-    def prepare(self, data: bytes) -> tuple[Job, Asked]:
-        """Decode a photo: what is left to do for it, and what is asked of the model."""
-        job: Job = self._localizer.localize(data, Hints())
-        return job, job.send(None)
+    def close(self) -> None:
+        """End the event loop and close the gallery."""
+        self._runner.close()
+        self._gallery.close()
 
-    def encode(self, asked: Sequence[Asked]) -> list[Encoded]:
-        """Run the model on a batch."""
-        images = np.stack([image for image, _ in asked])
-        features = self.encoder.encode(images)
-        local = [None] * len(asked) if features.local is None else features.local
-        wanted = [i for i, (_, turned) in enumerate(asked) if turned]
-        turned = dict(zip(wanted, self.encoder.describe_turned(images[wanted]), strict=True)) if wanted else {}
-        return [
-            Encoded(embedding, 0.0, 0.0, descriptors, turned.get(i))
-            for i, (embedding, descriptors) in enumerate(zip(features.embedding, local, strict=True))
-        ]
+    def localize(self, photos: Sequence[bytes], pool: ThreadPoolExecutor | None = None) -> list[Answer]:
+        """Answer several photos, whose images share batches; the threads of ``pool`` decode side by side."""
+        self._decoders.pool, self._batches.size = pool, len(photos)
 
-    def finish(self, job: Job, encoded: Encoded) -> Answer:
-        """Search, and whatever else it takes to the answer."""
-        try:
-            job.send(encoded)
-        except StopIteration as end:
-            return end.value
-        raise RuntimeError("the pipeline waits for something that this loop does not know")
+        async def all_of_them() -> list[Answer]:
+            return await asyncio.gather(*(self._localizer.localize(photo, Hints()) for photo in photos))
 
-    def localize(self, photos: Sequence[bytes], spread: Callable[..., Iterator[Any]] = map) -> list[Answer]:
-        """Answer several photos with one batch; ``spread`` is the ``map`` of a pool that decodes side by side."""
-        prepared = list(spread(self.prepare, photos))
-        encoded = self.encode([asked for _, asked in prepared])
-        return [self.finish(job, features) for (job, _), features in zip(prepared, encoded, strict=True)]
+        return self._runner.run(all_of_them())
+
+    def keep_on(self, photos: Iterator[bytes], go_on: Callable[[], bool], batch: int, pool: ThreadPoolExecutor) -> int:
+        """Have two batches of photos under way while ``go_on``, and end those; how many were answered."""
+        self._decoders.pool, self._batches.size = pool, batch
+
+        async def by_turns() -> int:
+            done, running = 0, set[asyncio.Task[Answer]]()
+            while running or go_on():
+                while len(running) < 2 * batch and go_on():
+                    running.add(asyncio.create_task(self._localizer.localize(next(photos), Hints())))
+                if not running:
+                    break
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done += len([task.result() for task in ended])
+            return done
+
+        return self._runner.run(by_turns())
 
 
 @dataclass(frozen=True)
@@ -115,21 +182,10 @@ class Loop:
 
     def run(self, bare: Bare, photos: Iterator[bytes], go_on: Callable[[], bool]) -> int:
         """Localize photos while ``go_on``; how many were answered."""
+        if self.decoders:
+            with ThreadPoolExecutor(self.decoders) as pool:
+                return bare.keep_on(photos, go_on, self.batch, pool)
         done = 0
-        if not self.decoders:
-            while go_on():
-                done += len(bare.localize([next(photos) for _ in range(self.batch)]))
-            return done
-        with ThreadPoolExecutor(self.decoders) as pool:
-            ahead: deque[Future[tuple[Job, Asked]]] = deque()
-            while go_on():
-                while len(ahead) < 2 * self.batch:
-                    ahead.append(pool.submit(bare.prepare, next(photos)))
-                prepared = [ahead.popleft().result() for _ in range(self.batch)]
-                encoded = bare.encode([asked for _, asked in prepared])
-                for (job, _), features in zip(prepared, encoded, strict=True):
-                    bare.finish(job, features)
-                done += self.batch
-            for left in ahead:
-                left.result()[0].close()
+        while go_on():
+            done += len(bare.localize([next(photos) for _ in range(self.batch)]))
         return done

@@ -16,6 +16,7 @@ import service  # noqa: F401 - before NumPy: says how many threads a matrix prod
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
+from service.camera.look import Look
 from service.encoder.calibration import Calibration, Logistic
 from service.geo import offset, offset_m
 from service.ground.local_maps import LocalMap, to_int8
@@ -24,7 +25,7 @@ from service.ground.tile import Footprint, Tile
 from service.localization.glance import GLANCED
 from service.localization.matching import cell_centres
 from service.localization.refine import matched_position
-from service.localization.rerank import ground_grid, rerank
+from service.localization.rerank import Ranking, Seen, ground_grid, rerank
 
 ORIGIN, SIDE_M, CHANNELS = (24.26, 120.72), 86.0, 64
 CALIBRATION = Calibration(Logistic(0, 0, 0), Logistic(0, 0, 0), 0.2, 0.2, 0.75, 0.5, 0.05)
@@ -67,6 +68,12 @@ def photo(ground: Ground, side: int, a: complex, b: complex, rng: np.random.Gene
     return (noisy / np.linalg.norm(noisy, axis=0)).astype(np.float32)
 
 
+def matched(hits: list[Hit], query: NDArray[np.float32], maps: dict[str, LocalMap]) -> Ranking:
+    """Re-rank the candidates by what a photo, as wide as high and seen straight down, shows in its turns."""
+    seen_from_above = Seen(Look(np.eye(3), 1.0), query)
+    return rerank(hits, seen_from_above, lambda some: [maps[hit.tile.id] for hit in some], CALIBRATION, "squash")
+
+
 def milliseconds(work: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Median and 95 % of the times that a call takes."""
     took = []
@@ -86,15 +93,15 @@ def times(side: int, turns: int, tiles: int, rounds: int) -> str:
     hits += [tile(9 + i, 5000.0 + 1000.0 * i, 0.0) for i in range(tiles - len(hits))]
     level = photo(ground, side, cmath.rect(1.2 * SIDE_M, 2.0), 15 + 20j, rng)
     query = np.stack([np.rot90(level, k, axes=(1, 2)) for k in range(turns)])
-    maps = [seen(ground, hit, side) for hit in hits]
-    ranking = rerank(hits, query, maps, CALIBRATION, "squash")
+    maps = {hit.tile.id: seen(ground, hit, side) for hit in hits}
+    ranking = matched(hits, query, maps)
     fix = matched_position(ranking, CALIBRATION.local.min_inliers)
     if fix is None:
         raise SystemExit("the photo was not laid on the ground")
     off_m = abs(complex(*offset_m(*ORIGIN, fix.lat, fix.lon)) - (15 + 20j))
-    match = milliseconds(lambda: rerank(hits, query, maps, CALIBRATION, "squash"), rounds)
+    match = milliseconds(lambda: matched(hits, query, maps), rounds)
     refine = milliseconds(lambda: matched_position(ranking, CALIBRATION.local.min_inliers), rounds)
-    kilobytes = maps[0].nbytes / 1e3
+    kilobytes = maps[hits[0].tile.id].nbytes / 1e3
     return (
         f"{side:4}{turns:7}{tiles:7}{kilobytes:11.1f}{match[0]:10.1f}{match[1]:7.1f}{refine[0]:10.1f}{refine[1]:7.1f}"
         f"{fix.inliers:9}{off_m:9.2f}"
@@ -111,9 +118,7 @@ def counts(side: int, grain_m: float, rounds: int) -> str:
         a = cmath.rect(SIDE_M * rng.uniform(0.6, 1.8), rng.uniform(0, 7))
         query = photo(ground, side, a, cmath.rect(SIDE_M / 2, rng.uniform(0, 7)), rng)
         for shown, into in ((other, chance), (ground, right)):
-            into.append(
-                rerank([hit], query[None], [seen(shown, hit, side)], CALIBRATION, "squash").hits[0].inliers or 0
-            )
+            into.append(matched([hit], query[None], {hit.tile.id: seen(shown, hit, side)}).hits[0].inliers or 0)
     return f"{side:4}{grain_m:9.1f}{np.median(chance):9.0f}{max(chance):6}{min(right):12}{np.median(right):9.0f}"
 
 

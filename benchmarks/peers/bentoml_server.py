@@ -32,4 +32,4 @@ class Localize:
         from places import place
 
         photos = [path.read_bytes() for path in image]
-        return [place(answer) for answer in self.bare.localize(photos, self.pool.map)]
+        return [place(answer) for answer in self.bare.localize(photos, self.pool)]

@@ -40,7 +40,7 @@ class Localize(litserve.LitAPI):
         """Answer a batch."""
         from places import place
 
-        return [place(answer) for answer in self.bare.localize(batch, self.pool.map)]
+        return [place(answer) for answer in self.bare.localize(batch, self.pool)]
 
     def unbatch(self, output: list[dict]) -> list[dict]:
         """A list is what we give."""
