@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import _needs  # noqa: F401 - before the others
 import httpx
 import numpy as np
 from heights import ROOT, served_maps
