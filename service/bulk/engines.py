@@ -52,6 +52,9 @@ def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
                     left.discard(waiting[future])
                     deaths = 0
             except BrokenProcessPool as error:
+                # one that the pool was just starting is not ended by it, and would be waited for without end
+                for process in multiprocessing.active_children():
+                    process.kill()
                 deaths += 1
                 if deaths == MAX_DEATHS:
                     raise EmbeddingError(
