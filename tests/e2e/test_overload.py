@@ -128,7 +128,7 @@ async def test_several_images_share_one_deadline(start, photo, monkeypatch):
         begun.append(data)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("service.localization.pipeline.Localizer.localize", hangs)
+    monkeypatch.setattr("service.localization.pipeline.PhotoLocalizer.localize", hangs)
     async with start(deadline_s=0.01, max_batch=2) as http:
         response = await http.post("/localize", files=[("image", ("p.jpg", photo(1)))] * 12)
         problems = [result["problem"]["type"] for result in response.json()["results"]]

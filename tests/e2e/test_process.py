@@ -35,10 +35,10 @@ import pathlib, sys, time
 from service.cli.main import app
 from service.ground.gallery import Gallery
 held, open_gallery = pathlib.Path(sys.argv.pop(1)), Gallery.open
-def wait(*arguments):
+def wait(*arguments, **options):
     while held.exists():
         time.sleep(0.01)
-    return open_gallery(*arguments)
+    return open_gallery(*arguments, **options)
 Gallery.open = wait
 app()
 """

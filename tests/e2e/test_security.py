@@ -68,7 +68,7 @@ async def test_the_docs_page_loads_only_what_is_here(http):
     page = await http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     links = [part.split('"')[0] for part in page.text.replace('src="', 'href="').split('href="')[1:]]
-    assert len(links) == 3
+    assert len(links) == 4
     for link in links:  # relative, for a proxy may show the page below a path of its own
         assert (urlsplit(link).netloc, link[0] == "/") == ("", False)
         assert (await http.get(urljoin("/docs", link))).status_code == 200
