@@ -124,14 +124,7 @@ class Bare:
         settings = Settings(gallery=gallery, device="cpu", threads=threads, **({"model": model} if model else {}))
         encoder = Encoder(settings.model, settings.device, settings.threads)
         contract = encoder.contract
-        self._gallery = Gallery.open(
-            settings.gallery,
-            contract.identity,
-            contract.embedding_dim,
-            settings.search_device,
-            contract.image_size,
-            contract.local_shape,
-        )
+        self._gallery = Gallery.of(settings, contract)
         self._decoders = _Decoders()
         self._batches = _Batches(encoder, self._decoders)
         self._localizer = PhotoLocalizer(contract, self._batches, self._gallery, settings, self._decoders, _NoThreads())

@@ -4,8 +4,8 @@
 
 The demo area's photos are sent one at a time to ``POST /localize`` of a running service, and as many pictures of towns
 that are on no map: on those every look is spent. They are asked with every effort, in turns, so that all see the same
-machine. ``--against`` names a checkout of another version, for
-which the demo area is imported by its own code; its service runs beside this one and is asked the same photos between.
+machine. ``--against`` names a checkout of another version, for which the demo area is imported by its own code; its
+service runs beside this one and is asked the same photos between.
 
 Tables: milliseconds of each step (medians of what the service itself notes), how many looks the photos were given, and
 the ratio of the other version's time, whose goal is 1.1 for photos that one look answers. ``thorough`` is measured

@@ -62,15 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     encoder = Encoder.of(settings)
     contract = encoder.contract
     collection = Collection.shared(settings, contract.identity, contract.embedding_dim)
-    gallery = Gallery.open(
-        settings.gallery,
-        contract.identity,
-        contract.embedding_dim,
-        settings.search_device,
-        contract.image_size,
-        contract.local_shape,
-        collection=collection,
-    )
+    gallery = Gallery.of(settings, contract, collection)
     door = Door(settings.max_in_flight, settings.max_arriving, settings.max_uploads, settings.max_body_bytes_in_all)
     metrics = Metrics(
         lambda: {

@@ -94,10 +94,12 @@ def push(store: Store, maps: Sequence[GroundMap], collection: Collection, on_row
     collection.create()
     keys, lattice = WindowKeys.of_maps(maps), Lattice(store.window_px or 0)
     for each in maps:
+        known = set[str]()
         for ids, vectors in _stored(store, each):
-            collection.put(keys.of(ids), vectors, lattice.centres(ids))
+            names = keys.of(ids)
+            collection.put(names, vectors, lattice.centres(ids))
+            known.update(names)
             on_rows(len(ids))
-        known = set(keys.of(_ids(store, each)))
         for found, _ in _held(store, each, keys, collection):
             collection.remove([key for key in found if key not in known])
     collection.flush()
@@ -145,16 +147,15 @@ def compare(store: Store, maps: Sequence[GroundMap], collection: Collection) -> 
                 f"{there.windows} and {here.windows} windows. Copy again, when nobody else changes that map."
             )
         windows += here.windows
-    recall = _recall(store, maps, MilvusIndex(collection, keys)) if windows else 1.0
+    recall = _recall(store, maps, windows, MilvusIndex(collection, keys)) if windows else 1.0
     if recall < WANTED_RECALL:
         raise GalleryUnusable(f"Milvus finds {recall:.1%} of what it should; drop the collection and copy again.")
     return Copied(windows, recall)
 
 
-def _recall(store: Store, maps: Sequence[GroundMap], index: MilvusIndex) -> float:
-    """Share of the best ``USUAL_K`` of the file that the index finds, or of others that score as high."""
+def _recall(store: Store, maps: Sequence[GroundMap], total: int, index: MilvusIndex) -> float:
+    """Share of the best ``USUAL_K`` of the file's windows, ``total``, that the index finds, or of as good ones."""
     rng = np.random.default_rng(1)
-    total = sum(len(_ids(store, each)) for each in maps)
     wanted = np.sort(rng.choice(total, min(SAMPLE, total), replace=False))
     some, seen = [np.empty((0, dim_of(store)), np.float32)], 0
     for vectors in _vectors(store, maps):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ from service.ground.tile import Tile
 from service.ground.vectors import Half, half
 from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
 from service.memory import give_back
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.encoder.contract import ModelContract
 
 PAGE_BYTES = 2**20
 """A page of tiles has at most so many bytes of properties, as JSON: it is made and sent in one go, and a thousand tiles
@@ -78,6 +82,19 @@ class Gallery:
         """Its maps: made, filled, looked at and deleted."""
         self._locals = LocalCache(store.local_maps)
         self._summary: tuple[int, Bounds | None, float | None] = (-1, None, None)
+
+    @classmethod
+    def of(cls, settings: Settings, contract: ModelContract, collection: Collection | None = None) -> Gallery:
+        """Open the gallery that settings name for a model; see :meth:`open`, also for what is raised."""
+        return cls.open(
+            settings.gallery,
+            contract.identity,
+            contract.embedding_dim,
+            settings.search_device,
+            contract.image_size,
+            contract.local_shape,
+            collection=collection,
+        )
 
     @classmethod
     def open(

@@ -36,12 +36,12 @@ from service.localization.rematch import Again, match_again, worth_a_second
 from service.localization.rerank import (
     FEW,
     MANY,
-    SURE,
     Amount,
     Ranking,
     Seen,
     joined,
     rerank,
+    sure_support,
     unmatched,
     with_others,
 )
@@ -302,7 +302,7 @@ class PhotoLocalizer:
     async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
         """Match the best places again, and judge."""
         calibration = self.contract.calibration
-        again: list[Again] = worth_a_second(ranking, SURE * calibration.local.min_inliers)
+        again: list[Again] = worth_a_second(ranking, sure_support(calibration))
         if again:
             squares = await self.matchers.run(self._draw, image, [each.look for each in again])
             left_s = self.settings.deadline_s - watch.total_ms() / 1e3

@@ -133,7 +133,12 @@ class Ranking:
 
     def is_sure(self, calibration: Calibration) -> bool:
         """Whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""
-        return bool(self.supports) and (self.supports[0] or 0.0) > SURE * calibration.local.min_inliers
+        return bool(self.supports) and (self.supports[0] or 0.0) > sure_support(calibration)
+
+
+def sure_support(calibration: Calibration) -> float:
+    """The support beyond which there is no doubt, see ``SURE``."""
+    return SURE * calibration.local.min_inliers
 
 
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
@@ -238,7 +243,7 @@ def rerank(
     if not local_maps:
         return unmatched(hits, calibration)
     before = set[str]() if done is None else done.matched_ids
-    turns, sure = _turns(seen), SURE * calibration.local.min_inliers
+    turns, sure = _turns(seen), sure_support(calibration)
     looked_at, matches, best = list(hits), list[Matches | None]([None] * len(hits)), 0.0
     promising = _promising(hits, sides_m, local_maps, seen.local, amount.matched)
     new = [(i, turn) for i, turn in promising if hits[i].tile.id not in before]

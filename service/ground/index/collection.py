@@ -50,9 +50,9 @@ DOWN_S = 1.0
 """For so many seconds after a failure searches fail at once, so that photos do not all wait for a Milvus that is
 gone."""
 
-
 CREATE_TRIES, CREATE_PAUSE_S = 20, 0.5
-"""Tries to make a collection, and seconds between them: while another writer makes it, it is half there."""
+"""A collection is tried to be made so many times, with so many seconds between: while another writer makes it, it is
+half there."""
 
 
 @dataclass(frozen=True, eq=False)
