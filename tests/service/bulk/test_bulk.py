@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -209,10 +210,10 @@ def test_a_worker_that_is_killed_is_replaced(job, put, tmp_path, model, source):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "service.cli.main", "embed", str(source), "--out", str(out), "--of", "6"]
     run = subprocess.Popen([*command, "--workers", "2", "--model", str(model), "--device", "cpu"])
-    while not any(_workers(run.pid)):
+    while not (workers := _workers(run.pid)):
         assert run.poll() is None
         time.sleep(0.01)
-    os.kill(_workers(run.pid)[0], signal.SIGKILL)
+    os.kill(workers[0], signal.SIGKILL)
     assert run.wait() == 0
     for shard in range(6):
         embed_shard(job(6, "alone"), shard)
@@ -221,8 +222,12 @@ def test_a_worker_that_is_killed_is_replaced(job, put, tmp_path, model, source):
 
 def _workers(pid):
     """Processes of a pool, which are started by ``spawn_main``."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while its file is being read
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
 
 
 def test_a_shard_that_cannot_be_made_stops_the_others(job):

@@ -57,8 +57,10 @@ async def hold(decoders, file):
 
 def runs(pid):
     """Whether there is such a process, and not only its remains that nobody has asked for."""
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "Z (zombie)" not in status.read_text()
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it may go while its file is being read
+        return False
 
 
 async def ended(pid):
