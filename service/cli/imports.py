@@ -11,7 +11,10 @@ from aerofix.transport import ServiceError
 from service.cli.terminal import complain, progress_bar, say, warn
 from service.errors import AerofixError
 
-SERVICE_IS_AT_FAULT = ("unauthorized", "forbidden", "overloaded", "not-ready", "storage-full", "gallery-unusable")
+SERVICE_IS_AT_FAULT = (
+    *("unauthorized", "forbidden", "overloaded", "not-ready"),
+    *("gallery-read-only", "gallery-unusable", "index-unavailable", "storage-full"),
+)
 """Problems of these kinds have nothing to do with the map that was sent."""
 
 

@@ -173,6 +173,19 @@ def test_a_container_may_do_nothing_that_it_need_not(compose, name):
     assert [device["capabilities"] for device in gpu] == ([["gpu"]] if "gpu" in name else [])
 
 
+def test_no_container_takes_all_memory_or_all_processes(compose):
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"[1-9]\d*g", service["mem_limit"]), name
+        assert 256 <= service["pids_limit"] <= 4096, name
+
+
+def test_training_has_shared_memory_for_the_batches_of_its_loader(compose):
+    """Two batches for each of 16 processes, both images of 128 pairs of 384 pixels as bytes."""
+    batch_bytes = 2 * 128 * 3 * 384 * 384
+    for name in ("train", "train-gpu"):
+        assert int(compose["services"][name]["shm_size"].removesuffix("gb")) * 2**30 >= 16 * 2 * batch_bytes
+
+
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_without_keys_only_this_machine_gets_in(compose, name):
     service = compose["services"][name]

@@ -26,8 +26,6 @@ from service.ground.tile import Footprint, Tile
 
 log = logging.getLogger(__name__)
 
-MEMORY = ":memory:"
-
 
 @dataclass(frozen=True)
 class Row:

@@ -3,12 +3,16 @@
 import json
 import sqlite3
 
+import httpx
 import numpy as np
 import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from aerofix import transport
+from service import errors
 from service.cli.main import app
+from service.http.problems import problem_of
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +214,30 @@ def test_without_a_service_no_source_is_tried_in_vain(run, town):
     result = run("add", town, town, "--url", "http://127.0.0.1:9")
     assert result.exit_code == 1
     assert result.stderr.count("no service answers") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(errors.Unauthorized, errors.Forbidden, errors.Overloaded, errors.NotReady),
+        *(errors.GalleryReadOnly, errors.GalleryUnusable, errors.IndexUnavailable, errors.StorageFull),
+    ],
+)
+def test_no_further_source_is_sent_to_a_service_that_takes_none(run, town, write_map, ground, monkeypatch, error):
+    asked = []
+
+    def answer(request):
+        asked.append(request.method)
+        problem = problem_of(error("it takes no map"))
+        return httpx.Response(problem.status, text=problem.model_dump_json())
+
+    def client(real=httpx.AsyncClient, **options):
+        return real(**options | {"transport": httpx.MockTransport(answer)})
+
+    monkeypatch.setattr(httpx, "AsyncClient", client)
+    monkeypatch.setattr(transport, "PATIENCE_S", 0.0)
+    result = run("add", town, write_map(town.with_name("port.tif"), ground(5, 48, 64)), "--url", "http://a.service")
+    assert (result.exit_code, result.stderr.count("it takes no map"), asked) == (1, 1, ["POST"])
 
 
 def test_the_date_of_a_map(run, town):
