@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 AEROFIX = Path(sys.executable).with_name("aerofix")
 #: ``accuracy_m`` holds 68 % of a Rayleigh error; twice that radius holds 99 %: 1 - 0.32 ** 4.
 REACH = 2.0
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300  # the first start reads a new installation from the disk
 console = Console()
 
 
@@ -56,6 +56,9 @@ def main() -> int:
             return 0
         except subprocess.CalledProcessError as error:
             console.print(f"[red]{Path(error.cmd[0]).name} failed with exit code {error.returncode}.[/]")
+            return 1
+        except TimeoutError as error:
+            console.print(f"[red]{error}[/]")
             return 1
         finally:
             service.terminate()
@@ -122,7 +125,7 @@ def _wait_ready(url: str, service: subprocess.Popen) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise subprocess.CalledProcessError(1, ["aerofix serve"])
+    raise TimeoutError(f"The service runs, but is not ready after {START_TIMEOUT_S} s; is the machine busy?")
 
 
 def _is_free(port: int) -> bool:
