@@ -90,10 +90,12 @@ def test_what_is_copied_is_there_and_let_through():
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_the_licence_and_its_notices_are_built_in():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def test_all_that_the_wheel_is_made_of_is_there_when_it_is_built():
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())
     copied = {part for word, rest in stages()["build"][1] if word == "COPY" for part in rest.split()[:-1]}
-    assert {"LICENSE", "NOTICE"} <= set(project["license-files"]) <= copied
+    assert {"LICENSE", "NOTICE"} <= set(about["project"]["license-files"]) <= copied
+    wheel = about["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {Path(each).parts[0] for each in [*wheel["packages"], *wheel["force-include"]]} <= copied
 
 
 def test_versions_are_pinned_for_every_extra():
