@@ -23,7 +23,11 @@ export function showRead({ values, used, disputed }) {
 
 /** Forget what was read in the photo before. */
 export function forgetRead() {
-  for (const input of fields()) if (input.dataset[FROM_PHOTO]) input.value = "";
+  for (const input of fields()) {
+    if (!input.dataset[FROM_PHOTO]) continue;
+    input.value = "";
+    delete input.dataset[FROM_PHOTO];
+  }
 }
 
 /** The form as the service wants it: no empty fields, none that it reads in the photo itself. */

@@ -40,6 +40,7 @@ for (const name of TABS) $(`tab-${name}`).onclick = () => show(name);
 $("photo").onchange = () => take([...$("photo").files]).catch(complain);
 $("flight-files").onchange = () => take([...$("flight-files").files], true).catch(complain);
 $("map-file").onchange = () => addMap($("map-file").files[0]).catch(complain);
+for (const id of ["photo", "flight-files", "map-file"]) $(id).onclick = () => ($(id).value = ""); // the same file may be chosen again
 $("key-form").onsubmit = (event) => {
   event.preventDefault();
   useKey($("key").value);

@@ -2,7 +2,7 @@
 
 import { $, choose, complain, el, facts, metres, say } from "./elements.js";
 import { ask, askJson, upload } from "./service.js";
-import { boundsOf, lookAt, showMaps } from "./view.js";
+import { boundsOf, lookAt, lookAtAll, showMaps } from "./view.js";
 
 const POLL_MS = 1000;
 const hidden = new Set(); // names of maps that are not shown
@@ -10,7 +10,7 @@ let known = [];
 
 export const mapNamed = (name) => known.find((each) => each.name === name);
 
-/** Ask what there is, and show it; ``look`` moves the view to all of it. */
+/** Ask what there is, and show it; ``look`` moves the view to it. */
 export async function refresh({ look = false } = {}) {
   const [gallery, { maps }] = await Promise.all([askJson("gallery"), askJson("maps")]);
   $("key-form").hidden = true;
@@ -19,7 +19,7 @@ export async function refresh({ look = false } = {}) {
   showMaps(known.filter(({ name }) => !hidden.has(name)));
   $("map-list").replaceChildren(...known.map(item));
   if (gallery.count === 0) say("There is no map yet. Drop one here: a GeoTIFF, or another georeferenced picture.");
-  if (look && gallery.bounds) lookAt(boundsOf(gallery.bounds).pad(0.05));
+  if (look && gallery.bounds) lookAtAll(maps, boundsOf(gallery.bounds).pad(0.05));
 }
 
 function item(state) {
@@ -95,7 +95,8 @@ async function follow(state) {
   }
   const close = el("button", { type: "button", className: "plain", onclick: () => box.remove() }, "Close");
   box.replaceChildren(el("p", { className: "row" }, ended(state), close), ...notes(state));
-  await refresh({ look: state.state === "done" });
+  await refresh();
+  if (state.state === "done" && mapNamed(state.map)) lookAt(boundsOf(mapNamed(state.map).bounds).pad(0.05));
 }
 
 const duration = (s) => (s < 90 ? `${s.toFixed(0)} s` : `${(s / 60).toFixed(0)} min`);

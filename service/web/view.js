@@ -67,4 +67,11 @@ export function lookAt(bounds, { animate = false, maxZoom = 20 + CLOSER } = {}) 
   if (bounds.isValid()) map.fitBounds(bounds, { animate, maxZoom });
 }
 
+/** Look at all maps, or at the newest of those that lie so far apart that none would be seen. */
+export function lookAtAll(states, bounds) {
+  const zoom = map.getBoundsZoom(bounds);
+  const seen = states.length === 0 || states.some(({ minzoom }) => zoom >= minzoom - FARTHER_OUT);
+  lookAt(seen ? bounds : boundsOf(states.at(-1).bounds));
+}
+
 new ResizeObserver(() => map.invalidateSize()).observe($("map"));

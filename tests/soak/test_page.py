@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import rasterio
+from affine import Affine
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -113,14 +115,28 @@ def test_a_circle_is_drawn_and_searched(page, url):
     assert 0 <= asked.value.json()["searched_tiles"] < httpx.get(f"{url}/gallery").json()["count"]
 
 
+def far_away(folder):
+    """A corner of the town, as if it lay on another continent."""
+    path = folder / "second.tif"
+    with rasterio.open(EXAMPLES / "town.tif") as town:
+        profile = {"driver": "GTiff", "width": 512, "height": 512, "count": 3, "dtype": "uint8", "crs": town.crs}
+        there = Affine.translation(5e6, -4e6) @ town.transform
+        with rasterio.open(path, "w", **profile, transform=there) as second:
+            second.write(town.read(window=((0, 512), (0, 512))))
+    return path
+
+
 def test_a_map_is_added_shown_and_deleted(page, tmp_path):
     page.click("#tab-maps")
     page.set_input_files("#map-file", EXAMPLES / "town.tif")  # its name is taken
     page.locator("dialog button", has_text="Cancel").click()
-    copy = tmp_path / "second.tif"
-    shutil.copy(EXAMPLES / "town.tif", copy)
-    page.set_input_files("#map-file", copy)
-    page.wait_for_selector("text=second.tif is added as second")
+    tile_of_second = re.compile(r"/maps/second/\d+")
+    with page.expect_response(tile_of_second):  # it is looked at, though the town lies far away
+        page.set_input_files("#map-file", far_away(tmp_path))
+        page.wait_for_selector("text=second.tif is added as second")
+    with page.expect_response(tile_of_second):  # so is it by whoever comes later
+        page.reload()
+    page.click("#tab-maps")
     row = page.locator("#map-list li", has=page.get_by_role("button", name="second", exact=True))
     assert "windows" in row.inner_text()
     row.get_by_role("button", name="Delete").click()
