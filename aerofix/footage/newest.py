@@ -79,8 +79,8 @@ async def played(video: Video, latency_s: float = 0.0) -> AsyncGenerator[Taken, 
     frames, began_s = video.frames(), time.time()
     try:
         while (frame := await anyio.to_thread.run_sync(next, frames, None)) is not None:
-            time_s = time.time() - latency_s if video.live else began_s + frame.time_s
-            await asyncio.sleep(0.0 if video.live else max(0.0, time_s - time.time()))
+            time_s = began_s + frame.time_s if frame.taken_s is None else frame.taken_s - latency_s
+            await asyncio.sleep(max(0.0, time_s - time.time()))
             yield Taken(f"{video.source}#t={frame.time_s:.3f}", frame.jpeg, time_s)
     finally:
         frames.close()

@@ -1,6 +1,7 @@
 """Frames of a video or a live stream, as photos that carry what the drone wrote beside them."""
 
 import io
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import ExifTags, Image
 
+from aerofix.footage.clock import StreamClock
 from aerofix.footage.srt import Telemetry, moment_at
 from service.errors import DeviceUnavailable, SourceUnreadable
 
@@ -37,10 +39,12 @@ class Frame:
     Attributes:
         time_s: seconds from the start of the video.
         jpeg: the file of a photo, with EXIF and XMP as the drone would write them into one.
+        taken_s: of a live stream, when it was taken, in seconds of this machine's clock; None for a file.
     """
 
     time_s: float
     jpeg: bytes
+    taken_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,27 +76,30 @@ class Video:
             return None if container.duration is None else int(container.duration / 1e6 / self.every_s) + 1
 
     def frames(self) -> Generator[Frame, None, None]:
-        """Decode the video and take the frames that are due.
+        """Decode the video and take the frames that are due; those of a live stream's first second only set its clock.
 
         Raises:
             SourceUnreadable: it is no video, or cannot be read further.
         """
         import av
 
-        due_s, start_s = 0.0, None
+        due_s, start_s, clock = 0.0, None, StreamClock()
         try:
             with self._open() as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 for image in container.decode(stream):
                     at_s = image.time or 0.0
+                    taken_s = clock.taken_s(at_s, time.time()) if self.live else None
+                    if self.live and taken_s is None:
+                        continue
                     start_s = at_s if start_s is None else start_s
                     time_s = at_s - start_s
                     if time_s + 1e-6 < due_s:
                         continue
                     due_s = max(due_s + self.every_s, time_s)
                     picture = Image.fromarray(image.to_ndarray(format="rgb24"))
-                    yield Frame(time_s, as_photo(picture, moment_at(self.telemetry, time_s)))
+                    yield Frame(time_s, as_photo(picture, moment_at(self.telemetry, time_s)), taken_s)
         except av.error.FFmpegError as error:
             raise self._unreadable(error) from error
 

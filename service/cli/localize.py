@@ -142,7 +142,7 @@ async def localize(
         remark(f"not answered in time: {late}; ask again, with fewer photos at a time (--jobs 1).")
     before = Counter(sink.done.values())
     if to is not None:
-        known = f"; {before.total()} were there already: {_listed(before)}" if before else ""
+        known = f"; {before.total()} from earlier runs: {_listed(before)}" if before else ""
         remark(f"{to}: {_listed(counts) or 'nothing new'}{known}")
     statuses = set(counts) | set(before)
     return ERROR if "error" in statuses else 0 if statuses <= {"located"} else NOT_LOCATED

@@ -92,12 +92,12 @@ def test_a_file_that_exists_is_gone_on_with(run, folder, ending):
     assert first_code in (0, 3)
     first = Path(f"out.{ending}").read_text()
     result = run(folder, "--out", f"out.{ending}")
-    assert "2 were there already" in result.stderr
+    assert "2 from earlier runs" in result.stderr
     whole = Path(f"out.{ending}").read_text()
     assert whole != first
     again = run(folder, "--out", f"out.{ending}")
     assert (again.exit_code, again.stdout) == (result.exit_code, "")
-    assert "nothing new; 5 were there already: " in again.stderr
+    assert "nothing new; 5 from earlier runs: " in again.stderr
     assert Path(f"out.{ending}").read_text() == whole
 
 
@@ -106,7 +106,7 @@ def test_what_earlier_runs_failed_at_is_not_forgotten(run, folder, ending):
     (folder / "b.JPG").write_bytes((folder / "b.JPG").read_bytes()[:200])
     first, second = (run(folder, "--out", f"out.{ending}") for _ in range(2))
     assert (first.exit_code, second.exit_code) == (1, 1)
-    assert "nothing new; 5 were there already" in second.stderr
+    assert "nothing new; 5 from earlier runs" in second.stderr
     assert "1 error" in second.stderr
 
 
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_read_is_asked_about_again(run, folder):
     assert "b.JPG: the file cannot be read" in missing.stderr
     (folder / "b.JPG").write_bytes(whole)
     there = run(*(folder / name for name in ("a.png", "b.JPG")), "--out", "out.csv")
-    assert "1 were there already" in there.stderr
+    assert "1 from earlier runs" in there.stderr
     assert "photos/b.JPG" in Path("out.csv").read_text()
     assert there.exit_code in (0, 3)
 
@@ -211,7 +211,7 @@ def test_a_video_is_a_flight(run, film):
 def test_a_video_is_gone_on_with(run, film):
     run(film.name, "--out", "out.csv", "--every", 1, "--effort", "fast")
     result = run(film.name, "--out", "out.csv", "--every", 0.5, "--effort", "fast")
-    assert "3 were there already" in result.stderr
+    assert "3 from earlier runs" in result.stderr
     rows = Path("out.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == [f"film.mp4#t={n / 2:.3f}" for n in range(6)]
 
@@ -259,4 +259,4 @@ def test_ctrl_c_keeps_what_is_done(run, folder, ending):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     result = run(folder, "--out", f"out.{ending}")
-    assert "3 were there already" in result.stderr
+    assert "3 from earlier runs" in result.stderr
