@@ -1,6 +1,7 @@
 """Milvus gets the calls that every other index gets; what an approximate index cannot promise is stated instead."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,13 @@ from service.ground.index.protocol import NO_ID
 
 ROUNDING = 2e-6
 """Milvus sums in float32, in an order of its own."""
+
+ROWS = {lite: 4000, genuine: 40_000}
+
+LEAST_RECALL = {lite: (0.99, 1.0, 0.99), genuine: (0.99, 1.0, 0.95)}
+"""Recall of the best 128 of all rows, of those within 1 % of them, and within 7 %. The genuine server compares all that
+a narrow filter leaves; one that leaves a little more thins out the graph that it follows, and it finds 0.96 of the
+best, whatever the search parameters. ``milvus-lite`` follows more of the graph when it is asked to."""
 
 
 @pytest.fixture(
@@ -33,7 +41,7 @@ def make_index(request, tmp_path_factory):
             made.append(collection)
             return MilvusIndex(collection, WindowKeys({0: "0" * 16}))
 
-        make.rows = 4000 if request.param is lite else 40_000
+        make.server = request.param
         yield make
         for collection in made:
             collection.close()
@@ -59,12 +67,8 @@ def test_random_histories_equal_brute_force_but_for_rounding(make_index, seed):
 
 
 def test_nearly_all_of_the_best_are_found(make_index):
-    """Recall of the best 128, once every row is in the index.
-
-    A filter that leaves less than 7 % or so makes Milvus look at every row that it leaves; one that leaves a little
-    more thins out the graph that it follows, which no search parameter mends.
-    """
-    rng, index, rows = np.random.default_rng(8), make_index(32), make_index.rows
+    """Once every row is in the index, and searches use it, which is some moments later."""
+    rng, index, rows = np.random.default_rng(8), make_index(32), ROWS[make_index.server]
     directions = rng.normal(size=(8, 32))  # windows differ in few directions; noise alone is no index's case
     vectors = rng.normal(size=(rows, 8)) @ directions + 0.3 * rng.normal(size=(rows, 32))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
@@ -76,14 +80,23 @@ def test_nearly_all_of_the_best_are_found(make_index):
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     queries = wide[:20] + 0.2 * rng.normal(size=(20, 32)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    for area, least in ((None, 0.99), (Circle(0.05, 0.05, 1000), 1.0), (Circle(0.05, 0.05, 3000), 0.85)):
+
+    def recall(area):
         inside = np.ones(rows, bool) if area is None else area.contains(*centres.T)
         assert index.count(area) == inside.sum()
         scores = np.where(inside, queries @ wide.T, -np.inf)
         count = min(128, int(inside.sum()))
         best = np.argsort(-scores, axis=1)[:, :count]
         _, found = index.search(queries, count, area)
-        assert np.mean([np.isin(row, others).mean() for row, others in zip(best, found, strict=True)]) >= least
+        return np.mean([np.isin(row, others).mean() for row, others in zip(best, found, strict=True)])
+
+    areas = (None, Circle(0.05, 0.05, 1000), Circle(0.05, 0.05, 3000))
+    for _ in range(20):
+        found = tuple(recall(area) for area in areas)
+        if np.all(np.greater_equal(found, LEAST_RECALL[make_index.server])):
+            return
+        time.sleep(1)
+    raise AssertionError(f"recall {found}")
 
 
 def test_an_empty_index_answers_with_padding(make_index):

@@ -34,8 +34,12 @@ GRAPH = {"M": 16, "efConstruction": 200}
 """The HNSW graph (Malkov and Yashunin, TPAMI 2018) has so many neighbours and candidates, as Milvus has them by
 default."""
 
-LEAST_EF = 512
-"""A search follows at least so many candidates in the graph, and twice as many as are asked for where that is more."""
+LEAST_EF, MOST_EF = 512, 32_768
+"""A search follows at least so many candidates in the graph, and twice as many as are asked for where that is more.
+Milvus follows no more than the second number."""
+
+MORE_EF = 8
+"""So many times as many are followed when those that meet a condition are fewer than were asked for."""
 
 SEARCH_TIMEOUT_S = 3.0
 """A search takes milliseconds; one that hangs leaves time to answer within the default deadline of 10 s."""
@@ -177,7 +181,16 @@ class Collection:
             self._search(some, 1, "")
 
     def _search(self, query: Vectors, limit: int, condition: str) -> CollectionRows:
-        params = {"params": {"ef": min(max(2 * limit, LEAST_EF), 2 * MAX_ROWS)}}
+        """Follow more candidates while few of them meet the condition: some servers leave the others out afterwards."""
+        ef = min(max(2 * limit, LEAST_EF), MOST_EF)
+        while True:
+            found = self._followed(query, limit, condition, ef)
+            if not condition or len(found.keys) == limit or ef == MOST_EF:
+                return found
+            ef = min(MORE_EF * ef, MOST_EF)
+
+    def _followed(self, query: Vectors, limit: int, condition: str, ef: int) -> CollectionRows:
+        params = {"params": {"ef": ef}}
         with self._reaching():
             (hits,) = self._client.search(
                 self.name,

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from service.cli.main import app
 from service.errors import GalleryReadOnly, GalleryUnusable, MapNotFound
 from service.geo import Circle
+from service.ground import exchange
 from service.ground.exchange import chosen, pull, push
 from service.ground.gallery import Gallery
 from service.ground.index.collection import Collection
 from service.ground.index.keys import WindowKeys
+from service.ground.index.milvus import MilvusIndex
 from service.ground.maps import NewMap
 from service.ground.records import NewTile
 from service.ground.store.imports import Step
@@ -91,6 +93,23 @@ def test_what_is_copied_is_found_as_in_the_file(tmp_path, sent, shared):
             assert (each.count(), each.count(near), each.count(near, ("field",))) == counts
         assert gallery.info().index["device"] == "milvus"
         gallery.check()
+
+
+def test_an_index_that_is_not_searched_yet_is_asked_again(tmp_path, sent, monkeypatch):
+    path, search, asked = make(tmp_path / "g.gallery", town=1), MilvusIndex.search, []
+
+    def late(index, queries, count):
+        scores, ids = search(index, queries, count)
+        asked.append(len(queries))
+        return (scores, ids) if len(asked) == 3 else (np.full_like(scores, -np.inf), ids)
+
+    monkeypatch.setattr(MilvusIndex, "search", late)
+    monkeypatch.setattr(exchange, "RECALL_PAUSE_S", 0)
+    assert sent(path).recall == 1.0
+    assert len(asked) == 3
+    asked[:] = range(3)  # from now on it finds nothing
+    with pytest.raises(GalleryUnusable, match=r"finds 0\.0%"):
+        sent(path)
 
 
 def test_a_gallery_in_milvus_is_only_looked_at(tmp_path, sent, shared):
