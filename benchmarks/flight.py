@@ -6,7 +6,8 @@ The photos of a flight in DATA/ariel go to ``POST /tracks/{id}/localize`` in the
 without prior, over a gallery that holds every map of DATA (as in ``real.py``, which makes the file that ``--gallery``
 names). Hints are those of ``real.py``: with ``all`` the field of view is the maker's nominal one, which is not the
 video's. Printed is, after each photo, how far the track's position is from the drone's own GPS, and how far the single
-photo's camera is; then what the flight says of its lens.
+photo's camera is; then the same of the history, where later photos tell of those that left it open, and what the flight
+says of its lens.
 """
 
 from __future__ import annotations
@@ -46,16 +47,17 @@ def main() -> None:
             add_maps(options.data, gallery, options.model, Path(folder))
         settings = {"AEROFIX_DEADLINE_S": str(TIMEOUT_S)}
         with aerofix(gallery, options.model, settings).running() as url, httpx.Client(timeout=TIMEOUT_S) as client:
-            answers = follow(client, url.removesuffix("/localize"), options, rows)
+            answers, history = follow(client, url.removesuffix("/localize"), options, rows)
     if options.out is not None:
-        options.out.write_text(json.dumps(answers))
+        options.out.write_text(json.dumps({"answers": answers, "history": history}))
     report(rows, answers, options)
+    look_back(rows, history)
 
 
 def follow(
     client: httpx.Client, base: str, options: argparse.Namespace, rows: list[dict[str, str]]
-) -> list[dict[str, Any]]:
-    """The answers to the photos of one track."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The answers to the photos of one track, and its history after the last."""
     track = base + client.post(f"{base}/tracks").raise_for_status().headers["location"]
     answers = []
     for row in rows:
@@ -65,7 +67,7 @@ def follow(
             form.pop("heading_deg", None)
         files = {"image": (shot.path.name, shot.path.read_bytes())}
         answers.append(client.post(f"{track}/localize", files=files, data=form).raise_for_status().json())
-    return answers
+    return answers, client.get(f"{track}/history").raise_for_status().json()["entries"]
 
 
 def report(rows: list[dict[str, str]], answers: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -100,6 +102,18 @@ def report(rows: list[dict[str, str]], answers: list[dict[str, Any]], options: a
         console.print(f"worst with a position: {max(has):.1f} m; inside accuracy_m: {statistics.mean(inside):.2f}")
     if answers[-1]["lens"] is not None:
         console.print(answers[-1]["lens"]["text"])
+
+
+def look_back(rows: list[dict[str, str]], history: list[dict[str, Any]]) -> None:
+    """Print what the history says after the last photo."""
+    known = [(row, entry) for row, entry in zip(rows, history, strict=True) if entry["position"] is not None]
+    errors = [off_m(entry["position"], (float(row["drone_lat"]), float(row["drone_lon"]))) for row, entry in known]
+    inside = [error < entry["position"]["accuracy_m"] for error, (_, entry) in zip(errors, known, strict=True)]
+    print(
+        f"in the history: a position at {len(known)} of {len(rows)} photos, {sum(e['hindsight'] for e in history)} of "
+        f"them in hindsight; median {statistics.median(errors):.1f} m, worst {max(errors):.1f} m, inside accuracy_m "
+        f"{statistics.mean(inside):.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -74,17 +74,18 @@ def velocity_of(east_m_s: float, north_m_s: float) -> schemas.Velocity:
 
 def _entry(entry: Entry) -> schemas.TrackEntry:
     position = velocity = None
-    if entry.lat is not None and entry.lon is not None and entry.accuracy_m is not None:
+    passed, accuracy_m = entry.passed, entry.accuracy_m
+    if passed is not None:
+        velocity = velocity_of(passed.east_m_s, passed.north_m_s)
+    if passed is not None and accuracy_m is not None:
         position = schemas.TrackPosition(
-            lat=entry.lat,
-            lon=entry.lon,
-            accuracy_m=entry.accuracy_m,
+            lat=passed.lat,
+            lon=passed.lon,
+            accuracy_m=accuracy_m,
             confidence=entry.confidence,
-            reference=CAMERA if entry.reference == "camera" else GROUND,
-            height_m=entry.height_m,
+            reference=CAMERA if passed.reference == "camera" else GROUND,
+            height_m=passed.height_m,
         )
-    if entry.east_m_s is not None and entry.north_m_s is not None:
-        velocity = velocity_of(entry.east_m_s, entry.north_m_s)
     return schemas.TrackEntry(
         timestamp_s=entry.timestamp_s,
         use=entry.use,
@@ -92,4 +93,5 @@ def _entry(entry: Entry) -> schemas.TrackEntry:
         confidence=entry.confidence,
         position=position,
         velocity=velocity,
+        hindsight=entry.hindsight,
     )

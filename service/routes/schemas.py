@@ -269,10 +269,11 @@ class TrackEntry(BaseModel):
     confidence: float
     position: TrackPosition | None
     velocity: Velocity | None
+    hindsight: bool = Field(description="whether the position is known only since later photos told which way it came")
 
 
 class TrackHistory(BaseModel):
-    """A flight after each of its photos, in their order."""
+    """A flight at each of its photos, in their order."""
 
     track_id: str
     entries: list[TrackEntry] = Field(description="the last 1,000")

@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 
-from service.encoder.calibration import ACCURACY_PROBABILITY
 from service.errors import InvalidParameter
 from service.geo import Circle, offset_m
 from service.localization.confidence import Status
@@ -40,7 +39,7 @@ from service.tracking.filter import (
     squared_distance,
 )
 from service.tracking.flight import FlightLens
-from service.tracking.history import MAX_HISTORY, Entry, Use
+from service.tracking.history import HINDSIGHT, MAX_HISTORY, Entry, Passed, Use, look_back, radius_m
 from service.tracking.odometry import Sight
 
 MAX_HYPOTHESES = 8
@@ -100,6 +99,7 @@ class Hypothesis:
         common_m: what its fixes err by alike, the largest that one had.
         place: what the last photo gave it, None when it gave nothing.
         aircraft: whose point on the ground ``motion`` is; None while no photo told.
+        path: where it passed at the last photos, this one included.
     """
 
     motion: Motion
@@ -108,11 +108,29 @@ class Hypothesis:
     common_m: float
     place: Place | None = None
     aircraft: Aircraft | None = None
+    path: tuple[Passed, ...] = ()
 
     @property
     def covariance_m2(self) -> Array:
         """``[2, 2]`` of the position, east and north, with what all fixes err by alike."""
         return self.motion.position_covariance_m2 + self.common_m**2 * np.eye(2)
+
+    def passing(self, timestamp_s: float) -> Hypothesis:
+        """With where it is now at the end of its path."""
+        aircraft = self.aircraft
+        motion, covariance_m2 = (self.motion, self.covariance_m2)
+        if aircraft is not None:
+            motion, covariance_m2 = aircraft.motion, aircraft.covariance_m2
+        passed = Passed(
+            timestamp_s,
+            motion.lat,
+            motion.lon,
+            largest_sigma_m(covariance_m2),
+            "ground point at image centre" if aircraft is None else "camera",
+            None if aircraft is None else aircraft.height_m,
+            *motion.velocity_m_s.tolist(),
+        )
+        return replace(self, path=(*self.path[1 - HINDSIGHT :], passed))
 
 
 @dataclass(frozen=True)
@@ -133,11 +151,8 @@ class Estimate:
 
     @property
     def accuracy_m(self) -> float | None:
-        """See the class; the formula is that of a single photo (``localization.confidence.accuracy_m``)."""
-        if self.confidence <= ACCURACY_PROBABILITY:
-            return None
-        sigma_m = largest_sigma_m(self.covariance_m2)
-        return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / self.confidence))
+        """See the class."""
+        return radius_m(largest_sigma_m(self.covariance_m2), self.confidence)
 
 
 @dataclass
@@ -152,7 +167,7 @@ class Track:
         sight: what the last photo showed, if it is known how that lies on the ground.
         uses: how many photos became what.
         lens: what the flight tells of it; None before a photo of use.
-        history: what was believed after each photo, the last ``MAX_HISTORY``.
+        history: what is believed of each photo, the last ``MAX_HISTORY``.
     """
 
     options: Options = field(default_factory=Options)
@@ -252,37 +267,23 @@ class Track:
                     branches.append(self._fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust]))
                 elif (gap := turned(aircraft, motion, place)) is not None:
                     branches.append(self._fused(predicted, place, odd * area_m2, MAX_EVIDENCE[trust], gap))
-        self.hypotheses, self.lost = _pruned(branches, lost)
+        kept, self.lost = _pruned(branches, lost)
+        self.hypotheses = [each.passing(timestamp_s) for each in kept]
         self.timestamp_s = timestamp_s
         use = self._use(places)
         self.uses[use] += 1
         return use
 
     def note(self, use: Use, status: Status) -> None:
-        """Enter what is believed now, at the last photo, into the history."""
+        """Enter what is believed now, at the last photo, into the history, and what it tells of those before."""
         if self.timestamp_s is None:
             return
-        shown, aircraft = self.shown, self.aircraft
-        if shown is None:
+        if not self.hypotheses:
             self.history.append(Entry(self.timestamp_s, use, status, 0.0))
             return
-        motion = shown.motion
-        east_m_s, north_m_s = motion.velocity_m_s.tolist()
-        self.history.append(
-            Entry(
-                self.timestamp_s,
-                use,
-                status,
-                shown.confidence,
-                motion.lat,
-                motion.lon,
-                shown.accuracy_m,
-                "ground point at image centre" if aircraft is None else "camera",
-                None if aircraft is None else aircraft.height_m,
-                east_m_s,
-                north_m_s,
-            )
-        )
+        best = self.hypotheses[0]
+        self.history.append(Entry(self.timestamp_s, use, status, best.weight, best.path[-1]))
+        look_back(self.history, best.path, best.weight)
 
     def _use(self, places: list[Place]) -> Use:
         if self.hypotheses and self.hypotheses[0].place is not None:
@@ -311,7 +312,8 @@ class Track:
         if place.camera is not None:
             begun = Aircraft.start(place.camera, fastest_m_s)
             aircraft = begun if aircraft is None else aircraft.update(place.camera)
-        return Hypothesis(motion, predicted.weight * evidence, place.error.grain_m, common_m, place, aircraft)
+        weight, grain_m = predicted.weight * evidence, place.error.grain_m
+        return Hypothesis(motion, weight, grain_m, common_m, place, aircraft, predicted.path)
 
     def _predicted(self, hypothesis: Hypothesis, timestamp_s: float, shift: Shift | None = None) -> Motion:
         dt_s = 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
@@ -358,7 +360,8 @@ def _pruned(branches: list[Hypothesis], lost: float) -> tuple[list[Hypothesis], 
     for branch in sorted(branches, key=lambda each: each.weight, reverse=True):
         for i, better in enumerate(kept):
             if _says_the_same(better, branch):
-                kept[i] = replace(better, weight=better.weight + branch.weight)
+                path = better.path or branch.path
+                kept[i] = replace(better, weight=better.weight + branch.weight, path=path)
                 break
         else:
             kept.append(branch)

@@ -102,6 +102,6 @@ def test_the_history_tells_which_point_is_meant():
     for t, places in enumerate([[], [place(0, 0, 0, camera=False)], [place(0, 0, 0)]]):
         track.note(track.update(t, places, 1e6), "located" if places else "not_found")
     assert [(each.timestamp_s, each.use) for each in track.history] == [(0, "lost"), (1, "fused"), (2, "fused")]
-    assert [each.reference for each in track.history] == [None, "ground point at image centre", "camera"]
-    assert track.history[0].lat is None
-    assert track.history[2].height_m == 120
+    assert track.history[0].passed is None
+    assert [each.passed.reference for each in list(track.history)[1:]] == ["ground point at image centre", "camera"]
+    assert track.history[2].passed.height_m == 120
