@@ -38,8 +38,9 @@ ROUNDS = 12
 SETTLED = 1e-5
 """A step below this, in radians, heights and shares, counts as none: a millimetre from 100 m."""
 
-LOOSE_DEG = 8.0
-"""A pitch that nobody states may spread so far about the one that its solution starts from."""
+LOOSE_DEG = 10.0
+"""A pitch that nobody states may spread so far about the one that its solution starts from: a look finds photos whose
+pitch is off by 15°."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def solve_pose(
     numbers = _start(prior, *start)
     if numbers is None:
         return None
-    sigma_m = np.maximum(tolerance_m * SIGMA_TOLERANCES * np.sqrt(_in_patch(photo)), 1e-6)
+    sigma_m = spread_m(photo, tolerance_m)
     model = _Model(photo, ground_m, sigma_m, prior, up_m)
     linear = model.linear(numbers, np.ones(len(photo)))
     for _ in range(ROUNDS):
@@ -150,12 +151,17 @@ def solve_pose(
     return None if linear is None else _answer(numbers, linear[0], 2 * len(photo), linear[1])
 
 
-def _in_patch(photo: Complex) -> Floats:
-    """How many matches share each match's patch of the photo, ``[M]``."""
+def spread_m(photo: Complex, tolerance_m: Floats) -> Floats:
+    """Standard deviation of each match along each axis, so that all matches of a patch weigh as much as one, ``[M]``.
+
+    Args:
+        photo: ``[M]``, right + i·up in photo widths from its centre.
+        tolerance_m: ``[M]``, how far a match may be off.
+    """
     patch = np.floor(photo.real * PATCHES) * 1000 + np.floor(photo.imag * PATCHES)
     _, number, counts = np.unique(patch, return_inverse=True, return_counts=True)
-    shared: Floats = counts[number].astype(np.float64)
-    return shared
+    spread: Floats = np.maximum(tolerance_m * SIGMA_TOLERANCES * np.sqrt(counts[number]), 1e-6)
+    return spread
 
 
 @dataclass(frozen=True, eq=False)
