@@ -1,6 +1,6 @@
 """What knowing the ground's heights is worth: cameras over simulated hills, placed with and without an elevation.
 
-    python benchmarks/elevation.py [--map examples/town.tif] [--photos 24] [--relief 25] [--pitch -45] [--height 100]
+    python benchmarks/elevation.py [--map examples/town.tif] [--photos 24] [--relief 40] [--pitch -45] [--height 100]
 
 The simulator of training/ lays the map over hills and renders oblique photos, which go to ``POST /localize`` with all
 that a drone knows of its camera: first over the map alone, then with the hills as its elevation. Printed is how far the
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Settings().model)
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument(
-        "--relief", type=float, default=25.0, help="metres from the lowest to the highest ground, about"
+        "--relief", type=float, default=40.0, help="metres from the lowest to the highest ground, about"
     )
     parser.add_argument("--pitch", type=float, default=-45.0)
     parser.add_argument("--height", type=float, default=100.0, help="metres above the ground below")
