@@ -1,10 +1,17 @@
-"""The real photos and maps that ``real.py`` goes through: folders below one data folder, each left out when absent."""
+"""The real photos and maps that ``real.py`` goes through: folders below one data folder, each left out when absent.
+
+    python benchmarks/real_sets.py DATA [--every 6] > photos.csv
+
+writes the table that ``aerofix-train calibrate --photos`` takes, with every n-th photo of places that no map shows.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,3 +137,20 @@ def _corners(told: dict[str, dict[str, float] | dict[str, list[float]]]) -> list
         return [[told["corners_lonlat"][name][1], told["corners_lonlat"][name][0]] for name in ("TL", "TR", "BR", "BL")]  # type: ignore[index]
     west, south, east, north = (float(told["bounds"][name]) for name in ("west", "south", "east", "north"))  # type: ignore[arg-type]
     return [[north, west], [north, east], [south, east], [south, west]]
+
+
+def main() -> None:
+    """Write where each photo's centre was."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--every", type=int, default=6)
+    options = parser.parse_args()
+    rows = csv.writer(sys.stdout)
+    rows.writerow(("file", "lat", "lon"))
+    for each in sets_of(options.data.resolve()):
+        for shot in each.shots[:: 1 if each.right_m else options.every]:
+            rows.writerow((shot.path, *(shot.centre or ("", ""))))
+
+
+if __name__ == "__main__":
+    main()

@@ -177,13 +177,22 @@ def calibrate(
     circles: Annotated[
         int, typer.Option(min=2, help="searched areas, 30 photos each, twice; fewer are less sure")
     ] = 40,
+    photos: Annotated[
+        Path | None, typer.Option(help="CSV (file, lat, lon) of real photos to fit on too; needs --gallery")
+    ] = None,
+    gallery: Annotated[Path | None, typer.Option(help="gallery file with maps of the photos' places")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as data.root=DATA")] = None,
 ) -> None:
     """Fit what a finished model's matches are worth again, through the service as it is now."""
     from training.config import load_config
+    from training.errors import TrainingError
+    from training.export.flown import read_flown
     from training.export.recalibrate import recalibrate
 
-    for line in recalibrate(model, out, load_config(config, overrides), circles):
+    if (photos is None) != (gallery is None):
+        raise TrainingError("--photos needs the --gallery that shows their places, and --gallery the --photos.")
+    flown = None if photos is None or gallery is None else read_flown(photos, gallery)
+    for line in recalibrate(model, out, load_config(config, overrides), circles, flown):
         _show(line)
 
 

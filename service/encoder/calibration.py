@@ -54,9 +54,8 @@ class LocalCalibration:
     Attributes:
         min_inliers: what unrelated maps do not reach; a position needs as many.
         inlier_weight: see ``evidence``.
-        sigma_exponent: see ``own_sigma_tiles``.
-        sigma_floor_tiles: Rayleigh scale of errors that simulated photos do not have and that all photos of a real
-            flight share: distortions of the lens and of the map.
+        sigma_scale: a position from matches errs by so many times what their spread says (``refine.Fix.sigma_m``).
+        sigma_floor_tiles: Rayleigh scale of what all photos of a flight err by alike: distortions of lens and map.
         turns: 4 when descriptors know only turns of up to 50° or so: a photo of unknown heading is then matched as it
             is and turned by 90°, 180° and 270°. 1 when they know any.
         judge: how *evidence* turns into probabilities, and the error of positions from matches: the calibration, with
@@ -65,7 +64,7 @@ class LocalCalibration:
 
     min_inliers: int = MIN_INLIERS
     inlier_weight: float = INLIER_WEIGHT
-    sigma_exponent: float = 0.0
+    sigma_scale: float = 1.0
     sigma_floor_tiles: float = 0.0
     turns: int = 1
     judge: Calibration | None = None
@@ -78,17 +77,6 @@ class LocalCalibration:
         """
         chance = CHANCE_SHARE * self.min_inliers
         return score + self.inlier_weight * math.log(((support or 0.0) + chance) / (self.min_inliers + chance))
-
-    def own_sigma_tiles(self, fitted: float, inliers: int | None) -> float:
-        """Rayleigh scale of a position's own error: ``fitted · (min_inliers / inliers)^sigma_exponent``.
-
-        A position from many matches is more exact than one from few.
-
-        Args:
-            fitted: of as many matches as ``min_inliers``; fewer count as these.
-            inliers: of the best tile.
-        """
-        return fitted * math.pow(min(1.0, self.min_inliers / max(1, inliers or 0)), self.sigma_exponent)
 
 
 @dataclass(frozen=True)
@@ -154,14 +142,16 @@ def _local(section: dict[str, Any], judge: Calibration) -> LocalCalibration:
     min_inliers, inlier_weight = _finite(section, "min_inliers"), _finite(section, "inlier_weight")
     if not (min_inliers >= 3 and min_inliers == int(min_inliers)):
         raise ValueError("min_inliers must be a whole number of at least 3: any two matches agree")
-    optional = {"sigma_exponent": 0.0, "sigma_floor_tiles": 0.0, "turns": 1} | section
-    sigma_exponent, sigma_floor = _finite(optional, "sigma_exponent"), _finite(optional, "sigma_floor_tiles")
-    if min(inlier_weight, sigma_exponent, sigma_floor) < 0:
-        raise ValueError("inlier_weight, sigma_exponent and sigma_floor_tiles must not be negative")
+    optional = {"sigma_scale": 1.0, "sigma_floor_tiles": 0.0, "turns": 1} | section
+    sigma_scale, sigma_floor = _finite(optional, "sigma_scale"), _finite(optional, "sigma_floor_tiles")
+    if min(inlier_weight, sigma_floor) < 0:
+        raise ValueError("inlier_weight and sigma_floor_tiles must not be negative")
+    if sigma_scale <= 0:
+        raise ValueError("sigma_scale must be positive")
     turns = _finite(optional, "turns")
     if turns not in {1, 4}:
         raise ValueError("turns must be 1 or 4")
-    return LocalCalibration(int(min_inliers), inlier_weight, sigma_exponent, sigma_floor, int(turns), judge)
+    return LocalCalibration(int(min_inliers), inlier_weight, sigma_scale, sigma_floor, int(turns), judge)
 
 
 def _logistic(raw: dict[str, Any], name: str) -> Logistic:

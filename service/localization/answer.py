@@ -18,6 +18,7 @@ class Position:
     """A place on the ground in degrees (WGS84), right within ``accuracy_m`` metres with 68 % probability.
 
     Attributes:
+        sigma_m: standard deviation along each axis if the place is the right one.
         heading_deg: compass direction of the photo's top edge; None when the photo was not laid on the ground.
     """
 
@@ -25,6 +26,7 @@ class Position:
     lon: float
     accuracy_m: float
     confidence: float
+    sigma_m: float
     heading_deg: float | None = None
 
 

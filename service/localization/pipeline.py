@@ -326,13 +326,15 @@ class PhotoLocalizer:
         best, calibration = ranking.hits[0], self.contract.calibration
         fix = matched_position(ranking, calibration.local.min_inliers) if refine else None
         if fix is not None:
-            error = matched_error(ranking, calibration.local)
-            by_inliers = replace(ranking.calibration, sigma_tiles=error.sigma_m / best.tile.footprint.side_m)
-            radius = accuracy_m(verdict, (fix.lat, fix.lon), best, by_inliers)
-            return Position(fix.lat, fix.lon, radius, verdict.confidence, fix.heading_deg), fix
+            side_m = best.tile.footprint.side_m
+            sigma_m = matched_error(fix, side_m, calibration.local).sigma_m
+            by_matches = replace(ranking.calibration, sigma_tiles=sigma_m / side_m)
+            radius = accuracy_m(verdict, (fix.lat, fix.lon), best, by_matches)
+            return Position(fix.lat, fix.lon, radius, verdict.confidence, sigma_m, fix.heading_deg), fix
         temperature = calibration.refine_temperature
         place = weighted_position(ranking.hits, temperature) if refine else best.tile.footprint.centre
-        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence), None
+        sigma_m = calibration.sigma_tiles * best.tile.footprint.side_m
+        return Position(*place, accuracy_m(verdict, place, best, calibration), verdict.confidence, sigma_m), None
 
     def _whereabouts(self, job: _Job, fix: Fix | None, verdict: Verdict) -> tuple[dict[str, str], Whereabouts]:
         """Which hints are disputed, and where the camera was. Only a place that is sure contradicts anybody."""

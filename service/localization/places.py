@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.encoder.calibration import Calibration, LocalCalibration
 from service.localization.confidence import judge
 from service.localization.neighbours import same_place
-from service.localization.refine import weighted_position
+from service.localization.refine import Fix, weighted_position
 from service.localization.rerank import Ranking
 
 MAX_PLACES = 16
@@ -84,12 +84,15 @@ class Place:
     camera: CameraFix | None = None
 
 
-def matched_error(ranking: Ranking, local: LocalCalibration) -> PositionError:
-    """The error of a position whose photo was laid on the ground of the best tile."""
-    best = ranking.hits[0]
-    side_m = best.tile.footprint.side_m
-    own_tiles = local.own_sigma_tiles(ranking.calibration.sigma_tiles, best.inliers)
-    return PositionError(own_tiles * side_m, common_m=local.sigma_floor_tiles * side_m)
+def matched_error(fix: Fix, side_m: float, local: LocalCalibration) -> PositionError:
+    """The error of a position whose photo was laid on the ground.
+
+    Args:
+        fix: how it lies.
+        side_m: of the tile that shows the same.
+        local: of the model.
+    """
+    return PositionError(local.sigma_scale * fix.sigma_m, common_m=local.sigma_floor_tiles * side_m)
 
 
 def raster_error(sigma_m: float, side_m: float) -> PositionError:

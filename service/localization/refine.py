@@ -9,18 +9,20 @@ so the photo's centre usually lies between several.
 import cmath
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from service.camera.look import Look
 from service.camera.pinhole import Complex, Floats, apply, similarity_matrix
+from service.camera.pose import spread_m
 from service.geo import offset, offset_m
 from service.ground.records import Hit
 from service.localization.evidence import support
 from service.localization.matching import Similarity, fit_similarity
 from service.localization.neighbours import NEAR_SIDES, same_as_first
 from service.localization.rerank import Matches, Ranking, Seen
-from service.localization.tilt import Homography, fit_tilted
+from service.localization.tilt import Homography, centre_sigma, fit_tilted
 
 SIZES = 2.5
 """Neighbours up to so many times larger or smaller add their matches: those of the next levels. Those of others are
@@ -57,6 +59,15 @@ class Fix:
     ground_m: Complex = field(repr=False)
     tolerance_m: Floats = field(repr=False)
     seen: Seen = field(repr=False)
+
+    @cached_property
+    def sigma_m(self) -> float:
+        """Standard deviation of the centre's place along each axis, as the spread of the matches has it.
+
+        Where they do not determine how the photo lies, how far one of them may be off.
+        """
+        sigma_m = centre_sigma(self.to_ground, self.photo, spread_m(self.photo, self.tolerance_m))
+        return min(sigma_m, float(self.tolerance_m.max()))
 
     @property
     def ground_places(self) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ It takes eight numbers instead of four, so it is fitted only after a similarity 
 where it explains clearly more.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,35 @@ class Homography:
         """Whether the whole square lies before the horizon, and is not seen from below."""
         before = abs(self.matrix[2, 0]) + abs(self.matrix[2, 1]) < 2
         return before and (self.right.conjugate() * self.up).imag > 0
+
+
+def centre_sigma(matrix: Floats, points: Complex, sigma: Floats) -> float:
+    """Standard deviation, along each axis, of where a homography lays the photo's centre: the mean of both.
+
+    By its eight numbers' covariance, to first order: what matches far from the centre err by counts there as well.
+
+    Args:
+        matrix: ``[3, 3]``, its last entry 1.
+        points: ``[M]`` positions of the photo that it was fitted to.
+        sigma: ``[M]``, of their places on the ground along each axis.
+
+    Returns:
+        Infinity where the points do not determine it.
+    """
+    point, none = np.stack([points.real, points.imag, np.ones(len(points))]), np.zeros((3, len(points)))
+    depth = matrix[2] @ point
+    rows = []
+    for axis, ground in enumerate(matrix[:2] @ point / depth):
+        own = [point, none] if axis == 0 else [none, point]
+        rows.append(np.concatenate([*own, -ground * point[:2]]) / (depth * sigma))
+    jacobian = np.concatenate(rows, axis=1)
+    information = jacobian @ jacobian.T
+    unit = np.sqrt(np.diag(information))  # ground is in metres, and some numbers are a thousand times others
+    scaled = information / np.outer(unit, unit)
+    if not np.linalg.cond(scaled) < MAX_CONDITION:
+        return math.inf
+    variance = np.diag(np.linalg.inv(scaled)) / unit**2
+    return math.sqrt((variance[2] + variance[5]) / 2)
 
 
 def fit_tilted(fit: Similarity, source: Complex, target: Complex, tolerance: Floats) -> Homography | None:

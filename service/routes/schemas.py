@@ -19,6 +19,9 @@ class Position(BaseModel):
     lon: float = Field(description="degrees east, WGS84", examples=[120.71854])
     accuracy_m: float = Field(description="radius in metres that holds the truth with 68 % probability", examples=[9.4])
     confidence: float = Field(description="probability that the place is right", examples=[0.97])
+    sigma_m: float = Field(
+        description="standard deviation in metres along each axis, if the place is right", examples=[5.1]
+    )
     heading_deg: float | None = Field(
         default=None, description="compass direction of the photo's top edge; null when not estimated"
     )

@@ -127,7 +127,8 @@ def _places(answer: Answer, calibration: Calibration, refine: bool, camera: Came
     position = answer.position
     if position is None:
         return []
-    error = None if answer.fix is None else matched_error(answer.pool, calibration.local)
+    side_m = answer.hits[0].tile.footprint.side_m
+    error = None if answer.fix is None else matched_error(answer.fix, side_m, calibration.local)
     return [
         replace(place, lat=position.lat, lon=position.lon, error=error or place.error, camera=camera)
         if place.tile_id == answer.hits[0].tile.id

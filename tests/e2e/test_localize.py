@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ async def test_a_photo_of_a_tile_is_located_there(filled, photo, place):
     assert haversine_m(position["lat"], position["lon"], *place(3)) < 1
     assert position["confidence"] == best["confidence"] > 0.9
     assert 0 < position["accuracy_m"] < 96
+    surely = position["sigma_m"] * math.sqrt(-2 * math.log(1 - 0.68 / position["confidence"]))
+    assert position["accuracy_m"] == pytest.approx(surely)
     assert position["heading_deg"] is None
     assert position["reference"] == "ground point at image centre, WGS84"
     assert [candidate["rank"] for candidate in answer["candidates"]] == [1, 2, 3, 4]

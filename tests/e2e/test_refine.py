@@ -50,7 +50,8 @@ async def test_a_turned_photo_is_found_by_its_descriptors(start, with_local, til
     position = answer["position"]
     assert haversine_m(position["lat"], position["lon"], *place(3)) < 2
     assert (position["heading_deg"] - 90 * turns + 180) % 360 - 180 == pytest.approx(0, abs=2)
-    assert 1 < position["accuracy_m"] < 5  # 1.5 × 0.02 × 96 m and more: that of a position from matches
+    assert 0.5 < position["accuracy_m"] < 5  # that of a position from matches
+    assert position["sigma_m"] < position["accuracy_m"]
 
 
 async def test_the_details_that_were_found_are_told_when_asked_for(start, with_local, tile_request, send, place):

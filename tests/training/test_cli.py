@@ -14,6 +14,8 @@ from training.export.calibrate import untrained_calibration
 from training.export.onnx_file import write_onnx
 from training.models.encoder import Encoder
 
+CALIBRATE = ["calibrate", "--model", "m.onnx", "--out", "o.onnx", "--config", "c.yaml"]
+
 
 @pytest.fixture(scope="module")
 def run():
@@ -110,6 +112,14 @@ def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
         (["fit", "data.textures=[none/*.jpg]"], "Set data.root to the folder it counts from."),
         (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "[absent].pt is no readable checkpoint"),
         (["simulate", "--map", "absent.tif", "--out", "out"], "Give a GeoTIFF"),
+        (
+            [*CALIBRATE, "--photos", "p.csv"],
+            "--photos needs the --gallery that shows their places",
+        ),
+        (
+            [*CALIBRATE, "--photos", "p.csv", "--gallery", "g"],
+            "The table of photos cannot be read",
+        ),
     ],
 )
 def test_errors_are_one_sentence_that_names_the_fix(run, arguments, message, monkeypatch, tmp_path):

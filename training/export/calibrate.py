@@ -180,13 +180,16 @@ def refined_errors(answers: Answers, best: NDArray[np.int64], temperature: float
     return errors
 
 
-def calibrate(answers: Answers, errors: Floats | None = None) -> tuple[dict[str, Any], list[str]]:
+def calibrate(
+    answers: Answers, errors: Floats | None = None, weights: Floats | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Fit everything that ``aerofix.calibration`` holds; returns it with a report, a line each.
 
     Args:
         answers: what was found.
         errors: ``[M]`` distance in tile sides from the truth to the position that was answered, where another way than
             the mean of neighbouring tiles made it; then there is no ``refine_temperature`` to fit.
+        weights: ``[M]`` how many answers each counts for in the curves; None: one.
 
     Raises:
         TrainingError: hardly any answer is right, so that there is no error of right answers to measure.
@@ -206,7 +209,7 @@ def calibrate(answers: Answers, errors: Floats | None = None) -> tuple[dict[str,
         fitted["refine_temperature"] = temperature
         errors = refined_errors(answers, best, temperature)
     right = inside & (errors < RIGHT_WITHIN_SIDES)
-    place, in_gallery = fit_logistic(score, margin, right), fit_logistic(score, margin, inside)
+    place, in_gallery = (fit_logistic(score, margin, target, weights) for target in (right, inside))
     confidence = probability(place, score, margin)
     low, high = LOCATED_CONFIDENCE_RANGE
     located_min = float(np.clip(np.quantile(confidence[~inside], 1 - FALSE_LOCATED_SHARE), low, high))
@@ -251,17 +254,20 @@ def untrained_calibration() -> dict[str, Any]:
     }
 
 
-def fit_logistic(score: Floats, margin: Floats, target: NDArray[np.bool_], *, ridge: float = 1e-2) -> dict[str, float]:
+def fit_logistic(
+    score: Floats, margin: Floats, target: NDArray[np.bool_], weights: Floats | None = None, *, ridge: float = 1e-2
+) -> dict[str, float]:
     """Maximum-likelihood logistic curve over (1, score, margin) by Newton's method, slopes lightly held to zero."""
+    counts = np.ones_like(score) if weights is None else weights
     x = np.stack((np.ones_like(score), score, margin), axis=1)
-    weights, penalty = np.zeros(3), np.diag([0.0, ridge, ridge])
+    slopes, penalty = np.zeros(3), np.diag([0.0, ridge, ridge])
     for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        gradient = x.T @ (p - target) + penalty @ weights
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(3)
+        p = 1 / (1 + np.exp(-np.clip(x @ slopes, -30, 30)))
+        gradient = x.T @ (counts * (p - target)) + penalty @ slopes
+        curvature = (x * (counts * p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(3)
         step = np.linalg.solve(curvature, gradient)
-        weights = weights - step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
-    curve = dict(zip(("bias", "score", "margin"), (float(w) for w in weights), strict=True))
+        slopes = slopes - step * min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
+    curve = dict(zip(("bias", "score", "margin"), (float(w) for w in slopes), strict=True))
     return curve | {"fitted_on": len(score)}
 
 

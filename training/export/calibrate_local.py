@@ -11,13 +11,23 @@ are fitted on a rehearsal (``training/export/rehearsal.py``). Ours; the papers r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from training.export.calibrate import RIGHT_WITHIN_SIDES, Answers, Floats, calibrate, rayleigh_sigma
+from training.export.calibrate import (
+    ACCURACY_SHARE,
+    RIGHT_WITHIN_SIDES,
+    Answers,
+    Floats,
+    calibrate,
+    calibration_error,
+    features,
+    probability,
+)
 from training.export.rehearsal import Rehearsal
 
 #: Share of wrong tiles that may reach ``min_inliers``.
@@ -27,9 +37,15 @@ CHANCE = 0.01
 WEIGHTS = (0.5, 0.7, 1.0, 1.4, 2.0)
 #: Share of ``min_inliers`` that is added to support, as the service adds it.
 CHANCE_SHARE = 0.25
-#: What real lenses, relief and maps add to the error of a position, in descriptor cells: so that of the development
-#: flights two thirds lie within what is claimed (``benchmarks/real.py``).
-FLOOR_CELLS = 0.25
+#: What a flight's lens and map add to the error of all its positions alike, in descriptor cells: a guess, which leaves
+#: the larger part to each photo (``fit_scale``).
+FLOOR_CELLS = 0.15
+#: Positions are never taken to be more exact than this share of the spread of their matches.
+LEAST_SCALE = 0.1
+#: So many real photos that are laid on the ground tell how exactly.
+ENOUGH_REAL = 20
+#: Photos of real flights are few beside simulated ones; each counts for so many of these.
+REAL_WEIGHT = 5.0
 #: A wrong tile is this far, in tile sides, from the truth: nearer ones show some of the same ground.
 APART_SIDES = 1.5
 
@@ -67,19 +83,21 @@ def calibrate_local(
         TrainingError: hardly any answer is right.
     """
     first = answer(_provisional(base, Evidence(50, 1.0), turns))
-    evidence = fit_evidence(first)
+    evidence = fit_evidence(first.of(~first.judged))
     final = answer(_provisional(base, evidence, turns))
-    errors = np.linalg.norm(final.positions - final.truth, axis=1)
-    fitted, report = calibrate(Answers(evidence(final), final.centres, final.truth), errors)
-    best = evidence(final).argmax(1)
-    inliers = final.inliers[np.arange(len(best)), best]
-    right = errors < RIGHT_WITHIN_SIDES  # NaN, a photo of elsewhere, is never right
-    exponent, sigma = fit_sigma(inliers[right] / evidence.min_inliers, errors[right])
+    some = final.of(~final.judged)
+    weights = np.where(some.real, REAL_WEIGHT, 1.0)
+    fitted, report = calibrate(Answers(evidence(some), some.centres, some.truth), some.errors, weights)
+    floor = FLOOR_CELLS * cell_tiles
+    scale = fit_scale(some, floor)
     section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "turns": turns}
     section |= {name: value for name, value in fitted.items() if name != "version"}
-    section |= {"sigma_exponent": exponent, "sigma_tiles": sigma, "sigma_floor_tiles": FLOOR_CELLS * cell_tiles}
+    section |= {"sigma_scale": scale, "sigma_floor_tiles": floor}
     lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
-    return base | {"local": section}, lines + [f"with matches: {line}" for line in report]
+    lines += [f"with matches: {line}" for line in report]
+    for name, real in (("simulated", False), ("real", True)):
+        lines += judged(name, final.of(final.judged & (final.real == real)), evidence, section)
+    return base | {"local": section}, lines
 
 
 def fit_evidence(rehearsal: Rehearsal) -> Evidence:
@@ -97,26 +115,44 @@ def fit_evidence(rehearsal: Rehearsal) -> Evidence:
     return Evidence(fewest, max(WEIGHTS, key=found))
 
 
-def fit_sigma(found: Floats, errors: Floats) -> tuple[float, float]:
-    """How the error of right answers falls with their matches: ``error ~ sigma · found^-exponent``, Rayleigh.
+def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
+    """By how much positions err more than the spread of their matches says, so that 68 % lie within their radius.
 
-    The exponent is the slope of a least-squares line through the logarithms; sigma makes 68 % lie within its radius.
+    The error is Rayleigh of scale ``sqrt((scale · spread)² + floor²)``. Real photos decide alone where there are enough
+    of them: lenses, relief and maps make them err by half as much again as simulated ones.
 
     Args:
-        found: ``[N]`` inliers over ``min_inliers``; below 1 counts as 1.
-        errors: ``[N]`` in tile sides.
-
-    Returns:
-        ``(exponent, sigma)``, the exponent not negative.
+        rehearsal: what was answered.
+        floor: in tile sides.
     """
-    log_found = np.log(np.maximum(1.0, found))
-    spread = float(np.var(log_found))
-    slope = float(np.cov(log_found, np.log(np.maximum(errors, 1e-6)), bias=True)[0, 1]) / spread if spread > 0 else 0.0
-    exponent = max(0.0, -slope)
-    return exponent, rayleigh_sigma(errors * np.exp(exponent * log_found))
+    use = (rehearsal.errors < RIGHT_WITHIN_SIDES) & np.isfinite(rehearsal.spread)  # NaN is never right
+    if (use & rehearsal.real).sum() >= ENOUGH_REAL:
+        use &= rehearsal.real
+    if not use.any():
+        return 1.0
+    off = rehearsal.errors[use] / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    squares = np.maximum(off**2 - floor**2, 0.0) / rehearsal.spread[use] ** 2
+    return max(LEAST_SCALE, math.sqrt(np.quantile(squares, ACCURACY_SHARE)))
+
+
+def judged(name: str, some: Rehearsal, evidence: Evidence, section: dict[str, Any]) -> list[str]:
+    """What the fitted calibration says of answers that it was not fitted on, and what is true of them."""
+    if not len(some.truth):
+        return []
+    score, margin, _ = features(Answers(evidence(some), some.centres, some.truth), section["rival_floor"])
+    confidence = probability(section["place"], score, margin)
+    right, located = some.errors < RIGHT_WITHIN_SIDES, confidence >= section["located_min_confidence"]
+    sigma = np.hypot(section["sigma_scale"] * some.spread, section["sigma_floor_tiles"])
+    inside = some.errors < sigma * math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    laid = right & np.isfinite(some.spread)
+    return [
+        f"{name} photos that nothing was fitted on: {len(right)}; right {right.sum()}, located {located.sum()}, "
+        f"of these right {(right & located).sum()}; error of confidence {calibration_error(confidence, right):.3f}; "
+        f"within the radius {inside[laid].mean() if laid.any() else math.nan:.2f}"
+    ]
 
 
 def _provisional(base: dict[str, Any], evidence: Evidence, turns: int) -> dict[str, Any]:
-    """A calibration under which every answer has a position."""
+    """A calibration under which every answer has a position, whose error is the spread of its matches."""
     local = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight}
     return base | {"local": local | {"turns": turns, "not_found_below": 0.0}}

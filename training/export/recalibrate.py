@@ -13,13 +13,16 @@ from training.config import Config
 from training.data.simulator.simulated import SimulatedConfig
 from training.errors import TrainingError
 from training.export.calibrate_local import calibrate_local
+from training.export.flown import Flown
 from training.export.onnx_file import calibration_textures
 from training.export.rehearsal import Rehearsal, write_stage
 
 _KEY = "aerofix.calibration"
 
 
-def recalibrate(model: Path, out: Path, config: Config, circles: int | None = None) -> list[str]:
+def recalibrate(
+    model: Path, out: Path, config: Config, circles: int | None = None, flown: Flown | None = None
+) -> list[str]:
     """Fit the section ``local`` of a model file's calibration again, as an export does; its weights stay.
 
     Args:
@@ -27,6 +30,7 @@ def recalibrate(model: Path, out: Path, config: Config, circles: int | None = No
         out: where to write it with the new calibration.
         config: its ``data`` says which places are held out, ``run.seed`` how they are flown over.
         circles: searched ones, of 30 photos each; None: as many as an export takes.
+        flown: real photos to fit on as well.
 
     Returns:
         A report, a line each.
@@ -52,7 +56,8 @@ def recalibrate(model: Path, out: Path, config: Config, circles: int | None = No
         def answer(calibration: dict[str, Any]) -> Rehearsal:
             told[_KEY].value = json.dumps(calibration)
             onnx.save(proto, str(provisional))
-            return stage.rehearse(provisional)
+            simulated = stage.rehearse(provisional)
+            return simulated if flown is None else simulated.and_of(flown.rehearse(provisional))
 
         base = {key: value for key, value in before.items() if key != "local"}
         turns = before.get("local", {}).get("turns", 1)

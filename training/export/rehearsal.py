@@ -43,6 +43,8 @@ CIRCLES, PHOTOS_PER_CIRCLE = 40, 30
 SCENE_SIDES = round(1 / SCENE_TILE_SHARE)
 #: Candidates of an answer that are looked at: as many as the service shows.
 CANDIDATES = 100
+#: Every so many scenes one is left out of the fit, to judge it by.
+JUDGED_SCENES = 4
 #: Quality of the photos' JPEG, as cameras save them.
 JPEG_QUALITY = 85
 #: On the equator, of either axis.
@@ -59,7 +61,11 @@ class Rehearsal:
         inliers: ``[M, C]`` agreeing positions, likewise.
         centres: ``[M, C, 2]`` of the candidates' tiles, east and north.
         positions: ``[M, 2]`` what was answered.
-        truth: ``[M, 2]`` ground point at the photo's centre; NaN when its place was not in the circle.
+        truth: ``[M, 2]`` ground point at the photo's centre; NaN when its place was not searched.
+        spread: ``[M]`` standard deviation of the positions by the spread of their matches; NaN where the photo was not
+            laid on the ground.
+        judged: bool ``[M]``, answers that are left out of the fit, to be judged by it.
+        real: bool ``[M]``, answers to photos of a camera.
     """
 
     scores: Floats
@@ -68,6 +74,23 @@ class Rehearsal:
     centres: Floats
     positions: Floats
     truth: Floats
+    spread: Floats
+    judged: NDArray[np.bool_]
+    real: NDArray[np.bool_]
+
+    @property
+    def errors(self) -> Floats:
+        """``[M]`` distance from the truth to what was answered."""
+        errors: Floats = np.linalg.norm(self.positions - self.truth, axis=1)
+        return errors
+
+    def of(self, rows: NDArray[np.bool_]) -> Rehearsal:
+        """Some of the answers."""
+        return Rehearsal(**{name: value[rows] for name, value in vars(self).items()})
+
+    def and_of(self, other: Rehearsal) -> Rehearsal:
+        """All answers of both."""
+        return Rehearsal(**{name: np.concatenate([value, vars(other)[name]]) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,7 @@ class Stage:
         gallery = self.folder / "held-out.gallery"
         if not gallery.exists():
             run_aerofix("gallery", "add", self.folder / "scenes.csv", "--gallery", gallery, "--model", model)
-        answers, truth = list[Any](), list[Floats]()
+        answers, truth, asked = list[Any](), list[Floats](), list[NDArray[np.int64]]()
         for middle_m, radius_m, photos in self._circles():
             prior = f"--prior=0,{middle_m * DEGREES_PER_M:.9f},{radius_m:.1f}"
             paths = [self.folder / f"photo{p}.jpg" for p in photos]
@@ -109,7 +132,10 @@ class Stage:
             answers += map(json.loads, lines.splitlines())
             known = self.truth_m[photos]
             truth.append(np.where(np.abs(known[:, :1] - middle_m) < radius_m, known, np.nan))
-        return _tabulate(answers, np.concatenate(truth))
+            asked.append(photos)
+        scene = np.concatenate(asked) // PHOTOS_PER_SCENE
+        places = np.concatenate(truth)[:, ::-1] * DEGREES_PER_M  # latitudes are what lies north
+        return tabulate(answers, places, scene % JUDGED_SCENES == 0, real=False)
 
     def _circles(self) -> Iterator[tuple[float, float, NDArray[np.int64]]]:
         """Middle along the row and radius of search circles, in metres, and the photos to ask each for.
@@ -186,22 +212,38 @@ def save_image(image: Tensor, path: Path) -> None:
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
 
 
-def _tabulate(answers: list[dict[str, Any]], truth_m: Floats) -> Rehearsal:
+def tabulate(answers: list[dict[str, Any]], places: Floats, judged: NDArray[np.bool_], *, real: bool) -> Rehearsal:
+    """Answers of the service as arrays, each from the middle of its first candidate.
+
+    Args:
+        answers: the JSON of each, with candidates and a position.
+        places: ``[M, 2]`` lat, lon of what each photo shows; NaN where nothing that was searched shows it.
+        judged: see ``Rehearsal``.
+        real: whether a camera took the photos.
+    """
     shape = (len(answers), CANDIDATES)
     scores, centres = np.full(shape, -np.inf), np.zeros((*shape, 2))
-    support, inliers = np.zeros(shape), np.zeros(shape)
-    sides_m = np.ones(len(answers))
+    support, inliers, spread = np.zeros(shape), np.zeros(shape), np.full(len(answers), np.nan)
+    positions, truths = np.zeros((len(answers), 2)), np.zeros((len(answers), 2))
     for row, answer in enumerate(answers):
-        west, _, east, _ = answer["candidates"][0]["tile"]["bounds"]
-        sides_m[row] = (east - west) / DEGREES_PER_M
+        first, position = answer["candidates"][0]["tile"], answer["position"]
+        west, _, east, _ = first["bounds"]
+        across = DEGREES_PER_M / np.array([np.cos(np.radians(first["lat"])), 1.0])  # degrees of a metre, lon and lat
+        side_m = (east - west) / across[0]
+
+        def sides(lat: float, lon: float, first: dict[str, Any] = first, unit: Floats = across * side_m) -> Floats:
+            off: Floats = (np.array([lon, lat]) - (first["lon"], first["lat"])) / unit
+            return off
+
         for column, candidate in enumerate(answer["candidates"]):
             scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
             support[row, column] = candidate["support"] or 0
-            centres[row, column] = candidate["tile"]["lon"], candidate["tile"]["lat"]
-    positions = np.array([(answer["position"]["lon"], answer["position"]["lat"]) for answer in answers])
-    sides = (DEGREES_PER_M * sides_m)[:, None]
-    truths = truth_m / sides_m[:, None]
-    return Rehearsal(scores, support, inliers, centres / sides[:, None], positions / sides, truths)
+            centres[row, column] = sides(candidate["tile"]["lat"], candidate["tile"]["lon"])
+        positions[row], truths[row] = sides(position["lat"], position["lon"]), sides(*places[row])
+        if position["heading_deg"] is not None:
+            spread[row] = position["sigma_m"] / side_m
+    of_camera = np.full(len(answers), real)
+    return Rehearsal(scores, support, inliers, centres, positions, truths, spread, judged, of_camera)
 
 
 def run_aerofix(*arguments: object) -> str:

@@ -107,10 +107,14 @@ def test_malformed_metadata_is_named(tmp_path, tiny_model, key, value):
             "local: min_inliers must be a whole number of at least 3",
         ),
         ({"local": {"min_inliers": 20.5, "inlier_weight": 0.1}}, "local: min_inliers must be a whole number"),
-        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight, .* negative"),
+        ({"local": {"min_inliers": 20, "inlier_weight": -1}}, "local: inlier_weight .* negative"),
         (
-            {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_exponent": -1}},
-            "local: .* sigma_exponent .* must not be negative",
+            {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_floor_tiles": -1}},
+            "local: .* sigma_floor_tiles must not be negative",
+        ),
+        (
+            {"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_scale": 0}},
+            "local: sigma_scale must be positive",
         ),
         ({"local": {"min_inliers": 20, "inlier_weight": 0, "sigma_tiles": 0}}, "local: .* must be positive"),
     ],
@@ -122,11 +126,11 @@ def test_malformed_calibration_is_named(tmp_path, tiny_model, calibration_json, 
 
 
 def test_the_section_local_overrides_the_calibration(calibration_json):
-    section = {"min_inliers": 30, "inlier_weight": 0.2, "sigma_tiles": 0.01, "sigma_exponent": 0.5}
+    section = {"min_inliers": 30, "inlier_weight": 0.2, "sigma_tiles": 0.01, "sigma_scale": 1.5}
     local = Calibration.parse(json.dumps(calibration_json | {"local": section})).local
     plain = Calibration.parse(json.dumps(calibration_json))
     assert (local.min_inliers, local.inlier_weight) == (30, 0.2)
-    assert [local.own_sigma_tiles(0.04, n) for n in (None, 10, 30, 120)] == [0.04, 0.04, 0.04, 0.02]
+    assert (local.sigma_scale, plain.local.sigma_scale) == (1.5, 1.0)
     assert local.judge == replace(plain, sigma_tiles=0.01)
     assert plain.local.judge is None
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,14 +40,12 @@ def test_each_place_has_its_confidence_and_its_error(hit, calibration):
         assert place.error.common_m == 0
 
 
-def test_a_matched_position_errs_by_its_own_and_by_what_all_share(hit, calibration):
-    """0.02 tiles at 30 inliers, half of it at 120; the floor is common to all photos."""
-    local = LocalCalibration(30, 0.2, sigma_exponent=0.5, sigma_floor_tiles=0.03)
-    fitted = replace(calibration, sigma_tiles=0.02)
-    ranking = unmatched([replace(hit(0.9), inliers=120)], fitted)
-    error = matched_error(ranking, local)
-    assert (error.own_m, error.common_m, error.raster_m) == pytest.approx((1, 3, 0), rel=1e-3)
-    assert error.sigma_m == pytest.approx(math.sqrt(10), rel=1e-3)
+def test_a_matched_position_errs_by_its_own_and_by_what_all_share():
+    """Its own is what the spread of its matches says, scaled; the floor, of a tile of 100 m, all photos have."""
+    fix = SimpleNamespace(sigma_m=0.8)
+    error = matched_error(fix, 100.0, LocalCalibration(30, 0.2, sigma_scale=1.25, sigma_floor_tiles=0.03))
+    assert (error.own_m, error.common_m, error.raster_m) == pytest.approx((1, 3, 0))
+    assert error.sigma_m == pytest.approx(math.sqrt(10))
 
 
 def test_without_refinement_a_place_is_its_best_tile(hit, calibration):

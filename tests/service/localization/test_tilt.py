@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import least_squares
 
+from service.camera.attitude import Attitude
 from service.camera.look import Look
-from service.camera.pinhole import similarity_matrix
+from service.camera.pinhole import Pinhole, apply, similarity_matrix
 from service.encoder.calibration import MIN_INLIERS
 from service.localization.matching import cell_centres, fit_similarity
 from service.localization.refine import matched_position
 from service.localization.rerank import Matches, Ranking, Seen
-from service.localization.tilt import fit_tilted
+from service.localization.tilt import centre_sigma, fit_tilted
 
 SIDE_M, CELLS = 86.0, 24
 GRID = cell_centres(CELLS, CELLS)
@@ -79,6 +81,38 @@ def test_without_noise_it_is_exact():
 def test_a_view_straight_down_stays_a_similarity(seed):
     target = spoil(ground_seen(GRID, pitch_deg=90, heading_deg=200), seed)
     assert fit_tilted(level(target), GRID, target, TOLERANCE_M) is None
+
+
+@pytest.mark.parametrize("pitch_deg", [-90.0, -45.0])
+def test_the_centre_errs_as_the_matches_say(pitch_deg):
+    """Against what a thousand draws of their errors do to it."""
+    rng = np.random.default_rng(0)
+    view = Pinhole(Attitude.of_angles(30.0, pitch_deg), 60.0, 1.0)
+    points = rng.uniform(-0.5, 0.5, 60) + 1j * rng.uniform(-0.5, 0.5, 60)
+    matrix = np.diag([80.0, 80.0, 1.0]) @ view.to_ground
+    matrix = matrix / matrix[2, 2]
+    ground, sigma = apply(matrix, points), np.full(60, 0.5)
+    drawn = []
+    for _ in range(1000):
+        off = 0.5 * (rng.standard_normal(60) + 1j * rng.standard_normal(60))
+        fitted = fit_homography(points, ground + off, matrix)
+        drawn.append(complex(fitted[0, 2], fitted[1, 2]) - complex(matrix[0, 2], matrix[1, 2]))
+    seen = np.sqrt(np.mean(np.abs(drawn) ** 2) / 2)
+    assert centre_sigma(matrix, points, sigma) == pytest.approx(seen, rel=0.1)
+
+
+def test_matches_in_a_line_do_not_tell_where_the_centre_lies():
+    assert centre_sigma(np.eye(3), np.linspace(-0.5, 0.5, 30) * (1 + 0.3j), np.ones(30)) == math.inf
+
+
+def fit_homography(points, ground, start):
+    """Least squares by scipy's optimiser, from the truth."""
+
+    def off(numbers):
+        east_north = apply(np.append(numbers, 1.0).reshape(3, 3), points) - ground
+        return np.concatenate([east_north.real, east_north.imag])
+
+    return np.append(least_squares(off, start.ravel()[:8], x_scale="jac").x, 1.0).reshape(3, 3)
 
 
 def test_few_matches_are_not_asked():

@@ -1,30 +1,16 @@
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_rehearsal import CHANCE_INLIERS, rehearsal
 
 from service.encoder.calibration import Calibration
 from training.export.calibrate import untrained_calibration
-from training.export.calibrate_local import Evidence, calibrate_local, fit_evidence, fit_sigma
+from training.export.calibrate_local import ENOUGH_REAL, Evidence, calibrate_local, fit_evidence, fit_scale
 from training.export.rehearsal import Rehearsal
-
-PLACES = 20
-CHANCE_INLIERS = 15
-
-
-def rehearsal(answers=2000, seed=0):
-    """The right tile is as good as its rivals by cosine, but has 20 to 150 inliers where they have up to 15."""
-    rng = np.random.default_rng(seed)
-    scores = -np.sort(-rng.normal(0.6, 0.02, (answers, PLACES)), axis=1)
-    inliers = rng.integers(0, CHANCE_INLIERS + 1, (answers, PLACES)).astype(float)
-    centres = np.tile(np.stack((np.arange(PLACES) * 10.0, np.zeros(PLACES)), axis=1), (answers, 1, 1))
-    away, own = rng.random(answers) < 0.25, rng.integers(PLACES, size=answers)
-    inliers[~away, own[~away]] = rng.integers(20, 150, (~away).sum())
-    truth = np.stack((own * 10.0, np.zeros(answers)), axis=1)
-    positions = truth + rng.normal(0, 0.02, truth.shape)
-    known = np.where(away[:, None], np.nan, truth)
-    return Rehearsal(scores, inliers, inliers, centres, positions, known)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,8 @@ def fitted():
 
 def test_evidence_by_hand():
     scores, support, none = np.array([[0.5, 0.6]]), np.array([[75.0, 20.0]]), np.zeros((1, 2))
-    one = Rehearsal(scores, support, support, np.zeros((1, 2, 2)), none, none)
+    no = np.zeros(1, bool)
+    one = Rehearsal(scores, support, support, np.zeros((1, 2, 2)), none, none, np.zeros(1), no, no)
     assert Evidence(20, 0.1)(one)[0] == pytest.approx([0.5 + 0.1 * math.log(80 / 25), 0.6])
 
 
@@ -61,21 +48,50 @@ def test_the_service_reads_the_section(fitted):
     assert local.evidence(0.5, 5) < 0.5 < local.evidence(0.5, 50)
 
 
-def test_sigma_is_the_scale_of_the_answered_positions(fitted):
-    """The made-up errors do not depend on inliers."""
+def test_the_error_is_the_scaled_spread_of_matches(fitted):
+    """Positions were made to err by twice their spread."""
     local = fitted[0]["local"]
-    assert local["sigma_exponent"] == pytest.approx(0, abs=0.05)
-    assert local["sigma_tiles"] == pytest.approx(0.02, rel=0.15)
+    assert local["sigma_scale"] == pytest.approx(2, rel=0.1)
+    assert local["sigma_floor_tiles"] == 0
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.2])
-def test_errors_that_fall_with_matches(exponent):
-    rng = np.random.default_rng(0)
-    found = np.exp(rng.uniform(0, 3, 20_000))
-    errors = rng.rayleigh(0.03 * found**-exponent)
-    assert fit_sigma(found, errors) == pytest.approx((exponent, 0.03), rel=0.05, abs=0.02)
-    assert fit_sigma(np.ones(5), np.ones(5))[0] == 0  # nothing to learn an exponent from
-    assert fit_sigma(found, rng.rayleigh(0.03 * found))[0] == 0  # never less sure for more matches
+@pytest.mark.parametrize("floor", [0.0, 0.02])
+def test_two_thirds_lie_within_the_radius(floor):
+    some = rehearsal(20_000)
+    spread = np.random.default_rng(1).uniform(0.005, 0.02, 20_000)
+    some = replace(some, spread=spread, positions=some.truth + drawn(np.hypot(1.5 * spread, floor)))
+    assert fit_scale(some, floor) == pytest.approx(1.5, rel=0.06)
+    none = replace(some, spread=np.full(20_000, np.nan))
+    assert fit_scale(none, floor) == 1  # nothing was laid on the ground
+
+
+@pytest.mark.parametrize(("count", "scale"), [(ENOUGH_REAL - 1, 1), (ENOUGH_REAL, 3)])
+def test_real_photos_decide_alone_where_there_are_enough(count, scale):
+    some = rehearsal(20_000)
+    laid = np.flatnonzero(~np.isnan(some.truth[:, 0]))
+    real = np.isin(np.arange(20_000), laid[:count])
+    radius = np.where(real, 0.03, 0.01) * math.sqrt(-2 * math.log(0.32))  # all at the 68 % of their scale
+    some = replace(some, real=real, positions=some.truth + radius[:, None] * [1.0, 0.0])
+    assert fit_scale(some, 0.0) == pytest.approx(scale)
+
+
+def test_what_is_judged_is_left_out_of_the_fit_and_reported():
+    """Of one kind the positions of the judged half are off by a side and so wrong: the fit must not see them."""
+    some = rehearsal(4000)
+    judged = np.arange(4000) % 2 == 0
+    positions = np.where(judged[:, None], some.positions + 1.0, some.positions)
+    told, report = calibrate_local(
+        untrained_calibration(), lambda _: replace(some, positions=positions, judged=judged, real=judged)
+    )
+    assert "held-out photos: 2000" in report[1]
+    (line,) = [line for line in report if line.startswith("real photos")]
+    assert "2000; right 0, located" in line
+    assert float(re.search(r"error of confidence (\d\.\d+)", line)[1]) > 0.5
+    assert told["local"]["sigma_scale"] == pytest.approx(2, rel=0.1)
+
+
+def drawn(sigma):
+    return sigma[:, None] * np.random.default_rng(2).standard_normal((len(sigma), 2))
 
 
 def test_every_rehearsal_is_held_with_a_calibration_that_always_answers(fitted):
