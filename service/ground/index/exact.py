@@ -201,10 +201,11 @@ class FaissIndex:
         (rough,), (positions,) = part.flat.search(query, fetch, params=part.params)
         if fetch == part.rows or rough[-1] < rough[k - 1] - slack:
             return rough, part.slots_at(positions)
-        kth = float(rough[k - 1])  # what was not fetched may be as good
-        below = np.nextafter(np.float32(kth - slack), np.float32(-np.inf))  # FAISS finds what is above, not equal
-        _, rough, positions = part.flat.range_search(query, float(below), params=part.params)
-        slots = part.slots_at(positions)
+        # What was not fetched may be as good. FAISS sorts all scores in a third of the time of its range_search.
+        (rough,), (positions,) = part.flat.search(query, part.rows, params=part.params)
+        kth = float(rough[k - 1])
+        good = rough >= kth - slack
+        rough, slots = rough[good], part.slots_at(positions[good])
         kept = self._first(version, rough, slots, k, kth + slack)
         chosen = np.isin(slots, kept)
         return rough[chosen], slots[chosen]
@@ -221,8 +222,8 @@ class FaissIndex:
         """The ``k`` best of these slots, which ascend, equal scores in the order of their ids; padded."""
         best, ids = np.full(k, -np.inf, np.float32), np.full(k, NO_ID, np.int64)
         wide = version.take(slots).astype(np.float64)
-        lengths = np.sqrt((wide * wide).sum(axis=1))
-        scores = ((wide * query.astype(np.float64)).sum(axis=1) / lengths).astype(np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        scores = (np.einsum("ij,j->i", wide, query.astype(np.float64)) / lengths).astype(np.float32)
         order = np.lexsort((version.ids[slots], -scores))[:k]
         best[: len(order)], ids[: len(order)] = scores[order], version.ids[slots[order]]
         return best, ids
