@@ -1,7 +1,10 @@
 """Frames of videos, and what they carry."""
 
 import io
+import socket
 import sys
+import threading
+import time
 from datetime import datetime
 
 import numpy as np
@@ -48,6 +51,38 @@ def test_what_is_no_video_is_one_sentence(tmp_path):
 def test_a_stream_that_is_not_there_is_one_sentence():
     with pytest.raises(SourceUnreadable, match="cannot be read as a video"):
         list(Video("tcp://127.0.0.1:9").frames())
+
+
+@pytest.fixture
+def stream(tmp_path, write_video, monkeypatch):
+    """The address of a live stream, which sends itself to the first who comes, a twentieth at a time."""
+    monkeypatch.setattr("aerofix.footage.clock.SETTLING_S", 0.3)
+    shades = [Image.new("RGB", (320, 240), (5 + 2 * n,) * 3) for n in range(100)]
+    data = write_video(tmp_path / "live.ts", shades, rate=25).read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send():
+            peer, _ = server.accept()
+            with peer:
+                for at in range(0, len(data), len(data) // 20):
+                    peer.sendall(data[at : at + len(data) // 20])
+                    time.sleep(0.1)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        sender.join()
+
+
+def test_frames_of_a_live_stream_say_when_they_were_taken(stream):
+    frames = list(Video(stream, 0.2).frames())
+    assert len(frames) >= 2
+    assert frames[0].time_s == 0
+    assert frames[-1].taken_s <= time.time()
+    first = shade(frames[0].jpeg)
+    for frame in frames:  # the picture of the time that is told: 25 frames a second, each 2 brighter
+        assert shade(frame.jpeg) == pytest.approx(first + 50 * frame.time_s, abs=6)
+        assert frame.taken_s is not None
 
 
 def test_without_pyav_it_says_what_to_install(monkeypatch, film):
