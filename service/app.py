@@ -171,7 +171,7 @@ holds the truth with 68 % probability. Errors are problem documents (RFC 9457).
 
 
 def gauges(batcher: Batcher, health: Health, door: Door, gallery: Gallery) -> Mapping[str, tuple[str, float]]:
-    """What has a value now, for ``Metrics``."""
+    """Tell what has a value now, for ``Metrics``."""
     info = gallery.info()
     return {
         "aerofix_arriving_requests": ("Requests whose body is on the way.", door.here[Stage.ARRIVING]),

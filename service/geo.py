@@ -83,12 +83,12 @@ def wrap_lon(lon: Values) -> FloatArray:
 
 
 def wrap_east(lon: float) -> float:
-    """Like :func:`wrap_lon`, for the east edge of bounds: an edge on the antimeridian stays at +180."""
+    """Wrap as :func:`wrap_lon` does, for the east edge of bounds: an edge on the antimeridian stays at +180."""
     return 0.0 - float(wrap_lon(-lon))
 
 
 def haversine_m(lat1: Values, lon1: Values, lat2: Values, lon2: Values) -> FloatArray:
-    """Great-circle distance on the mean sphere, in metres; within 0.6 % of the ellipsoid's geodesic.
+    """Return the great-circle distance on the mean sphere, in metres; within 0.6 % of the ellipsoid's geodesic.
 
     Formula: R. W. Sinnott, "Virtues of the Haversine", Sky and Telescope 68 (1984).
     """
@@ -99,7 +99,7 @@ def haversine_m(lat1: Values, lon1: Values, lat2: Values, lon2: Values) -> Float
 
 
 def metres_per_degree(lat: Values) -> tuple[FloatArray, FloatArray]:
-    """Metres of one degree of longitude and of latitude at ``lat``, from the ellipsoid's two radii of curvature."""
+    """Return metres of a degree of longitude and of latitude at ``lat``, from the ellipsoid's radii of curvature."""
     phi = np.radians(lat)
     w = 1.0 - ECCENTRICITY_SQUARED * np.sin(phi) ** 2
     prime_vertical_m = SEMI_MAJOR_AXIS_M / np.sqrt(w)
@@ -121,13 +121,13 @@ def offset(lat: Values, lon: Values, east_m: Values, north_m: Values) -> tuple[F
 
 
 def offset_m(lat0: Values, lon0: Values, lat: Values, lon: Values) -> tuple[FloatArray, FloatArray]:
-    """Metres ``(east, north)`` from the first place to the second; the inverse of :func:`offset`."""
+    """Return metres ``(east, north)`` from the first place to the second; the inverse of :func:`offset`."""
     lon_m, lat_m = metres_per_degree(lat0)
     return wrap_lon(np.subtract(lon, lon0)) * lon_m, np.subtract(lat, lat0) * lat_m
 
 
 def mercator_tile_bounds(z: int, x: int, y: int) -> Bounds:
-    """Bounds ``(west, south, east, north)`` of a Web Mercator tile, y counted from the north (the "XYZ" scheme).
+    """Return bounds ``(west, south, east, north)`` of a Web Mercator tile, y counted from the north (the "XYZ" scheme).
 
     Raises:
         InvalidParameter: no such tile.
@@ -145,7 +145,7 @@ def mercator_tile_bounds(z: int, x: int, y: int) -> Bounds:
 
 
 def union_bounds(bounds: FloatArray) -> Bounds:
-    """Smallest bounds that hold all given ones; they cross the antimeridian when that is the shorter way round.
+    """Join bounds to the smallest that hold all; they cross the antimeridian when that is the shorter way round.
 
     Args:
         bounds: ``[west, south, east, north]`` rows, shape ``[N, 4]``, N at least 1.

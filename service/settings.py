@@ -15,7 +15,7 @@ Words = Annotated[tuple[str, ...], NoDecode]
 
 
 def shipped_model() -> Path:
-    """The model file that comes with aerofix: inside an installed package, beside it in a checkout."""
+    """Return the model file that comes with aerofix: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "models" / MODEL_NAME
     return installed if installed.exists() else package.parent / "models" / MODEL_NAME
@@ -238,5 +238,5 @@ class Settings(BaseSettings):
         return kind if kind == "cpu" else f"{kind}:{self.cuda_device}"
 
     def beside_gallery(self, what: str) -> Path:
-        """The default folder for things of the gallery: ``aerofix.gallery-imports`` and so on."""
+        """Return the default folder for things of the gallery: ``aerofix.gallery-imports`` and so on."""
         return self.gallery.with_name(f"{self.gallery.name}-{what}")

@@ -85,5 +85,5 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def total_ms(self) -> float:
-        """Milliseconds since the start."""
+        """Return milliseconds since the start."""
         return (time.perf_counter() - self._started) * 1e3

@@ -20,7 +20,7 @@ version 2)."""
 
 
 def cores(quota: Path = CPU_QUOTA) -> int:
-    """CPUs that this process may use, at least 1: those it is bound to, or fewer where a container is limited."""
+    """Count the CPUs that this process may use, at least 1: those it is bound to, or fewer in a container."""
     bound_to = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         allowed_us, period_us = quota.read_text().split()

@@ -67,7 +67,7 @@ class Video:
         return "://" in str(self.source)
 
     def count(self) -> int | None:
-        """Number of frames that will be taken; None when the video does not say how long it is.
+        """Count the frames that will be taken; None when the video does not say how long it is.
 
         Raises:
             SourceUnreadable: it is no video.

@@ -22,7 +22,7 @@ TABLES = {".csv", ".kml"}
 
 
 def fingerprint(source: Path, but: Path) -> str:
-    """A source's fingerprint, the same on every machine that has a copy of it.
+    """Return a source's fingerprint, the same on every machine that has a copy of it.
 
     A large source is not read whole: what is changed in place, in an uncompressed file and without changing its size,
     is noticed only where it meets a sample.

@@ -47,12 +47,12 @@ class Job:
             raise InvalidParameter(f"a job has 1 to {MAX_SHARDS} shards; got {self.shards}.", limit=MAX_SHARDS)
 
     def path(self, shard: int) -> Path:
-        """The file of a shard, counted from 0."""
+        """Return the file of a shard, counted from 0."""
         return self.out / f"shard-{shard:05d}-of-{self.shards:05d}.parquet"
 
     @contextmanager
     def opened(self, contract: ModelContract) -> Iterator[Outline]:
-        """The source, and what is to be made of it.
+        """Give the source, and what is to be made of it.
 
         Raises:
             AerofixError: the source cannot be imported; see ``open_mosaic``.
@@ -106,7 +106,7 @@ class Outline:
         }
 
     def share(self, shard: int) -> list[tuple[int, PlanPiece]]:
-        """The pieces of a shard with their numbers: neighbours, and of as much work as those of any other shard."""
+        """List the pieces of a shard with their numbers: neighbours, as much work as those of any other shard."""
         plan = self.plan
         costs = [plan.cost(piece.end) for piece in plan.pieces]
         first, last = (bisect_left(costs, costs[-1] * n / self.shards) for n in (shard, shard + 1))
@@ -118,5 +118,5 @@ class Outline:
 
 
 def plan_of(new: NewMap, lattice: Lattice) -> Plan:
-    """The plan of a whole map."""
+    """Return the plan of a whole map."""
     return Plan(lattice, new.bounds, new.levels, new.min_zoom, new.max_zoom)

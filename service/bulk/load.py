@@ -36,7 +36,7 @@ class WholeJob:
 
 
 def whole_job(folder: Path, contract: ModelContract, name: str | None) -> WholeJob:
-    """The shards of a folder, when all are there, undamaged, and belong together.
+    """Return the shards of a folder, when all are there, undamaged, and belong together.
 
     Args:
         folder: of the shards.

@@ -39,7 +39,7 @@ class SourcePixels:
         self.cutter = Cutter(self.tile)
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The WebP file of a tile, None where the map shows nothing."""
+        """Return the WebP file of a tile, None where the map shows nothing."""
         key = key_of(MAP, zoom, y, x)
         if key not in self._kept:
             made = self._read_piece(x, y) if zoom == self._finest else self._shrunk(zoom, x, y)
@@ -53,7 +53,7 @@ class SourcePixels:
         return self._kept[key]
 
     def made(self, piece: PlanPiece) -> dict[int, bytes]:
-        """The tiles of a piece of the plan."""
+        """Return the tiles of a piece of the plan."""
         if piece.kind == "read":
             return read_tiles(self._mosaic, piece, MAP, self.cutter, extends=False)
         return shrink_tiles(piece, MAP, self.cutter)

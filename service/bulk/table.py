@@ -67,7 +67,7 @@ class Marker:
 
     @classmethod
     def of(cls, path: Path) -> Marker | None:
-        """The marker of a shard's file, None while it is not whole."""
+        """Return the marker of a shard's file, None while it is not whole."""
         try:
             told = json.loads(path.with_suffix(".json").read_text())
             return cls(**told | {"pieces": [Done(**each) for each in told["pieces"]]})
@@ -151,13 +151,13 @@ class Writer:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pieces_in(path: Path, marker: Marker) -> Iterator[tuple[Done, list[Row]]]:
-    """The pieces of a shard in their order."""
+    """Yield the pieces of a shard in their order."""
     with pq.ParquetFile(path) as file:
         for number, done in enumerate(marker.pieces):
             table = file.read_row_group(number)

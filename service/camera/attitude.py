@@ -36,7 +36,7 @@ class Attitude:
 
     @classmethod
     def of_angles(cls, heading_deg: float, pitch_deg: float = -90.0, roll_deg: float = 0.0) -> Attitude:
-        """Attitude of yaw, then pitch, then roll, each about the axis as the one before has left it.
+        """Make the attitude of yaw, then pitch, then roll, each about the axis as the one before has left it.
 
         This is the order of aircraft (DIN 9300) and of DJI's and MAVLink's gimbals.
 
@@ -55,7 +55,7 @@ class Attitude:
 
     @classmethod
     def of_nadir_angles(cls, yaw_deg: float, pitch_deg: float, roll_deg: float) -> Attitude:
-        """Attitude from angles that are all 0 for a camera which looks straight down with its top edge to the north.
+        """Make the attitude from angles that are all 0 for a camera that looks down with its top edge to the north.
 
         This is Pix4D's and senseFly's convention: yaw, pitch and roll of the aircraft in whose floor the camera is
         mounted, so that 90° of pitch looks ahead.
@@ -65,7 +65,7 @@ class Attitude:
         return cls(np.stack([starboard, -nose, belly], axis=1))
 
     def shown(self, orientation: int) -> Attitude:
-        """The attitude of the photo as it is shown, from that of the stored one and its EXIF Orientation."""
+        """Return the attitude of the photo as it is shown, from that of the stored one and its EXIF Orientation."""
         turn = math.radians(_SHOWN.get(orientation, 0.0))
         right, down, forward = self.matrix.T
         return Attitude(
@@ -107,7 +107,7 @@ class Attitude:
         return _compass(toward[0], toward[1])
 
     def turned(self, clockwise_deg: float) -> Attitude:
-        """The attitude after a turn about the vertical."""
+        """Return the attitude after a turn about the vertical."""
         turn = math.radians(clockwise_deg)
         cos, sin = math.cos(turn), math.sin(turn)
         return Attitude(np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ self.matrix)

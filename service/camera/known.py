@@ -63,12 +63,12 @@ class KnownCamera:
         return self.height_m is not None and self.hfov_deg is not None
 
     def without(self, *names: str) -> KnownCamera:
-        """The camera when some of what is said is not believed."""
+        """Return the camera when some of what is said is not believed."""
         left = replace(self, **dict.fromkeys(names))
         return replace(left, tilt=None, roll_deg=None) if "pitch_deg" in names else left
 
     def pinhole(self, aspect: float, pitch_deg: float = -90.0, heading_deg: float = 0.0) -> Pinhole:
-        """The camera with guesses for what is not known.
+        """Return the camera with guesses for what is not known.
 
         Args:
             aspect: height over width of the photo.
@@ -81,7 +81,7 @@ class KnownCamera:
         return Pinhole(tilt.turned(heading), hfov, aspect)
 
     def prior(self, aspect: float, pitch_deg: float) -> Prior:
-        """What a pose may rely on: a height only in the stead of a field of view, for it counts from the take-off.
+        """Tell what a pose may rely on: a height only in the stead of a field of view, for it counts from the take-off.
 
         Args:
             aspect: height over width of the photo.

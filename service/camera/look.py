@@ -46,7 +46,7 @@ class Look:
         return inverted(self.to_photo)
 
     def shown(self, points: Complex) -> NDArray[np.bool_]:
-        """Which positions of the square the photo shows."""
+        """Tell which positions of the square the photo shows."""
         seen = apply(self.to_photo, points)
         inside: NDArray[np.bool_] = (np.abs(seen.real) <= 0.5) & (np.abs(seen.imag) <= 0.5 * self.aspect)
         return inside  # NaN, behind the camera, is not inside

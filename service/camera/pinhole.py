@@ -33,14 +33,14 @@ def apply(matrix: Floats, points: Complex) -> Complex:
 
 
 def inverted(matrix: Floats) -> Floats:
-    """The inverse of a homography, positive where the centre of what it maps from is mapped to."""
+    """Return the inverse of a homography, positive where the centre of what it maps from is mapped to."""
     inverse = np.asarray(np.linalg.inv(matrix), np.float64)
     centre = matrix[:, 2]
     return inverse if (inverse @ centre)[2] * np.sign(centre[2]) > 0 else -inverse
 
 
 def similarity_matrix(a: complex, b: complex) -> Floats:
-    """The homography ``[3, 3]`` of ``z → a·z + b``."""
+    """Return the homography ``[3, 3]`` of ``z → a·z + b``."""
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0.0, 0.0, 1.0]])
 
 
@@ -83,5 +83,5 @@ class Pinhole:
 
 
 def corners(aspect: float) -> Complex:
-    """Corners of a photo in widths, clockwise from its top left, for a height over width of ``aspect``."""
+    """Return corners of a photo in widths, clockwise from its top left, for a height over width of ``aspect``."""
     return np.array([-0.5 + 0.5j * aspect, 0.5 + 0.5j * aspect, 0.5 - 0.5j * aspect, -0.5 - 0.5j * aspect])

@@ -115,7 +115,7 @@ def solve_pose(
     start: tuple[complex, complex],
     up_m: Floats | None = None,
 ) -> CameraPose | None:
-    """Least squares for the pose.
+    """Solve for the pose by least squares.
 
     Args:
         photo: ``[M]``, right + i·up in photo widths from its centre; inliers only.

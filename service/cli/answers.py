@@ -175,7 +175,7 @@ class Format:
         return self.head + (self.foot if self.foot.strip() else "")
 
     def lines(self, text: str) -> list[str]:
-        """The lines of a file; what a writer that was killed left of one is not among them.
+        """Return the lines of a file; what a writer that was killed left of one is not among them.
 
         Raises:
             ValueError: there is something else in it.

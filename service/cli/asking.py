@@ -16,7 +16,7 @@ from service.cli.shots import Shot
 async def answers_to(
     client: AsyncClient, shots: AsyncGenerator[Shot, None], options: PhotoOptions, tracked: bool, at_once: int
 ) -> AsyncGenerator[Answered, None]:
-    """The answers to photos in their order, one by one or as a flight.
+    """Yield the answers to photos in their order, one by one or as a flight.
 
     Args:
         client: whom to ask.

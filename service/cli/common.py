@@ -67,7 +67,7 @@ def fail(reason: str, code: int = ERROR) -> NoReturn:
 
 
 def make_settings(**given: Any) -> Settings:
-    """Settings from the environment, with what was given on the command line on top; ends with a line on bad ones."""
+    """Read settings from the environment, with those of the command line on top; ends with a line on bad ones."""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -80,7 +80,7 @@ def make_settings(**given: Any) -> Settings:
 def reach(
     url: str, gallery: Path | None, model: Path | None, device: str | None, must_exist: bool = True
 ) -> AbstractAsyncContextManager[AsyncClient]:
-    """A client of the service at ``url``, or of one in this process when a gallery file is named."""
+    """Return a client of the service at ``url``, or of one in this process when a gallery file is named."""
     if gallery is None:
         return AsyncClient(url)
     if must_exist and not gallery.exists():

@@ -43,7 +43,7 @@ async def add(client: AsyncClient, source: Path, corners: Path | None, **options
 
 
 def is_everybodys(error: AerofixError) -> bool:
-    """Whether the next map would meet the same error: it is that of the service, or no service answers."""
+    """Say whether the next map would meet the same error: it is that of the service, or no service answers."""
     return isinstance(error, ServiceError) and error.kind in (None, *SERVICE_IS_AT_FAULT)
 
 

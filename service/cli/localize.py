@@ -35,7 +35,7 @@ class SearchCircle(NamedTuple):
 
 
 def parse_prior(prior: str) -> SearchCircle:
-    """Three numbers with commas between them; their ranges are the service's to check."""
+    """Parse three numbers with commas between them; their ranges are the service's to check."""
     try:
         return SearchCircle(*map(float, prior.split(",")))
     except (TypeError, ValueError):

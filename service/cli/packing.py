@@ -19,7 +19,7 @@ IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 
 @contextmanager
 def upload_of(source: Path, corners: Path | None = None) -> Iterator[tuple[Path, str]]:
-    """The file to send for a source, and what to call it; a zip that is made for it is gone afterwards.
+    """Give the file to send for a source, and what to call it; a zip that is made for it is gone afterwards.
 
     Args:
         source: a file, or a folder of tiles or rasters.

@@ -8,7 +8,7 @@ from service.cli.answers import Answered
 
 
 def table(answers: Sequence[Answered]) -> Table:
-    """One row a photo: status, position, accuracy, confidence."""
+    """Return one row a photo: status, position, accuracy, confidence."""
     result = Table("photo", "status", "lat", "lon", "± m", "confidence", box=None, pad_edge=False)
     result.columns[0].overflow = "fold"
     for answered in answers:

@@ -33,7 +33,7 @@ class Shot:
 
 
 def photos_in(source: Path) -> list[Shot]:
-    """The photo, or all photos of a folder and those inside it, by name.
+    """Return the photo, or all photos of a folder and those inside it, by name.
 
     Raises:
         SourceUnreadable: the folder has none.
@@ -47,12 +47,12 @@ def photos_in(source: Path) -> list[Shot]:
 
 
 def is_video(source: Path) -> bool:
-    """Whether a source is a video by its name."""
+    """Say whether a source is a video by its name."""
     return source.suffix.lower() in ENDINGS
 
 
 def open_video(source: Path, every_s: float, srt: Path | None = None) -> Video:
-    """A video with what the drone wrote beside it, if it did.
+    """Return a video with what the drone wrote beside it, if it did.
 
     Raises:
         SourceUnreadable: ``srt`` has no telemetry.
@@ -62,7 +62,7 @@ def open_video(source: Path, every_s: float, srt: Path | None = None) -> Video:
 
 
 async def frames_of(video: Video) -> AsyncGenerator[Shot, None]:
-    """The frames of a video, which are decoded in a thread.
+    """Yield the frames of a video, which are decoded in a thread.
 
     Raises:
         SourceUnreadable: see ``Video.frames``.
@@ -76,13 +76,13 @@ async def frames_of(video: Video) -> AsyncGenerator[Shot, None]:
 
 
 async def each_of(shots: Sequence[Shot]) -> AsyncGenerator[Shot, None]:
-    """Photos that are here."""
+    """Yield photos that are here."""
     for shot in shots:
         yield shot
 
 
 async def new_frames_of(video: Video, done: Set[str]) -> AsyncGenerator[Shot, None]:
-    """The frames of a video that there is no answer for yet; see ``frames_of``."""
+    """Yield the frames of a video that there is no answer for yet; see ``frames_of``."""
     async with aclosing(frames_of(video)) as frames:
         async for shot in frames:
             if shot.name not in done:

@@ -53,7 +53,7 @@ def say_json(value: Any, indent: int | None = 2) -> None:
 
 
 def progress_bar(shown: bool = True) -> Progress:
-    """A bar on stderr for tasks with a name, which is shown as it is; what goes to stdout meanwhile goes there."""
+    """Make a bar on stderr for tasks with a name, which is shown as it is; what goes to stdout goes there."""
     columns = (_Name(), *Progress.get_default_columns()[1:], MofNCompleteColumn())
     return Progress(*columns, console=err, disable=not shown, redirect_stdout=sys.stdout.isatty())
 

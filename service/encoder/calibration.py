@@ -70,7 +70,7 @@ class LocalCalibration:
     judge: Calibration | None = None
 
     def evidence(self, score: float, support: float | None) -> float:
-        """Cosine and matches in one number: ``score + inlier_weight · ln((support + c) / (min_inliers + c))``.
+        """Return cosine and matches in one number: ``score + inlier_weight · ln((support + c) / (min_inliers + c))``.
 
         Support counts inliers by their spread (``service/localization/evidence.py``). c, a quarter of ``min_inliers``,
         keeps what lies below chance comparable; candidates that nobody matched have no support.

@@ -93,7 +93,7 @@ class Encoder:
 
     @classmethod
     def of(cls, settings: Settings) -> "Encoder":
-        """The encoder that settings ask for; see the class for what is raised."""
+        """Return the encoder that settings ask for; see the class for what is raised."""
         return cls(settings.model, settings.device, settings.threads, settings.cuda_device, settings.cuda_memory_bytes)
 
     @property
@@ -148,7 +148,7 @@ class Encoder:
         return Features(*self._session.run(outputs, {"image": images}))
 
     def describe(self, images: Images) -> LocalMaps:
-        """Descriptors of images, ``[N, C, h, w]``, without their embeddings: that part of the graph, a quarter of it.
+        """Compute descriptors of images, ``[N, C, h, w]``, without embeddings: that part of the graph, a quarter of it.
 
         Only for models that give descriptors. One whose calibration asks for no turns has the whole graph alone.
 
@@ -159,7 +159,7 @@ class Encoder:
         return local
 
     def describe_turned(self, images: Images) -> LocalMaps:
-        """Descriptors of images turned counter-clockwise by 90°, 180° and 270°: ``[N, 3, C, h, w]``.
+        """Return descriptors of images turned counter-clockwise by 90°, 180° and 270°: ``[N, 3, C, h, w]``.
 
         Only for models whose calibration asks for turns.
 
@@ -173,13 +173,13 @@ class Encoder:
         return local.reshape(len(images), 3, *local.shape[1:])
 
     def useful_batch(self, most: int) -> int:
-        """Images to run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all that it is given."""
+        """Tell how many images run at once, ``most`` or fewer: what fits a CPU's caches; a GPU takes all."""
         if self.provider != _PROVIDERS["cpu"]:
             return most
         return min(most, _IMAGES_PER_CORE * (self._threads or cores()))
 
     def canary_agrees(self) -> bool:
-        """Whether the canary image still embeds to its warm-up vector, which a corrupted device would not give.
+        """Say whether the canary image still embeds to its warm-up vector, which a corrupted device would not give.
 
         Raises:
             Exception: whatever onnxruntime raises when a session cannot run any more.
@@ -250,7 +250,7 @@ def _choose_providers(device: Device) -> list[str]:
 
 
 def cuda_options(device: int, memory_bytes: int) -> dict[str, str]:
-    """Options of onnxruntime's CUDA provider, each for a service that gets batches of every size."""
+    """Return options of onnxruntime's CUDA provider, each for a service that gets batches of every size."""
     options = {
         "device_id": str(device),
         # the default searches all algorithms again for every new batch size, seconds each, in the middle of serving

@@ -44,11 +44,11 @@ class Atlas:
     # looking
 
     def all(self) -> list[GroundMap]:
-        """Maps that are searched, in the order in which they were made."""
+        """Return maps that are searched, in the order in which they were made."""
         return self._inventory.maps
 
     def get(self, name: str) -> GroundMap:
-        """The map of this name.
+        """Return the map of this name.
 
         Raises:
             MapNotFound: there is none.
@@ -59,24 +59,24 @@ class Atlas:
         return found
 
     def find(self, name: str) -> GroundMap | None:
-        """The map of this name, or None."""
+        """Return the map of this name, or None."""
         return self._inventory.map(name)
 
     def by_number(self, number: int) -> GroundMap | None:
-        """A map, also one that is not searched yet."""
+        """Return a map, also one that is not searched yet."""
         return self._inventory.map_of(number)
 
     def windows(self, known: GroundMap) -> int:
-        """How many windows a map has."""
+        """Tell how many windows a map has."""
         return len(self._inventory.windows_of(known.number))
 
     def size_bytes(self, known: GroundMap) -> int:
-        """How many bytes a map takes in the file: pixels, embeddings and descriptors."""
+        """Tell how many bytes a map takes in the file: pixels, embeddings and descriptors."""
         embeddings = 2 * self._dim * self.windows(known)
         return self._store.maps.bytes_of(known.number) + embeddings
 
     def tile(self, known: GroundMap, zoom: int, x: int, y: int) -> bytes | None:
-        """A tile of a map's pixels, a WebP file; None where the map shows nothing, and at zooms that it lacks."""
+        """Read a tile of a map's pixels, a WebP file; None where the map shows nothing, and at zooms that it lacks."""
         inside = known.min_zoom <= zoom <= known.max_zoom and 0 <= x < 2**zoom and 0 <= y < 2**zoom
         return self._read(known.number, zoom, x, y) if inside else None
 
@@ -85,11 +85,11 @@ class Atlas:
         return Cutter(lambda zoom, x, y: self._read(number, zoom, x, y))
 
     def elevation(self, known: GroundMap) -> Elevation | None:
-        """How high a map's ground is; None when nobody told."""
+        """Tell how high a map's ground is; None when nobody told."""
         return self._elevations.get(known.number)
 
     def elevation_grid(self, known: GroundMap) -> Grid | None:
-        """Where the heights of a map's ground lie, without reading those; None when nobody told."""
+        """Tell where the heights of a map's ground lie, without reading those; None when nobody told."""
         return self._elevations.grid(known.number)
 
     # changing

@@ -27,13 +27,13 @@ CACHED_BLOCKS = 16_384
 
 
 def even(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape ``[C, h, w]`` of windows' maps as they are kept: half of an odd side is no number of cells."""
+    """Return the shape ``[C, h, w]`` of windows' maps as they are kept: half of an odd side is no number of cells."""
     channels, height, width = shape
     return channels, height * (1 + height % 2), width * (1 + width % 2)
 
 
 def middle(local: NDArray[np.int8]) -> LocalMap:
-    """The block of a window: the middle half of its map ``[C, h, w]``; of an odd side each cell is first made two."""
+    """Cut the block of a window: the middle half of its map ``[C, h, w]``; of an odd side each cell is made two."""
     for axis in (1, 2):
         local = local.repeat(1 + local.shape[axis] % 2, axis)
     height, width = local.shape[1] // 2, local.shape[2] // 2
@@ -42,7 +42,7 @@ def middle(local: NDArray[np.int8]) -> LocalMap:
 
 
 def first_cell(side: int) -> int:
-    """Where a block starts within its window of ``side`` cells."""
+    """Tell where a block starts within its window of ``side`` cells."""
     return side // 4
 
 
@@ -61,7 +61,7 @@ class Blocks:
         self._lock = threading.Lock()
 
     def windows(self, ids: Ids, shape: tuple[int, int, int]) -> list[LocalMap | None]:
-        """The maps of windows, ``shape`` each; None where there is no block at all.
+        """Return the maps of windows, ``shape`` each; None where there is no block at all.
 
         Cells without a stored block are zero, and so like nothing.
         """
@@ -79,7 +79,7 @@ class Blocks:
         shape: tuple[int, int, int],
         window: tuple[int, int] | None = None,
     ) -> list[LocalMap | None]:
-        """Rectangles of cells ``shape`` = ``[C, height, width]``, wherever they start.
+        """Return rectangles of cells ``shape`` = ``[C, height, width]``, wherever they start.
 
         Args:
             wanted: of each the map, the zoom, and the first row and column of its cells.

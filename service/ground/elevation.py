@@ -60,7 +60,7 @@ class Elevation:
     heights_m: NDArray[np.float32]
 
     def at(self, lat: Values, lon: Values) -> FloatArray:
-        """Heights of places, between four points of the grid; NaN outside it, and beside one that nobody knows."""
+        """Tell heights of places, between four points of the grid; NaN outside it, and beside one that nobody knows."""
         rows, columns = self.heights_m.shape
         down = (self.grid.north - np.asarray(lat, np.float64)) / self.grid.step_lat
         right = np.asarray(wrap_lon(np.subtract(lon, self.grid.west))) / self.grid.step_lon
@@ -89,11 +89,11 @@ class Elevations:
         self._lock = threading.Lock()
 
     def get(self, number: int) -> Elevation | None:
-        """The elevation of a map; None when it has none."""
+        """Return the elevation of a map; None when it has none."""
         return None if self.grid(number) is None else self._cached(self._kept, self._read, number, CACHED)
 
     def grid(self, number: int) -> Grid | None:
-        """Where the heights of a map lie, without those; None when it has none."""
+        """Tell where the heights of a map lie, without those; None when it has none."""
         return self._cached(self._grids, self._read_grid, number, MAX_MAP)
 
     def forget(self, number: int) -> None:
@@ -119,7 +119,7 @@ class Elevations:
 
 
 def is_near(bounds: Bounds, lat: float, lon: float) -> bool:
-    """Whether a place lies in ``(west, south, east, north)`` or within ``NEAR_DEG`` of it."""
+    """Say whether a place lies in ``(west, south, east, north)`` or within ``NEAR_DEG`` of it."""
     west, south, east, north = bounds
     width = east - west if east >= west else east - west + 360
     around = min(180.0, NEAR_DEG / max(1e-6, math.cos(math.radians(lat))))

@@ -52,14 +52,14 @@ class Tally:
     total: int = 0
 
     def plus(self, keys: Sequence[str], vectors: Half) -> Tally:
-        """With more windows."""
+        """Return the same with more windows."""
         rows = np.ascontiguousarray(vectors, "<f2")
         sums = sum(zlib.crc32(row, zlib.crc32(key.encode())) for key, row in zip(keys, rows, strict=True))
         return Tally(self.windows + len(keys), self.total + sums)
 
 
 def chosen(store: Store, names: Sequence[str] = ()) -> list[GroundMap]:
-    """The maps of a file that are searched: all, or those of these names.
+    """Return the maps of a file that are searched: all, or those of these names.
 
     Raises:
         MapNotFound: there is none of a name.
@@ -77,7 +77,7 @@ def chosen(store: Store, names: Sequence[str] = ()) -> list[GroundMap]:
 
 
 def dim_of(store: Store) -> int:
-    """Dimensions of a file's vectors.
+    """Return dimensions of a file's vectors.
 
     Raises:
         GalleryUnusable: it has none.

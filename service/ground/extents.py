@@ -41,6 +41,6 @@ class Extents:
         self._free += rows
 
     def rows(self) -> Array:
-        """A copy, ``[N, 5]``, in no order."""
+        """Return a copy, ``[N, 5]``, in no order."""
         rows: Array = self._rows[np.isfinite(self._rows[:, 4])]
         return rows

@@ -174,21 +174,21 @@ class Gallery:
         return [self.hits(self.find(embedding, k, area, maps)) for embedding in embeddings]
 
     def hits(self, found: Found) -> list[Hit]:
-        """What was found, as tiles; those that were deleted meanwhile are left out."""
+        """Return what was found as tiles; those that were deleted meanwhile are left out."""
         tiles, names = self._inventory.tiles(found.ids.tolist()), self._inventory.map_names(found.ids)
         rows = zip(tiles, found.scores.tolist(), names, found.ids.tolist(), strict=True)
         return [Hit(tile, score, None, name, number) for tile, score, name, number in rows if tile is not None]
 
     def geometry(self, found: Found) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]`` of what was found."""
+        """Return centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]`` of what was found."""
         return self._inventory.geometry(found.ids)
 
     def nearest_sides_m(self, found: Found, side_m: float) -> NDArray[np.float64]:
-        """Of each window found, the side of that level of its map which is nearest to ``side_m``; a picture's own."""
+        """Find for each window the side of that level of its map which is nearest to ``side_m``; a picture's own."""
         return self._inventory.nearest_sides_m(found.ids, side_m)
 
     def count(self, area: Circle | None = None, maps: Sequence[str] = ()) -> int:
-        """Number of windows and pictures, of those whose centre lies in ``area``, or of those in some maps."""
+        """Count windows and pictures: all, those whose centre lies in ``area``, or those in some maps."""
         if maps:
             return self._inventory.count_in({self.maps.get(name).number for name in maps}, area)
         return len(self._inventory) if area is None else self._index.count(area)
@@ -214,11 +214,11 @@ class Gallery:
         return self._inventory.lattice
 
     def sides_m(self) -> NDArray[np.float64]:
-        """The sides in metres that tiles and windows have: each loose picture's, and one for each level of a map."""
+        """List the sides in metres of tiles and windows: each loose picture's, and one for each level of a map."""
         return self._inventory.sides_m()[0]
 
     def tile(self, tile_id: str) -> Tile | None:
-        """The tile with this id, or None; of a window that is ``MAP/zoom/row/column``."""
+        """Return the tile with this id, or None; of a window that is ``MAP/zoom/row/column``."""
         number = self._inventory.id_of(tile_id)
         return None if number is None else self._inventory.tiles([number])[0]
 
@@ -249,7 +249,7 @@ class Gallery:
         return Page(tiles, numbers[limit - 1] if len(numbers) > limit else None)
 
     def image(self, tile_id: str) -> bytes | None:
-        """The image file of a tile, JPEG or WebP, or None if there is no such tile."""
+        """Return the image file of a tile, JPEG or WebP, or None if there is no such tile."""
         number = self._inventory.id_of(tile_id)
         if number is None or number < FIRST_WINDOW:
             return self._store.image(tile_id)
@@ -263,7 +263,7 @@ class Gallery:
         return out.getvalue()
 
     def local_maps(self, hits: Sequence[Hit]) -> list[LocalMap | None]:
-        """The local descriptors of what a search found, None for those that have none or are gone."""
+        """Return the local descriptors of what a search found, None for those that have none or are gone."""
         numbers = np.array([hit.number for hit in hits], np.int64)
         is_window = numbers >= FIRST_WINDOW
         windows: list[LocalMap | None] = [None] * int(is_window.sum())
@@ -275,7 +275,7 @@ class Gallery:
         ]
 
     def cells(self, number: int, zoom: int, top: int, left: int, height: int, width: int) -> LocalMap | None:
-        """Local descriptors ``[C, height, width]`` of any rectangle of a map's cells; None where there are none.
+        """Return local descriptors ``[C, height, width]`` of any rectangle of a map's cells; None where there are none.
 
         Cell ``(i, j)`` of window ``(row, column)`` is cell ``(row · h/2 + i, column · w/2 + j)`` of its level, with
         h and w those of a window's map.

@@ -63,23 +63,23 @@ class Inventory:
         return sorted(live, key=lambda each: (each.created_at, each.number))
 
     def map(self, name: str) -> GroundMap | None:
-        """The map of this name that is searched."""
+        """Return the map of this name that is searched."""
         return next((each for each in self.maps if each.name == name), None)
 
     def map_of(self, number: int) -> GroundMap | None:
-        """The map with this number, searched or not."""
+        """Return the map with this number, searched or not."""
         return self._maps.get(number)
 
     def unsearched(self) -> set[int]:
-        """Numbers of maps that are not searched yet."""
+        """Return numbers of maps that are not searched yet."""
         return {number for number, each in self._maps.items() if not each.live}
 
     def windows_of(self, number: int) -> Ids:
-        """Ids of a map's windows, ascending."""
+        """Return the ids of a map's windows, ascending."""
         return self._windows.get(number, np.empty(0, np.int64))
 
     def count_in(self, numbers: Iterable[int], area: Circle | None) -> int:
-        """Number of windows of some maps, or of those of them whose centre lies in ``area``."""
+        """Count the windows of some maps, or of those of them whose centre lies in ``area``."""
         total = 0
         for number in numbers:
             ids = self.windows_of(number)
@@ -89,7 +89,7 @@ class Inventory:
         return total
 
     def id_of(self, tile_id: str) -> int | None:
-        """The id of a loose picture, or of a window that is called ``MAP/zoom/row/column``; None if there is none."""
+        """Find the id of a loose picture, or of a window called ``MAP/zoom/row/column``; None if there is none."""
         number = self._numbers.get(tile_id)
         if number is not None or (window := TILE_ID.fullmatch(tile_id)) is None:
             return number
@@ -103,7 +103,7 @@ class Inventory:
         return wanted if at < len(ids) and ids[at] == wanted else None
 
     def tiles(self, ids: Sequence[int]) -> list[Tile | None]:
-        """Loose pictures and windows as tiles, in this order; None for those that are gone."""
+        """Return loose pictures and windows as tiles, in this order; None for those that are gone."""
         numbers = np.asarray(ids, np.int64)
         names = {number: each.name for number, each in self._maps.items()}
         is_window = numbers >= FIRST_WINDOW
@@ -115,12 +115,12 @@ class Inventory:
         ]
 
     def map_names(self, ids: Ids) -> list[str | None]:
-        """The map of each id; None for loose pictures."""
+        """Return the map of each id; None for loose pictures."""
         known = self._maps
         return [known[number].name if number in known else None for number in maps_of(ids).tolist()]
 
     def geometry(self, ids: Ids) -> tuple[Floats, Floats]:
-        """Centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]``; NaN for loose pictures that are gone."""
+        """Return centres ``lat, lon`` ``[N, 2]`` and sides in metres ``[N]``; NaN for loose pictures that are gone."""
         centres, sides_m = np.full((len(ids), 2), np.nan), np.full(len(ids), np.nan)
         is_window = ids >= FIRST_WINDOW
         centres[is_window] = self.lattice.centres(ids[is_window])
@@ -132,7 +132,7 @@ class Inventory:
         return centres, sides_m
 
     def nearest_sides_m(self, ids: Ids, side_m: float) -> Floats:
-        """Of each window, the side of that level of its map which is nearest to ``side_m``; a picture's own."""
+        """Find for each window the side of that level of its map which is nearest to ``side_m``; a picture's own."""
         nearest_m = self.geometry(ids)[1]
         numbers = maps_of(ids)
         for each in self.maps:
@@ -142,7 +142,7 @@ class Inventory:
         return nearest_m
 
     def sides_m(self) -> tuple[Floats, NDArray[np.int64]]:
-        """Sides in metres that there are, and how many tiles or windows have each: of a map's level, one for all."""
+        """List the sides in metres, and how many tiles or windows have each: of a map's level, one for all."""
         with self._extents_lock:
             loose = self._extents.rows()[:, 4]
         sides, counts = [loose], [np.ones(len(loose), np.int64)]
@@ -155,14 +155,14 @@ class Inventory:
         return np.concatenate(sides), np.concatenate(counts)
 
     def bounds(self) -> Bounds | None:
-        """Smallest bounds of all maps and loose pictures; None when there is nothing."""
+        """Return the smallest bounds of all maps and loose pictures; None when there is nothing."""
         with self._extents_lock:
             rows = self._extents.rows()[:, :4]
         rows = np.vstack([rows, *(np.array([each.bounds]) for each in self.maps)])
         return union_bounds(rows) if len(rows) else None
 
     def windows_in(self, bounds: Bounds | None, after: int = 0, limit: int | None = None) -> Ids:
-        """Ids above ``after`` of windows whose centre lies in ``(west, south, east, north)``, ascending."""
+        """Return ids above ``after`` of windows whose centre lies in ``(west, south, east, north)``, ascending."""
         found, count = [np.empty(0, np.int64)], 0
         for number in sorted(self._windows):
             ids = self._windows[number]

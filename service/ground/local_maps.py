@@ -27,12 +27,12 @@ def to_int8(local: NDArray[np.float32]) -> LocalMap:
 
 
 def pack(local: LocalMap) -> bytes:
-    """The bytes that are stored: C, h and w as little-endian uint16, then the values."""
+    """Return the bytes that are stored: C, h and w as little-endian uint16, then the values."""
     return _SHAPE.pack(*local.shape) + local.tobytes()
 
 
 def unpack(data: bytes) -> LocalMap:
-    """The inverse of :func:`pack`; the array is read-only.
+    """Return the inverse of :func:`pack`; the array is read-only.
 
     Raises:
         ValueError: the data is not what ``pack`` writes.
@@ -56,7 +56,7 @@ class LocalCache:
         self._lock = threading.Lock()
 
     def get(self, numbers: Sequence[int]) -> dict[int, LocalMap]:
-        """Those that there are, by number."""
+        """Return those that there are, by number."""
         with self._lock:
             changes = self._changes
             maps = {number: self._kept[number] for number in numbers if number in self._kept}

@@ -27,7 +27,7 @@ CACHED_TILES = 160
 
 
 def encode(tile: Pixels) -> bytes:
-    """A WebP file; it has an alpha channel only where the map does not fill the tile."""
+    """Return a WebP file; it has an alpha channel only where the map does not fill the tile."""
     out = io.BytesIO()
     whole = bool((tile[..., 3] == 255).all())
     image = Image.fromarray(np.ascontiguousarray(tile[..., :3]) if whole else tile)
@@ -36,12 +36,12 @@ def encode(tile: Pixels) -> bytes:
 
 
 def decode(data: bytes) -> Pixels:
-    """The pixels of a stored tile."""
+    """Return the pixels of a stored tile."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
 
 
 def join(children: Sequence[Pixels | None]) -> Pixels | None:
-    """The tile of the next coarser zoom: each pixel the mean of four, weighted by their alpha.
+    """Return the tile of the next coarser zoom: each pixel the mean of four, weighted by their alpha.
 
     Args:
         children: top left, top right, bottom left and bottom right; None where there is nothing.
@@ -63,7 +63,7 @@ def join(children: Sequence[Pixels | None]) -> Pixels | None:
 
 
 def over(new: Pixels, old: Pixels) -> Pixels:
-    """A tile with the new pixels where there are some, and the old ones elsewhere."""
+    """Return a tile with the new pixels where there are some, and the old ones elsewhere."""
     return np.where(new[..., 3:] >= VALID, new, old)
 
 
@@ -79,7 +79,7 @@ class Cutter:
         self._tiles: OrderedDict[tuple[int, int, int], Pixels | None] = OrderedDict()
 
     def cut(self, zoom: int, left: int, top: int, width: int, height: int) -> tuple[Pixels, NDArray[np.bool_]]:
-        """RGB ``[H, W, 3]`` and which pixels are valid ``[H, W]`` of a rectangle of a zoom's global pixels.
+        """Return RGB ``[H, W, 3]`` and which pixels are valid ``[H, W]`` of a rectangle of a zoom's global pixels.
 
         Pixels that the map does not show are black. Columns beyond the antimeridian run on with the world's first.
         """
@@ -102,7 +102,7 @@ class Cutter:
         return rgb, valid
 
     def tile(self, zoom: int, x: int, y: int) -> Pixels | None:
-        """The pixels of a tile, None where there is nothing."""
+        """Return the pixels of a tile, None where there is nothing."""
         key = (zoom, x % 2**zoom, y)
         if key not in self._tiles:
             data = self._read(*key)

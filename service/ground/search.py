@@ -26,14 +26,14 @@ class Found:
     scores: NDArray[np.float32]
 
     def take(self, rows: NDArray[np.intp]) -> Found:
-        """Some of them."""
+        """Return some of them."""
         return Found(self.ids[rows], self.scores[rows])
 
 
 def search(
     index: VectorIndex, embedding: NDArray[np.float32], k: int, area: Circle | None, maps: Sequence[GroundMap]
 ) -> Found:
-    """The ``k`` best for one query ``[D]``; of these maps only, if any are given."""
+    """Return the ``k`` best for one query ``[D]``; of these maps only, if any are given."""
     if not maps:
         return _best(index, embedding, k, area)
     parts = [_in_map(index, embedding, k, area or circle_round(each.bounds), each.number) for each in maps]
@@ -43,7 +43,7 @@ def search(
 
 
 def circle_round(bounds: Bounds) -> Circle:
-    """A circle that holds bounds ``(west, south, east, north)``, a little wider."""
+    """Return a circle that holds bounds ``(west, south, east, north)``, a little wider."""
     west, south, east, north = bounds
     width = (east - west) % 360
     lat, lon = (south + north) / 2, float(wrap_lon(west + width / 2))

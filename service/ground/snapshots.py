@@ -63,13 +63,13 @@ class Snapshots:
         return await asyncio.shield(self._making)  # goes on when whoever asked for it leaves
 
     def newest(self) -> list[Snapshot]:
-        """All copies, newest first."""
+        """List all copies, newest first."""
         paths = sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True)
         described = (_describe(path) for path in paths if NAME.fullmatch(path.name))
         return [each for each in described if each is not None]
 
     def find(self, name: str) -> tuple[Path, os.stat_result]:
-        """Where a copy is, and its state.
+        """Tell where a copy is, and its state.
 
         Raises:
             SnapshotNotFound: there is none of this name.

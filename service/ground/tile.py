@@ -80,14 +80,14 @@ class Footprint:
         bounds: Bounds,
         side_m: float,
     ) -> Footprint:
-        """Footprint whose values are known to be right, as a window's are: nothing is checked or computed again."""
+        """Make a footprint of values that are known to be right, as a window's: nothing is checked or computed."""
         footprint = object.__new__(cls)
         footprint.__dict__.update(corners=corners, gsd_m=gsd_m, centre=centre, bounds=bounds, side_m=side_m)
         return footprint
 
     @classmethod
     def from_corners(cls, corners: Sequence[Sequence[float]], width_px: int, height_px: int) -> Footprint:
-        """Footprint of an image from its four ``(lat, lon)`` corners, clockwise from top-left."""
+        """Make the footprint of an image from its four ``(lat, lon)`` corners, clockwise from top-left."""
         if len(corners) != 4 or any(len(corner) != 2 for corner in corners):
             raise InvalidFootprint(f"corners must be four [lat, lon] pairs: {ORDER}.")
         top_left, top_right, bottom_right, bottom_left = ((float(lat), float(lon)) for lat, lon in corners)
@@ -97,7 +97,7 @@ class Footprint:
 
     @classmethod
     def from_bounds(cls, w: float, s: float, e: float, n: float, width_px: int, height_px: int) -> Footprint:
-        """Footprint of a north-up image; ``w > e`` means that it crosses the antimeridian."""
+        """Make the footprint of a north-up image; ``w > e`` means that it crosses the antimeridian."""
         if not s < n:
             raise InvalidFootprint(f"bounds have south {s} and north {n}; south must be below north: [w, s, e, n].")
         if not 0 < (e - w) % 360 <= 90:
@@ -106,7 +106,7 @@ class Footprint:
 
     @classmethod
     def from_centre(cls, lat: float, lon: float, gsd_m: float, width_px: int, height_px: int) -> Footprint:
-        """Footprint of a north-up image around a place, ``gsd_m`` metres a pixel."""
+        """Make the footprint of a north-up image around a place, ``gsd_m`` metres a pixel."""
         _check_place(lat, lon)
         east_m, north_m = gsd_m * width_px / 2, gsd_m * height_px / 2
         if not (math.isfinite(gsd_m) and 0 < max(east_m, north_m) <= MAX_SIDE_M):
@@ -117,7 +117,7 @@ class Footprint:
 
     @classmethod
     def from_zxy(cls, z: int, x: int, y: int, width_px: int) -> Footprint:
-        """Footprint of a square Web Mercator tile (XYZ scheme, y from the north)."""
+        """Make the footprint of a square Web Mercator tile (XYZ scheme, y from the north)."""
         try:
             bounds = mercator_tile_bounds(z, x, y)
         except InvalidParameter as error:
@@ -222,7 +222,7 @@ class Tile:
 
     @classmethod
     def known(cls, tile_id: str, footprint: Footprint) -> Tile:
-        """A tile without properties whose id is known to be right."""
+        """Return a tile without properties whose id is known to be right."""
         tile = object.__new__(cls)
         tile.__dict__.update(id=tile_id, footprint=footprint, properties={})
         return tile

@@ -38,7 +38,7 @@ def unit(stored: Half) -> NDArray[np.float32]:
 
 
 def lengths(stored: Half) -> NDArray[np.float32]:
-    """Lengths of rows ``[N, D]``.
+    """Return lengths of rows ``[N, D]``.
 
     Raises:
         ValueError: one is zero or not finite.

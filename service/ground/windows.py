@@ -55,39 +55,39 @@ class Rectangle(NamedTuple):
 
 
 def pack(number: int, zoom: int, rows: Ids, columns: Ids) -> Ids:
-    """Ids of windows, or of tiles, of map ``number``; rows and columns have any shape."""
+    """Return ids of windows, or of tiles, of map ``number``; rows and columns have any shape."""
     return key_of(number, zoom, 0, 0) | (np.asarray(rows, np.int64) << COLUMN_BITS) | np.asarray(columns, np.int64)
 
 
 def key_of(number: int, zoom: int, row: int, column: int) -> int:
-    """The id of one window, or of the tile (zoom, x = column, y = row), of map ``number``."""
+    """Return the id of one window, or of the tile (zoom, x = column, y = row), of map ``number``."""
     return (number << _MAP_SHIFT) | (zoom << _ZOOM_SHIFT) | (row << COLUMN_BITS) | column
 
 
 def number_of(key: int) -> int:
-    """The number of the map that an id belongs to."""
+    """Return the number of the map that an id belongs to."""
     return key >> _MAP_SHIFT
 
 
 def maps_of(ids: Ids) -> Ids:
-    """Numbers of the maps that ids belong to."""
+    """Return numbers of the maps that ids belong to."""
     numbers: Ids = ids >> _MAP_SHIFT
     return numbers
 
 
 def zooms_of(ids: Ids) -> Ids:
-    """Zooms of windows."""
+    """Return zooms of windows."""
     zooms: Ids = (ids >> _ZOOM_SHIFT) & (2**ZOOM_BITS - 1)
     return zooms
 
 
 def cells_of(ids: Ids) -> tuple[Ids, Ids]:
-    """Rows and columns of windows."""
+    """Return rows and columns of windows."""
     return (ids >> COLUMN_BITS) & (2**ROW_BITS - 1), ids & (2**COLUMN_BITS - 1)
 
 
 def range_of(number: int, zoom: int | None = None) -> tuple[int, int]:
-    """The first and the last id that a map, or one zoom of it, can have."""
+    """Return the first and the last id that a map, or one zoom of it, can have."""
     if zoom is None:
         return number << _MAP_SHIFT, ((number + 1) << _MAP_SHIFT) - 1
     first = key_of(number, zoom, 0, 0)
@@ -95,7 +95,7 @@ def range_of(number: int, zoom: int | None = None) -> tuple[int, int]:
 
 
 def pixel_m(zoom: int, lat: float) -> float:
-    """Ground metres of a pixel of this zoom: the geometric mean of its width and its height."""
+    """Return the ground metres of a pixel of this zoom: the geometric mean of its width and its height."""
     degrees: float = 360 / (TILE_PX * 2**zoom)
     lon_m, lat_m = metres_per_degree(lat)
     # Web Mercator shrinks a degree of latitude by the cosine, so that a pixel is (nearly) square
@@ -103,12 +103,12 @@ def pixel_m(zoom: int, lat: float) -> float:
 
 
 def nearest_zoom(wanted_m: float, lat: float) -> int:
-    """The zoom whose pixels are nearest to ``wanted_m``, by their ratio."""
+    """Return the zoom whose pixels are nearest to ``wanted_m``, by their ratio."""
     return max(0, round(math.log2(pixel_m(0, lat) / wanted_m)))
 
 
 def rectangle_of(bounds: Bounds, zoom: int) -> Rectangle:
-    """The pixels that bounds ``(west, south, east, north)`` touch; over the antimeridian, ``right`` passes the end."""
+    """Find pixels that bounds ``(west, south, east, north)`` touch; over the antimeridian ``right`` passes the end."""
     west, south, east, north = bounds
     side = TILE_PX * 2**zoom
     left, right = ((lon + 180) / 360 * side for lon in (west, east if east > west else east + 360))
@@ -144,11 +144,11 @@ class Lattice:
         return int(math.log2(2**ROW_BITS * self.step_px / TILE_PX))
 
     def side_m(self, zoom: int, lat: float) -> float:
-        """Ground side of a window."""
+        """Return the ground side of a window."""
         return self.side_px * pixel_m(zoom, lat)
 
     def levels(self, gsd_m: float, lat: float) -> list[int]:
-        """The zooms that make a map searchable from every height a drone flies at, finest first.
+        """Return the zooms that make a map searchable from every height a drone flies at, finest first.
 
         Windows cover about 40 to 700 m, no finer than the zoom nearest to the map's own resolution. A map that is too
         coarse for any of them gets that zoom alone.
@@ -162,30 +162,30 @@ class Lattice:
         return in_reach or [native]
 
     def level_of(self, side_m: float, lat: float) -> int:
-        """The zoom whose windows are nearest to a wanted ground side."""
+        """Return the zoom whose windows are nearest to a wanted ground side."""
         return min(nearest_zoom(side_m / self.side_px, lat), self.max_zoom)
 
     def windows_in(self, area: Rectangle) -> Rectangle:
-        """Columns and rows (as a rectangle of them) of the windows whose middle half meets an area of pixels."""
+        """Return columns and rows (as a rectangle of them) of the windows whose middle half meets an area of pixels."""
         step, quarter = self.step_px, self.step_px / 2
         first = (max(0, math.floor((start - 3 * quarter) / step) + 1) for start in (area.left, area.top))
         last = (math.ceil((end - quarter) / step) for end in (area.right, area.bottom))
         return Rectangle(*first, *last)
 
     def centres(self, ids: Ids) -> Floats:
-        """``lat, lon`` of windows' centres, ``[N, 2]``: the mean of their corners, as of any footprint."""
+        """Return ``lat, lon`` of windows' centres, ``[N, 2]``: the mean of their corners, as of any footprint."""
         west, south, east, north = self._edges(ids)
         return np.stack([(south + north) / 2, np.asarray(wrap_lon((west + east) / 2))], axis=1)
 
     def sides_m(self, ids: Ids) -> Floats:
-        """Square roots of the windows' areas on the ground, ``[N]``."""
+        """Return the square roots of the windows' areas on the ground, ``[N]``."""
         west, south, east, north = self._edges(ids)
         lon_m, lat_m = metres_per_degree((south + north) / 2)
         sides: Floats = np.sqrt((east - west) * lon_m * (north - south) * lat_m)
         return sides
 
     def tiles(self, ids: Ids, names: dict[int, str]) -> list[Tile | None]:
-        """Windows as tiles, called ``MAP/zoom/row/column``; None for those of maps that ``names`` lacks."""
+        """Return windows as tiles, called ``MAP/zoom/row/column``; None for those of maps that ``names`` lacks."""
         if not len(ids):
             return []
         edges = np.stack(self._edges(ids), axis=1).tolist()

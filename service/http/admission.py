@@ -108,7 +108,7 @@ def _first_stage(method: str, headers: Headers) -> Stage:
 
 
 def has_body(headers: Headers) -> bool:
-    """Whether a request announces a body."""
+    """Say whether a request announces a body."""
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 

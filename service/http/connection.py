@@ -59,7 +59,7 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, settings: "Settings") -> "ConnectionLimits":
-        """The limits that the settings name."""
+        """Return the limits that the settings name."""
         return cls(
             settings.max_header_bytes,
             settings.max_headers,
@@ -284,5 +284,5 @@ def check_all(connections: Iterable[object], now: float) -> None:
 
 
 def limited(limits: ConnectionLimits) -> type[Connection]:
-    """The protocol of connections with these limits."""
+    """Return the protocol of connections with these limits."""
     return type("LimitedConnection", (Connection,), {"limits": limits})

@@ -77,7 +77,7 @@ _PAGE = """<!doctype html>
 
 
 def kinds() -> dict[str, tuple[str, int, str]]:
-    """Slug → title, status and meaning of every problem that an answer may name."""
+    """Map the slug to title, status and meaning of every problem that an answer may name."""
     found = {slug: (title, status, error.__doc__ or "") for error, (slug, title, status) in PROBLEMS.items()}
     slug, title, status = INTERNAL
     found[slug] = (title, status, "Something failed that should not have.")

@@ -89,7 +89,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def slug_of(error: AerofixError) -> str:
-    """The public name of an error's kind: the last part of its problem's ``type``."""
+    """Return the public name of an error's kind: the last part of its problem's ``type``."""
     kind = _public(error)
     return (INTERNAL if kind is None else PROBLEMS[kind])[0]
 
@@ -105,12 +105,12 @@ def _public(error: AerofixError) -> type[AerofixError] | None:
 
 
 def problem_response(error: Exception) -> JSONResponse:
-    """The HTTP answer to an error."""
+    """Return the HTTP answer to an error."""
     return _respond(problem_of(error))
 
 
 def slug_of_status(status: int) -> tuple[str, str]:
-    """Slug and title of what the framework itself answers."""
+    """Return slug and title of what the framework itself answers."""
     slug = _HTTP.get(status, "http-error")
     return slug, slug.replace("-", " ").capitalize()
 
@@ -162,7 +162,7 @@ def _allowed(request: Request, named: str | None) -> str:
 
 
 def documented(*kinds: type[AerofixError]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI ``responses`` of a route that answers these problems."""
+    """Return the OpenAPI ``responses`` of a route that answers these problems."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         slug, title, status = PROBLEMS[kind]

@@ -26,12 +26,12 @@ _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 def digest(key: str) -> str:
-    """SHA-256 of a key, in hexadecimal."""
+    """Return the SHA-256 of a key, in hexadecimal."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def digests(keys: Iterable[str]) -> tuple[str, ...]:
-    """The hashes of keys, each given as itself or as ``sha256:`` and its hash.
+    """Return the hashes of keys, each given as itself or as ``sha256:`` and its hash.
 
     Raises:
         ValueError: a key is too short to be safe; it is not repeated in the message.
@@ -59,7 +59,7 @@ class Keys:
 
     @classmethod
     def of(cls, settings: Settings) -> Keys:
-        """The keys of the settings and of the file that they name.
+        """Return the keys of the settings and of the file that they name.
 
         Raises:
             ConfigurationInvalid: the file cannot be read or understood.
@@ -132,7 +132,7 @@ def _among(presented: str, known: tuple[str, ...]) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on ``host``."""
+    """Say whether only this machine can reach what listens on ``host``."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -140,7 +140,7 @@ def is_loopback(host: str) -> bool:
 
 
 def for_listening(settings: Settings) -> Settings:
-    """The settings with what follows from the address that they listen on.
+    """Return the settings with what follows from the address that they listen on.
 
     Raises:
         ConfigurationInvalid: others can reach it, and nothing keeps them out.

@@ -82,7 +82,7 @@ class PhotoFile:
         return self.header.scans > MANY_SCANS
 
     def job(self, useful_side_px: int | None = None) -> Decoding:
-        """What decoding it is; see ``decode``."""
+        """Decode it; see ``decode``."""
         header, factor = self.header, factor_for(self.width, self.height, useful_side_px)
         return Decoding(header.kind, header.width, header.height, self.orientation, factor, self._needs_bytes(factor))
 
@@ -110,7 +110,7 @@ class PhotoFile:
         return self.photo(upright(b"".join(self.pieces), self.job(useful_side_px)))
 
     def photo(self, image: Image.Image) -> Photo:
-        """The photo of which this is the decoded image."""
+        """Return the photo of which this is the decoded image."""
         return Photo(image, self.width, self.height, self.pose)
 
 

@@ -31,7 +31,7 @@ FOCAL_SIDES = (0.2, 30.0)
 def read_lens(
     text: str, xmp: Values, details: dict[int, Any], size: tuple[int, int]
 ) -> tuple[float | None, LensSource | None]:
-    """Field of view of the shown photo's width in degrees, and where it is from; the most exact source counts.
+    """Return the shown photo's horizontal field of view in degrees, and where it is from; the most exact source counts.
 
     A digital zoom narrows all of them.
 

@@ -60,7 +60,7 @@ _TRANSPORT_PACKET = 188  # bytes of a packet of an MPEG transport stream; each b
 
 
 def kind_of(data: bytes) -> Kind:
-    """The kind of an image file.
+    """Return the kind of an image file.
 
     Raises:
         UnsupportedMediaType: it is none that is decoded; the error says what it is, if that can be told.

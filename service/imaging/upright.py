@@ -54,7 +54,7 @@ class Decoding:
 
 
 def factor_for(width: int, height: int, useful_side_px: int | None) -> int:
-    """The whole number by which both sides of a picture are divided.
+    """Return the whole number by which both sides of a picture are divided.
 
     Args:
         width: of the picture, in pixels.
@@ -108,7 +108,7 @@ def _upright(data: bytes, job: Decoding) -> Image.Image:
 
 
 def problem_with(data: bytes, kind: Kind, error: Exception, needs_bytes: int = 0) -> AerofixError:
-    """What to tell of an error that reading a file has led to.
+    """Explain an error that reading a file has led to.
 
     Args:
         data: the file.
@@ -128,7 +128,7 @@ def problem_with(data: bytes, kind: Kind, error: Exception, needs_bytes: int = 0
 
 
 def out_of_memory(needs_bytes: int) -> OutOfMemory:
-    """The error of a picture that does not fit into memory."""
+    """Return the error of a picture that does not fit into memory."""
     return OutOfMemory(
         f"decoding this image takes up to {needs_bytes / 1e6:.0f} MB of memory, more than there is now; send a smaller "
         "one or a JPEG that is not progressive, or give the service more memory.",

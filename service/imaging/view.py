@@ -50,7 +50,7 @@ def make_view(image: Image.Image, look: Look) -> Image.Image:
 
 
 def shrunk(image: Image.Image, most_px: int) -> Image.Image:
-    """The image, or a smaller copy whose shorter side has at least ``most_px``, by a whole number."""
+    """Return the image, or a smaller copy whose shorter side has at least ``most_px``, by a whole number."""
     factor = min(image.size) // most_px
     return image if factor < 2 else image.reduce(factor)
 

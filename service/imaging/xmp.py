@@ -18,19 +18,19 @@ Values = dict[str, str]
 
 
 def read_xmp(raw: bytes | str) -> tuple[str, Values]:
-    """The start of a packet as text, and its plain values; the first of a name wins."""
+    """Return the start of a packet as text, and its plain values; the first of a name wins."""
     text = raw[:MAX_BYTES].decode("utf-8", "replace") if isinstance(raw, bytes) else raw[:MAX_BYTES]
     return text, _pairs(text)
 
 
 def read_structure(text: str, name: str) -> Values:
-    """The values inside the structure ``prefix:Name``, whether they are its attributes or its elements."""
+    """Return the values inside the structure ``prefix:Name``, whether they are its attributes or its elements."""
     found = re.search(_BLOCK.format(re.escape(name)), text, re.DOTALL)
     return {} if found is None else _pairs(found.group(1))
 
 
 def number(value: Any) -> float | None:
-    """A finite float, of a number or of text such as ``"+12.5"`` and ``"118000/1000"``; else None."""
+    """Return a finite float, of a number or of text such as ``"+12.5"`` and ``"118000/1000"``; else None."""
     try:
         if isinstance(value, str) and "/" in value:
             above, below = value.split("/")

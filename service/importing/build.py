@@ -47,7 +47,7 @@ class Windows:
 
 
 def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, stored: Cutter, extends: bool) -> dict[int, bytes]:
-    """The finest tiles of a piece, from the source.
+    """Return the finest tiles of a piece, from the source.
 
     Args:
         mosaic: the source.
@@ -74,7 +74,7 @@ def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, stored: Cutter, ex
 
 
 def shrink_tiles(piece: PlanPiece, number: int, stored: Cutter) -> dict[int, bytes]:
-    """The tiles of a piece, each from its four children; see ``read_tiles``."""
+    """Return the tiles of a piece, each from its four children; see ``read_tiles``."""
     tiles: dict[int, bytes] = {}
     finer = piece.zoom + 1
     for x in range(piece.area.left, piece.area.right):
@@ -88,7 +88,7 @@ def shrink_tiles(piece: PlanPiece, number: int, stored: Cutter) -> dict[int, byt
 def cut_windows(
     piece: PlanPiece, number: int, stored: Cutter, lattice: Lattice, overlap: bool, blocks: bool
 ) -> Windows:
-    """The windows of a piece, cut from the stored pixels.
+    """Return the windows of a piece, cut from the stored pixels.
 
     A window is searched when most of it is there, and described when most of its middle is: so the descriptors of the
     ground reach the map's edge.
@@ -122,7 +122,7 @@ def cut_windows(
 
 
 def is_flat(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
-    """Whether the valid pixels are of one colour, but for noise."""
+    """Say whether the valid pixels are of one colour, but for noise."""
     seen = pixels[::2, ::2][valid[::2, ::2]].astype(np.float32)
     return len(seen) == 0 or float(seen.std(axis=0).max()) < FLAT
 

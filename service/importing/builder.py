@@ -67,7 +67,7 @@ class Builder:
     gallery: Gallery
 
     def outline(self, mosaic: Mosaic, options: MapOptions, origin: str) -> Plan:
-        """The plan of a new import from a file of the name ``origin``.
+        """Return the plan of a new import from a file of the name ``origin``.
 
         Raises:
             InvalidParameter: windows of the wanted sizes cannot be made.
@@ -98,7 +98,7 @@ class Builder:
         return Task(job.id, known.number, plan, done, known.overlap, options.extend)
 
     def smallest_m(self, task: Task) -> float:
-        """Side of the smallest windows of a task's map, metres."""
+        """Return the side of the smallest windows of a task's map, metres."""
         known = self.gallery.maps.by_number(task.number)
         return 0.0 if known is None else self.gallery.lattice.side_m(max(known.levels), known.lat)
 

@@ -18,7 +18,7 @@ image gives 0 or NaN."""
 
 
 def encode(encoder: Encoder, inputs: Sequence[NDArray[np.uint8]], max_batch: int) -> Features:
-    """Features of inputs ``[S, S, 3]``, in batches that the encoder likes."""
+    """Return features of inputs ``[S, S, 3]``, in batches that the encoder likes."""
     at_once = encoder.useful_batch(max_batch)
     parts = [encoder.encode(np.stack(inputs[start : start + at_once])) for start in range(0, len(inputs), at_once)]
     if not parts:
@@ -28,12 +28,12 @@ def encode(encoder: Encoder, inputs: Sequence[NDArray[np.uint8]], max_batch: int
 
 
 def is_unit(vector: NDArray[np.float32]) -> bool:
-    """Whether an embedding is one: the model gives none for an image that it fails on."""
+    """Say whether an embedding is one: the model gives none for an image that it fails on."""
     return bool(abs(np.linalg.norm(vector) - 1) < UNIT_TOLERANCE)  # false for NaN
 
 
 def blocks_of(cuts: Sequence[Cut], features: Features) -> dict[int, LocalMap]:
-    """The blocks of descriptors that are kept of windows, by their ids."""
+    """Return the blocks of descriptors that are kept of windows, by their ids."""
     if features.local is None:
         return {}
     return {cut.key: middle(to_int8(local)) for cut, local in zip(cuts, features.local, strict=True) if cut.described}

@@ -101,7 +101,7 @@ class Importer:
             await asyncio.wait([self._worker])
 
     def upload_path(self, import_id: str) -> Path:
-        """Where to put the upload of a new import.
+        """Tell where to put the upload of a new import.
 
         Raises:
             GalleryReadOnly: nothing can be imported here.
@@ -139,7 +139,7 @@ class Importer:
         return await self.get(import_id)
 
     async def get(self, import_id: str) -> Progress:
-        """An import.
+        """Return an import.
 
         Raises:
             ImportNotFound: there is none with this id.
@@ -150,7 +150,7 @@ class Importer:
         return self._progress(job)
 
     async def newest(self, limit: int) -> list[Progress]:
-        """The last imports, newest first."""
+        """List the last imports, newest first."""
         return [self._progress(job) for job in await asyncio.to_thread(self._gallery.imports.newest, limit)]
 
     async def cancel(self, import_id: str) -> Progress:
@@ -317,5 +317,5 @@ class Importer:
 
 
 def plain(name: str) -> str:
-    """A suggested name, as one that a map may have."""
+    """Return a suggested name, as one that a map may have."""
     return name.replace("/", "_").replace("\\", "_").strip()[:100].strip()

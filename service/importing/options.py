@@ -68,7 +68,7 @@ class MapOptions:
                 )
 
     def levels(self, lattice: Lattice, gsd_m: float, lat: float) -> tuple[int, ...]:
-        """Zooms of the windows to make, finest first.
+        """Return zooms of the windows to make, finest first.
 
         Args:
             lattice: of the model.

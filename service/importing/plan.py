@@ -96,7 +96,7 @@ class Plan:
         return TILE_COST * min(done, self._tiles) + max(0, done - self._tiles)
 
     def phases(self, done: int) -> Iterator[list[PlanPiece]]:
-        """Pieces after the first ``done`` places, in groups: those of one need what the groups before have stored."""
+        """Yield pieces after the first ``done``, in groups: those of one need what the groups before have stored."""
         left = (piece for piece in self.pieces if piece.first >= done)
         for _, pieces in groupby(left, key=lambda piece: ("embed",) if piece.kind == "embed" else (piece.zoom,)):
             yield list(pieces)
@@ -122,13 +122,13 @@ class Plan:
 
 
 def tiles_in(area: Rectangle) -> Rectangle:
-    """Columns and rows of the tiles that an area of pixels touches."""
+    """Return columns and rows of the tiles that an area of pixels touches."""
     left, top = area.left // TILE_PX, area.top // TILE_PX
     return Rectangle(left, top, -(-area.right // TILE_PX), -(-area.bottom // TILE_PX))
 
 
 def new_map(lattice: Lattice, mosaic: Mosaic, options: MapOptions, origin: str) -> NewMap:
-    """A map as its source and the options want it.
+    """Plan a map as its source and the options want it.
 
     Args:
         lattice: of the model.
@@ -147,7 +147,7 @@ def new_map(lattice: Lattice, mosaic: Mosaic, options: MapOptions, origin: str) 
 
 
 def zooms_for(lattice: Lattice, bounds: Bounds, gsd_m: float, levels: tuple[int, ...]) -> tuple[int, int]:
-    """Coarsest and finest zoom at which a map's pixels are kept.
+    """Return the coarsest and finest zoom at which a map's pixels are kept.
 
     The finest is that of its resolution, or of the finest windows that a drone photo needs: more is never looked at.
     """

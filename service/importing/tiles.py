@@ -81,12 +81,12 @@ class TileMaker:
 
 
 def kept_side_px(contract: ModelContract) -> int:
-    """Shorter side in pixels that images are kept at, for galleries of this model."""
+    """Return the shorter side in pixels that images are kept at, for galleries of this model."""
     return max(KEPT_PX, contract.image_size)
 
 
 def model_input(kept: bytes, contract: ModelContract, max_pixels: int) -> NDArray[np.uint8]:
-    """The model's input, uint8 ``[S, S, 3]``, from a tile's kept image.
+    """Return the model's input, uint8 ``[S, S, 3]``, from a tile's kept image.
 
     Raises:
         AerofixError: it cannot be decoded.

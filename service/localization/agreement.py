@@ -56,7 +56,7 @@ class Sighting:
 
 
 def sighting(hit: Hit, look: int, from_photo: Floats, fit: Similarity | None, support: float) -> Sighting | None:
-    """Where a match lays the photo; None when nothing agrees, or its centre lies above the horizon of the look.
+    """Tell where a match lays the photo; None when nothing agrees, or its centre lies above the horizon of the look.
 
     Args:
         hit: the tile that was matched.
@@ -76,7 +76,7 @@ def sighting(hit: Hit, look: int, from_photo: Floats, fit: Similarity | None, su
 
 
 def pooled(sightings: Sequence[Sighting]) -> dict[tuple[str, int], float]:
-    """What each match is worth with all that agree with it; of one level of one look the best of these counts.
+    """Tell what each match is worth with all that agree with it; of one level of one look the best of these counts.
 
     Returns:
         By tile and look.

@@ -73,7 +73,7 @@ def judge(hits: list[Hit], calibration: Calibration, evidence: Sequence[float] |
 
 
 def with_proof(verdict: Verdict, support: float | None, min_inliers: int) -> Verdict:
-    """The verdict on a photo that was matched: a place that no more matches agree on than chance gives is not sure.
+    """Judge a photo that was matched: a place that no more matches agree on than chance gives is not sure.
 
     However alike two places look as a whole: strangers of one kind of country do.
 
@@ -87,7 +87,7 @@ def with_proof(verdict: Verdict, support: float | None, min_inliers: int) -> Ver
 
 
 def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calibration: Calibration) -> float:
-    """The radius round ``position`` that holds the truth with 68 % probability.
+    """Return the radius round ``position`` that holds the truth with 68 % probability.
 
     A right answer errs by a Rayleigh distance of scale σ = ``sigma_tiles`` × tile side (a Gaussian in the plane), a
     wrong one is nowhere near, so P(error < r) = p · (1 − exp(−r² / 2σ²)). Solved for 68 %:
@@ -107,7 +107,7 @@ def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calib
 
 
 def radius_m(sigma_m: float, confidence: float) -> float:
-    """The 68 % radius of a place whose error is Rayleigh of scale ``sigma_m`` if it is right; see ``accuracy_m``.
+    """Give the 68 % radius of a place whose error is Rayleigh of scale ``sigma_m`` if it is right; see ``accuracy_m``.
 
     Of one that is right with 68 % or less there is none: then it is that of a right one.
     """

@@ -24,7 +24,7 @@ OPEN_LENS = 0.4
 
 
 def disputes(fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float) -> dict[str, str]:
-    """Hints that the ground contradicts, by their names in the form, with what it says instead.
+    """Name the hints that the ground contradicts, by their names in the form, with what it says instead.
 
     Args:
         fix: how the photo lies; its place is taken for right.

@@ -19,7 +19,7 @@ FULL = 4.0
 
 
 def support(square: Complex, ground: Complex, side: float) -> float:
-    """``sqrt(inliers · FULL · cells)``, with the cells of the raster that inliers lie in.
+    """Return ``sqrt(inliers · FULL · cells)``, with the cells of the raster that inliers lie in.
 
     It is the count of inliers itself when they are spread as right ones are.
 

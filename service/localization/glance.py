@@ -32,7 +32,7 @@ descriptors there tell of the border as much as of the ground, and borders match
 
 
 def likeness(photo: NDArray[np.float32], maps: Sequence[LocalMap]) -> NDArray[np.float32]:
-    """How alike photo and tiles are: the mean cosine of the photo's cells to the most similar one of the tile.
+    """Tell how alike photo and tiles are: the mean cosine of the photo's cells to the most similar one of the tile.
 
     Args:
         photo: unit descriptors ``[T, C, h, w]``, in T turns.
@@ -55,7 +55,7 @@ def likeness(photo: NDArray[np.float32], maps: Sequence[LocalMap]) -> NDArray[np
 
 
 def best_looking(scores: Sequence[float], alike: NDArray[np.float32], count: int) -> list[int]:
-    """Rows of the ``count`` candidates that promise most, best first.
+    """Return rows of the ``count`` candidates that promise most, best first.
 
     Args:
         scores: cosines of N candidates.
@@ -72,7 +72,7 @@ def best_looking(scores: Sequence[float], alike: NDArray[np.float32], count: int
 
 
 def inner_cells(height: int, width: int) -> NDArray[np.bool_]:
-    """Cells that are matched: all but the ``BORDER``."""
+    """Return cells that are matched: all but the ``BORDER``."""
     inner = np.zeros((height, width), dtype=bool)
     down, right = height // BORDER, width // BORDER
     inner[down : height - down, right : width - right] = True
@@ -80,7 +80,7 @@ def inner_cells(height: int, width: int) -> NDArray[np.bool_]:
 
 
 def unit(stored: NDArray[np.int8], axis: int) -> NDArray[np.float32]:
-    """Descriptors of length 1 over ``axis``: rounding made some longer than others, which would be preferred."""
+    """Return descriptors of length 1 over ``axis``: rounding made some longer than others, which would be preferred."""
     vectors = stored.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=axis, keepdims=True) + np.float32(1e-6)
     return vectors

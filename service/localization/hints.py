@@ -86,7 +86,7 @@ class Known:
     unused: dict[str, str] = field(default_factory=dict)
 
     def with_lens(self, lens: SentLens) -> "Known":
-        """The same with the lens that a flight has told, if this is the one that is stated here."""
+        """Return the same with the lens that a flight has told, if this is the one that is stated here."""
         stated = self.camera.hfov_deg
         if stated is None or abs(stated.value / lens.stated_deg - 1) > SAME_LENS:
             return self

@@ -66,11 +66,11 @@ class PlannedLook:
         return self.known.heading_deg is not None
 
     def camera(self, aspect: float) -> Pinhole:
-        """The hypothesis, for a photo of this height over width."""
+        """Return the hypothesis, for a photo of this height over width."""
         return self.known.pinhole(aspect, self.pitch_deg, self.turn_deg)
 
     def look(self, aspect: float, largest_m: float | None = None) -> Look:
-        """How the photo is laid flat.
+        """Tell how the photo is laid flat.
 
         Args:
             aspect: height over width of the photo.
@@ -81,18 +81,18 @@ class PlannedLook:
         return look_of(self.camera(aspect), north_up=self.heading_known or self.turn_deg != 0, ground_side=largest)
 
     def side_m(self, look: Look) -> float | None:
-        """Ground side of a look's square, metres; None where the photo's size is not known."""
+        """Return the ground side of a look's square, metres; None where the photo's size is not known."""
         height_m = self._height_m
         return None if height_m is None or look.side_heights is None else look.side_heights * height_m
 
     def within_deg(self, turns: int) -> float:
-        """How far the square can be from lying north up, in the best of so many ``turns``."""
+        """Tell how far the square can be from lying north up, in the best of so many ``turns``."""
         heading = self.known.heading_deg
         off = 180.0 if heading is None else HEADING_SIGMAS * heading.sigma + TURNED_DEG
         return min(off, QUARTER_DEG if turns > 1 else 180.0)
 
     def sides_m(self, look: Look) -> tuple[float, float]:
-        """Smallest and largest ground side that a look's square can have if what is believed is right, metres."""
+        """Bound the ground side that a look's square can have if what is believed is right, metres."""
         side_m, height, lens = self.side_m(look), self.known.height_m, self.known.hfov_deg
         if side_m is None or height is None or lens is None:
             return 0.0, math.inf
@@ -119,7 +119,7 @@ HINTS: dict[str, tuple[str, Callable[[KnownCamera], bool]]] = {
 
 
 def plan_looks(known: KnownCamera, effort: Effort) -> list[PlannedLook]:
-    """The looks for a camera of which some is known, in the order in which they are tried."""
+    """Return the looks for a camera of which some is known, in the order in which they are tried."""
     said = tuple(name for name, (_, is_there) in HINTS.items() if is_there(known))
     plans = [_plan(known, ())]
     if known.pitch_deg is None and known.heading_deg is not None:

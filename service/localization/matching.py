@@ -68,14 +68,14 @@ class Similarity:
 
 
 def cell_centres(height: int, width: int) -> Complex:
-    """Centres of a map's cells, row by row, ``[height · width]``: right + i·up in sides from the square's centre."""
+    """Place the centres of a map's cells, row by row, ``[height · width]``: right + i·up in sides from the middle."""
     right = (np.arange(width) + 0.5) / width - 0.5
     up = 0.5 - (np.arange(height) + 0.5) / height
     return (right + 1j * up[:, None]).ravel()
 
 
 def mutual_neighbours(photo: NDArray[np.float32], tile: NDArray[np.float32]) -> tuple[Indices, Indices]:
-    """Cells that are each other's most similar one.
+    """Return cells that are each other's most similar one.
 
     Args:
         photo: descriptors ``[C, P]``, of equal length over C.
@@ -100,7 +100,7 @@ def fit_similarity(
     toward: complex = 1 + 0j,
     within_deg: float = 180.0,
 ) -> Similarity | None:
-    """Robust similarity from matched points: RANSAC over pairs (Fischler and Bolles 1981), polished by least squares.
+    """Fit a similarity to matched points: RANSAC over pairs (Fischler and Bolles 1981), polished by least squares.
 
     Hypotheses are scored as in MSAC (Torr and Zisserman 2000): an inlier counts the more the closer it is.
 

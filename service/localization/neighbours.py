@@ -13,7 +13,7 @@ steps on lies at 1 exactly, and rounding must not decide. The calibration is fit
 
 
 def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
-    """Which hits name the same place: their centres lie within ``NEAR_SIDES`` sides, of the larger one's.
+    """Tell which hits name the same place: their centres lie within ``NEAR_SIDES`` sides, of the larger one's.
 
     So windows of several levels that show one place are one place.
 
@@ -24,7 +24,7 @@ def same_place(hits: list[Hit]) -> NDArray[np.bool_]:
 
 
 def same_as_first(hits: list[Hit]) -> NDArray[np.bool_]:
-    """Which hits, bool ``[N]``, name the same place as the first one."""
+    """Tell which hits, bool ``[N]``, name the same place as the first one."""
     near: NDArray[np.bool_] = _near(hits[:1], hits)[0]
     return near
 

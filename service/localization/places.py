@@ -85,7 +85,7 @@ class Place:
 
 
 def matched_error(fix: Fix, side_m: float, local: LocalCalibration) -> PositionError:
-    """The error of a position whose photo was laid on the ground.
+    """Return the error of a position whose photo was laid on the ground.
 
     Args:
         fix: how it lies.
@@ -96,7 +96,7 @@ def matched_error(fix: Fix, side_m: float, local: LocalCalibration) -> PositionE
 
 
 def raster_error(sigma_m: float, side_m: float) -> PositionError:
-    """The error of a position between tile centres, for tiles of this side."""
+    """Return the error of a position between tile centres, for tiles of this side."""
     own_m, raster_m = (math.sqrt(share) * sigma_m for share in (1 - RASTER_SHARE, RASTER_SHARE))
     return PositionError(own_m, raster_m, GRAIN_SIDES * side_m)
 

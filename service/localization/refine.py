@@ -76,7 +76,7 @@ class Fix:
         return list(zip(lat.tolist(), lon.tolist(), strict=True))
 
     def steps_m(self, look: Look) -> tuple[complex, complex]:
-        """Ground, east + i·north, of a step of one side to the right, and of one up, at the centre of a look's square.
+        """Give the ground, east + i·north, of a step of one side to the right, and of one up, at a look's centre.
 
         Those of a tilted photo are not alike.
         """
@@ -140,13 +140,13 @@ def matched_position(ranking: Ranking, min_support: float) -> Fix | None:
 
 
 def laid_flat(level: Similarity, square: Complex, ground_m: Complex, tolerance_m: Floats) -> Homography:
-    """The homography from the square to the ground: with a tilt where the matches say so, else the similarity."""
+    """Fit the homography from the square to the ground: with a tilt where the matches say so, else the similarity."""
     tilted = fit_tilted(level, square, ground_m, tolerance_m)
     return tilted or Homography(similarity_matrix(level.a, level.b), level.inliers)
 
 
 def footprint_of(fix: Fix, corners: Complex) -> list[tuple[float, float] | None]:
-    """Where corners of the photo lie, ``lat, lon``; None for one above the horizon, or all but.
+    """Tell where corners of the photo lie, ``lat, lon``; None for one above the horizon, or all but.
 
     Args:
         fix: how the photo lies.
@@ -180,7 +180,7 @@ def _gathered(ranking: Ranking, matches: Matches) -> tuple[Complex, Complex, Flo
 
 
 def weighted_position(hits: list[Hit], temperature: float) -> tuple[float, float]:
-    """Similarity-weighted centroid of the best tile's centre and those of its neighbours (``neighbours``).
+    """Return the similarity-weighted centroid of the best tile's centre and those of its neighbours (``neighbours``).
 
     weight_i = exp(score_i / temperature) / Σ_j exp(score_j / temperature)
 

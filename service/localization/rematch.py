@@ -66,7 +66,7 @@ class Again:
 
 
 def worth_a_second(ranking: Ranking, sure: float) -> list[Again]:
-    """The best places that were matched once, each with the look that its first match gives.
+    """Return the best places that were matched once, each with the look that its first match gives.
 
     Only the first where it is far better than chance.
 

@@ -132,17 +132,17 @@ class Ranking:
         return {hit.tile.id for hit, found in zip(self.hits, self.matches, strict=True) if found is not None}
 
     def is_sure(self, calibration: Calibration) -> bool:
-        """Whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""
+        """Say whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""
         return bool(self.supports) and (self.supports[0] or 0.0) > sure_support(calibration)
 
 
 def sure_support(calibration: Calibration) -> float:
-    """The support beyond which there is no doubt, see ``SURE``."""
+    """Return the support beyond which there is no doubt, see ``SURE``."""
     return SURE * calibration.local.min_inliers
 
 
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
-    """Candidates as the search has ordered them."""
+    """Return candidates as the search has ordered them."""
     return Ranking(hits, [hit.score for hit in hits], [None] * len(hits), calibration, [None] * len(hits), [])
 
 
@@ -188,7 +188,7 @@ def ranked(
 
 
 def sightings_of(hits: list[Hit], matches: Sequence[Matches | None]) -> list[Sighting]:
-    """Where matches lay the photo."""
+    """Tell where matches lay the photo."""
     found = (
         sighting(hit, each.seen.plan, each.seen.look.from_photo, each.fit, each.support)
         for hit, each in zip(hits, matches, strict=True)
@@ -198,7 +198,7 @@ def sightings_of(hits: list[Hit], matches: Sequence[Matches | None]) -> list[Sig
 
 
 def joined(one: Ranking, other: Ranking, calibration: Calibration) -> Ranking:
-    """What two looks found: of a tile that both did, the look that has more support there."""
+    """Join what two looks found: of a tile that both did, the look that has more support there."""
     best: dict[str, tuple[Hit, Matches | None]] = {}
     for ranking in (one, other):
         for hit, found in zip(ranking.hits, ranking.matches, strict=True):
@@ -299,7 +299,7 @@ def match(turn: Turn, cells: Cells, side_m: float, seen: Seen, again: bool = Fal
 
 
 def turn_of(seen: Seen, k: int) -> Turn:
-    """The square turned by k quarters, without cells beyond the photo.
+    """Return the square turned by k quarters, without cells beyond the photo.
 
     What k quarters moved to z came from ``(-i)^k z``.
     """
@@ -310,7 +310,7 @@ def turn_of(seen: Seen, k: int) -> Turn:
 
 
 def ground_grid(footprint: Footprint, height: int, width: int, resize: Resize) -> tuple[Complex, float]:
-    """Where the cells of a tile's map lie on the ground.
+    """Tell where the cells of a tile's map lie on the ground.
 
     ``squash``: the map spans the whole image. ``center_crop``: its centre square; which part of the footprint that is
     follows from the footprint's own shape, for pixels as high as wide on the ground.
@@ -333,7 +333,7 @@ def ground_grid(footprint: Footprint, height: int, width: int, resize: Resize) -
 
 
 def scale_range_m(side_m: float) -> tuple[float, float]:
-    """Ground sides that a photo compared with a tile of ``side_m`` may have, in metres."""
+    """Return ground sides that a photo compared with a tile of ``side_m`` may have, in metres."""
     return SCALE_RANGE[0] * side_m, SCALE_RANGE[1] * side_m
 
 

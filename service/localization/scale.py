@@ -33,7 +33,7 @@ class TileSizes:
         self._known: tuple[int, list[float]] = (-1, [])
 
     def sides_m(self, generation: int) -> list[float]:
-        """Sides in metres, ascending, each once; empty for an empty gallery.
+        """Return sides in metres, ascending, each once; empty for an empty gallery.
 
         Args:
             generation: of the gallery; it is looked at once for each.
@@ -45,18 +45,18 @@ class TileSizes:
 
 
 def levels(sides_m: list[float]) -> int:
-    """How many levels, a factor of 2 apart, there are between the smallest and the largest side; at least 1."""
+    """Tell how many levels, a factor of 2 apart, there are between the smallest and the largest side; at least 1."""
     return 1 if not sides_m else 1 + round(math.log2(sides_m[-1] / sides_m[0]))
 
 
 def levels_of(sides_m: Floats) -> NDArray[np.intp]:
-    """The level of each side, ``[N]``: how often it is twice the smallest one, rounded; of NaN, what is gone, 0."""
+    """Give the level of each side, ``[N]``: how often it is twice the smallest one, rounded; 0 of NaN, what is gone."""
     smallest_m = np.nanmin(sides_m, initial=FAR_M)
     return np.rint(np.log2(np.where(np.isnan(sides_m), smallest_m, sides_m) / smallest_m)).astype(np.intp)
 
 
 def first_of_levels(sides_m: Floats, count: int, at_least: int = 0) -> NDArray[np.intp]:
-    """Rows, ascending, of the first of each level, ``count`` in all.
+    """Return rows, ascending, of the first of each level, ``count`` in all.
 
     Args:
         sides_m: of N windows or pictures, best first.
@@ -72,7 +72,7 @@ def first_of_levels(sides_m: Floats, count: int, at_least: int = 0) -> NDArray[n
 
 
 def fitting_side_m(sides_m: list[float], ground_side_m: float) -> float | None:
-    """The side to which a photo of this ground size is cropped, if it is larger; None for an empty gallery.
+    """Return the side to which a photo of this ground size is cropped, if it is larger; None for an empty gallery.
 
     The largest that is not off by more than ``FITS``, for each map has levels of its own, and one whose windows are a
     little smaller than the photo must not crop it for all others; where none is, the one whose ratio is nearest to 1.

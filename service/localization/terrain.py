@@ -48,7 +48,7 @@ class Terrain:
 
     @classmethod
     def around(cls, fix: Fix, elevation: Elevation | None) -> Terrain | None:
-        """The ground that a photo lies on; None where too little of it is known."""
+        """Return the ground that a photo lies on; None where too little of it is known."""
         if elevation is None:
             return None
         centre_m = float(elevation.at(fix.lat, fix.lon))
@@ -57,14 +57,14 @@ class Terrain:
         return terrain if math.isfinite(centre_m) and known.mean() >= KNOWN_SHARE else None
 
     def rise_m(self, fix: Fix) -> Floats:
-        """How much higher the ground is at each match than at the photo's centre; 0 where nobody knows."""
+        """Tell how much higher the ground is at each match than at the photo's centre; 0 where nobody knows."""
         rise: Floats = np.nan_to_num(np.asarray(self.elevation.at(*_places(fix))) - self.centre_m)
         return rise
 
     def footprint(
         self, camera: Camera, height_m: float, hfov_deg: float, aspect: float
     ) -> list[tuple[float, float] | None]:
-        """Where the photo's corners lie, clockwise from its top left: where their rays first meet the ground.
+        """Tell where the photo's corners lie, clockwise from its top left: where their rays first meet the ground.
 
         Beyond what is known the ground is as high as at the photo's centre. None for one that meets none.
         """
@@ -93,7 +93,7 @@ class Terrain:
 
 
 def level_m(grids: Sequence[Grid], above_sea_m: float) -> float | None:
-    """Height of the ground under a camera whose place is not known yet: the middle, if all is level enough to tell.
+    """Tell how high the ground is under a camera of unknown place: the middle, if all is level enough to tell.
 
     Args:
         grids: of the maps that are searched.

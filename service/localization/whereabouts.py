@@ -66,7 +66,7 @@ class Camera:
 def find_camera(
     fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, terrain: Terrain | None = None
 ) -> tuple[Camera | None, str | None]:
-    """The camera of a photo that lies on the ground.
+    """Find the camera of a photo that lies on the ground.
 
     Args:
         fix: how it lies.
@@ -111,7 +111,7 @@ def find_camera(
 def solve(
     fix: Fix, known: KnownCamera, pitch_deg: float, aspect: float, up_m: Floats | None = None
 ) -> CameraPose | None:
-    """The pose that fits the matches and what is known.
+    """Find the pose that fits the matches and what is known.
 
     An unknown pitch starts from that of the look; from others too, unless what the matches want is so near that no
     other can cost enough less.

@@ -84,7 +84,7 @@ class Archive:
         self.names = dict.fromkeys(sorted(self._entries))
 
     def read(self, name: str) -> bytes:
-        """A whole file.
+        """Return a whole file.
 
         Raises:
             ImageUndecodable: it is damaged; ``zipfile`` stops at the size that the list of entries announces, and
@@ -99,7 +99,7 @@ class Archive:
             raise ImageUndecodable(f"{name} in the zip is damaged ({error}); zip it again.") from error
 
     def start(self, name: str, size: int) -> bytes | None:
-        """The first bytes of a file, None if there is none of this name."""
+        """Return the first bytes of a file, None if there is none of this name."""
         if name not in self._entries:
             return None
         try:
@@ -110,7 +110,7 @@ class Archive:
 
     @contextmanager
     def on_disk(self, name: str) -> Iterator[str]:
-        """Where GDAL finds a file: in a copy without a name, which no kill can leave behind.
+        """Tell where GDAL finds a file: in a copy without a name, which no kill can leave behind.
 
         Raises:
             ArchiveRefused: it is damaged.

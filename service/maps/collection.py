@@ -164,7 +164,7 @@ def _opener(files: Files, file: str) -> Any:
 
 
 def beside_in(files: Files, folder: PurePosixPath) -> Beside:
-    """The side files in one folder of a collection."""
+    """Return the side files in one folder of a collection."""
     return lambda name: files.start((folder / name).as_posix(), MAX_BYTES + 1)
 
 

@@ -73,17 +73,17 @@ class Columns:
     others: Mapping[str, int]
 
     def file_of(self, row: Sequence[str]) -> str:
-        """The image's file name."""
+        """Return the image's file name."""
         if not (name := self._cell(row, "file")):
             raise InvalidParameter("this row names no image.")
         return name
 
     def id_of(self, row: Sequence[str]) -> str:
-        """The tile's id, empty if the table gives none."""
+        """Return the tile's id, empty if the table gives none."""
         return self._cell(row, "id") if "id" in self.places else ""
 
     def entry_of(self, row: Sequence[str]) -> dict[str, Any]:
-        """Footprint and properties as ``Footprint.parse`` reads them.
+        """Return footprint and properties as ``Footprint.parse`` reads them.
 
         Raises:
             InvalidFootprint: a cell is not a number.

@@ -35,7 +35,7 @@ def check_date(text: str) -> None:
 
 
 def date_of(tags: Mapping[str, str]) -> str | None:
-    """The day that a raster's tags tell, ISO 8601; None when they tell none that there was."""
+    """Return the day that a raster's tags tell, ISO 8601; None when they tell none that there was."""
     for tag in TAGS:
         match = STATED.fullmatch(tags.get(tag, "").strip())
         if match is not None and (day := _day("-".join(match.groups()))) is not None:
@@ -44,7 +44,7 @@ def date_of(tags: Mapping[str, str]) -> str | None:
 
 
 def together(days: Iterable[str | None]) -> str | None:
-    """The day of a map of several rasters: the only one that they tell, or the first and the last with a slash."""
+    """Tell the day of a map of several rasters: the only one that they tell, or the first and last with a slash."""
     known = sorted({day for day in days if day is not None})
     return "/".join(dict.fromkeys((known[0], known[-1]))) if known else None
 

@@ -24,13 +24,13 @@ class Files(Protocol):
     names: dict[str, None]
 
     def read(self, name: str) -> bytes:
-        """A whole small file (an image, a table), or an error that names it."""
+        """Return a whole small file (an image, a table), or an error that names it."""
 
     def start(self, name: str, size: int) -> bytes | None:
-        """The first bytes of a file, None if there is none of this name."""
+        """Return the first bytes of a file, None if there is none of this name."""
 
     def on_disk(self, name: str) -> AbstractContextManager[str]:
-        """Where GDAL finds a file, for as long as the context is open."""
+        """Tell where GDAL finds a file, for as long as the context is open."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -83,4 +83,4 @@ class Folder:
         return nullcontext(str(self._path / name))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

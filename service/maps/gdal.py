@@ -51,7 +51,7 @@ _SETTINGS = {
 
 
 def driver_of(start: bytes) -> str | None:
-    """The driver for a file that begins with these bytes (at least 16), None if no raster does."""
+    """Return the driver for a file that begins with these bytes (at least 16), None if no raster does."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
     return next((driver for driver, starts in SIGNATURES.items() if start.startswith(starts)), None)

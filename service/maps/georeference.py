@@ -17,7 +17,7 @@ from service.maps.sidecars import HOW_TO_GIVE_CORNERS, Beside, Sidecars, no_file
 def georeferenced(
     dataset: Any, name: str, corners: Path | None = None, beside: Beside = no_files, beside_name: str = ""
 ) -> Georeference:
-    """Where an open raster lies.
+    """Tell where an open raster lies.
 
     Args:
         dataset: the raster.

@@ -97,5 +97,5 @@ def _corners(overlay: ET.Element) -> list[LatLon]:
 
 
 def documents_in(names: Iterable[str]) -> list[str]:
-    """The KML documents among files."""
+    """Return the KML documents among files."""
     return [name for name in names if PurePosixPath(name).suffix.lower() == ".kml"]

@@ -81,7 +81,7 @@ class MbTiles:
 
 
 def is_mbtiles(path: str | Path, name: str) -> bool:
-    """Whether an SQLite file has the table or view that MBTiles has, and is no GeoPackage with a table of that name."""
+    """Say whether an SQLite file has the table or view of MBTiles, and is no GeoPackage with one of that name."""
     database = Database(path, name)
     try:
         kinds = database.kinds()
@@ -91,7 +91,7 @@ def is_mbtiles(path: str | Path, name: str) -> bool:
 
 
 def raster_tables(path: str | Path, name: str) -> list[str]:
-    """Names of the tables with imagery in a GeoPackage (OGC 12-128).
+    """Return names of the tables with imagery in a GeoPackage (OGC 12-128).
 
     Raises:
         SourceUnreadable: there is none, or something that is no table pretends to be one.

@@ -51,7 +51,7 @@ class Mosaic(Protocol):
     def read(
         self, zoom: int, left: int, top: int, width: int, height: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """RGB ``[H, W, 3]`` and which pixels are valid ``[H, W]`` of a rectangle of Web Mercator pixels.
+        """Return RGB ``[H, W, 3]`` and which pixels are valid ``[H, W]`` of a rectangle of Web Mercator pixels.
 
         Args:
             zoom: of the pixels: a tile of 256 of them is an XYZ tile of this zoom.

@@ -24,7 +24,7 @@ class Copy:
 
 @contextmanager
 def nameless_file(folder: Path) -> Iterator[Copy]:
-    """A new file in a folder, or in that for temporary files if nothing can be written there; gone when closed.
+    """Yield a new file in a folder, or in that for temporary files if nothing can be written there; gone when closed.
 
     Where ``/proc`` is, it has no name at any time: not even ``kill -9`` leaves it behind.
     """

@@ -95,7 +95,7 @@ class Piece:
         return seen
 
     def read(self, zoom: int, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Red, green, blue and alpha ``[4, H, W]`` of a rectangle that does not cross the antimeridian.
+        """Return red, green, blue and alpha ``[4, H, W]`` of a rectangle that does not cross the antimeridian.
 
         Raises:
             SourceUnreadable: the file is damaged.

@@ -56,7 +56,7 @@ class Georeference:
     note: str = ""
 
     def coordinates(self, columns: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Coordinates x, y of pixels."""
+        """Return coordinates x, y of pixels."""
         if self.transform is not None:
             t = self.transform
             return t.a * columns + t.b * rows + t.c, t.d * columns + t.e * rows + t.f
@@ -65,7 +65,7 @@ class Georeference:
         return np.asarray(x), np.asarray(y)
 
     def pixels(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Columns and rows of coordinates; the inverse of :meth:`coordinates`."""
+        """Return columns and rows of coordinates; the inverse of :meth:`coordinates`."""
         if self.transform is not None:
             t = ~self.transform
             return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
@@ -74,7 +74,7 @@ class Georeference:
         return np.asarray(columns), np.asarray(rows)
 
     def part(self, left: float, top: float, across: float, down: float) -> dict[str, Any]:
-        """Options of rasterio's ``reproject`` for a part that starts there, its pixels so many times as large."""
+        """Make options of rasterio's ``reproject`` for a part that starts there, its pixels so many times as large."""
         if self.transform is not None:
             return {"src_transform": self.transform @ Affine.translation(left, top) @ Affine.scale(across, down)}
         moved = [GroundControlPoint((p.row - top) / down, (p.col - left) / across, p.x, p.y) for p in self.points]
@@ -82,7 +82,7 @@ class Georeference:
 
 
 def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Georeference:
-    """A raster by its own affine map.
+    """Place a raster by its own affine map.
 
     Raises:
         SourceUnreadable: the coordinates are local ones, of no place on Earth, or the map has no area.
@@ -99,7 +99,7 @@ def placed(crs: CRS, transform: Affine, width_px: int, name: str) -> Georeferenc
 
 
 def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_px: int, name: str) -> Georeference:
-    """A raster by three or more tie points.
+    """Place a raster by three or more tie points.
 
     Points that fit an affine map to a pixel are taken for one. Others bend the raster by a thin plate spline, as
     ``gdalwarp -tps`` does, if they confirm one another: each lies where the others say to a 20th of the map's side.
@@ -144,7 +144,7 @@ def tied(points: Sequence[GroundControlPoint], crs: CRS, width_px: int, height_p
 
 
 def cornered(corners: Sequence[LatLon], width_px: int, height_px: int, name: str) -> Georeference:
-    """An image by the four corners ``(lat, lon)`` of its ground, clockwise from its top-left one.
+    """Place an image by the four corners ``(lat, lon)`` of its ground, clockwise from its top-left one.
 
     Raises:
         InvalidFootprint: they are further from any view straight from above than a 20th of the image's side.
@@ -227,13 +227,13 @@ def _in_one_piece(crs: CRS, transform: Affine, width_px: int) -> tuple[CRS, Affi
 
 
 def mercator_of(lats: Sequence[float], lons: Sequence[float]) -> tuple[float, float, float, float]:
-    """West, south, east and north edge of places, in Web Mercator metres and in one piece around the first."""
+    """Return west, south, east and north edge of places, in Web Mercator metres and in one piece around the first."""
     east, north = to_mercator(WGS84, np.array(lons, float), np.array(lats, float))
     return float(east.min()), float(north.min()), float(east.max()), float(north.max())
 
 
 def to_mercator(crs: CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Web Mercator coordinates in metres, in one piece around the first point; ``inf`` where there are none."""
+    """Return Web Mercator coordinates in metres, in one piece around the first point; ``inf`` where there are none."""
     lon, lat = (np.asarray(values) for values in reproject(crs, WGS84, x.tolist(), y.tolist()))
     lon = lon[0] + wrap_lon(lon - lon[0])
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -52,10 +52,10 @@ class Tiles(Protocol):
     count: int
 
     def get(self, z: int, x: int, y: int) -> bytes | None:
-        """A tile's file, None if there is none."""
+        """Return a tile's file, None if there is none."""
 
     def sample(self, z: int, count: int) -> Sequence[tuple[int, int]]:
-        """Columns and rows of some tiles that are there, spread over the zoom."""
+        """Return columns and rows of some tiles that are there, spread over the zoom."""
 
     def close(self) -> None:
         """Close the files."""
@@ -221,7 +221,7 @@ class Pyramid:
 
 
 def decode_tile(data: bytes, side_px: int | None = None) -> NDArray[np.uint8]:
-    """Red, green, blue and alpha ``[S, S, 4]`` of a tile's file.
+    """Return red, green, blue and alpha ``[S, S, 4]`` of a tile's file.
 
     Args:
         data: JPEG, PNG, WebP or TIFF.
@@ -292,5 +292,5 @@ class TileFiles:
 
 
 def check_tile(z: int, x: int, y: int) -> bool:
-    """Whether there is such a tile at all."""
+    """Say whether there is such a tile at all."""
     return 0 <= z <= MAX_ZOOM and 0 <= x < 2**z and 0 <= y < 2**z

@@ -58,7 +58,7 @@ class Rendering:
 
     @classmethod
     def of(cls, dataset: Any) -> Rendering:
-        """What the rule says of an open raster."""
+        """Tell what the rule says of an open raster."""
         inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         if dataset.colorinterp[0] == ColorInterp.palette:
             colours = dataset.colormap(1)
@@ -74,7 +74,7 @@ class Rendering:
         return cls(tuple(plain[:3] if len(plain) >= 3 else plain[:1]), inverted=inverted, alpha=alpha)
 
     def mask(self, dataset: Any, **part: Any) -> NDArray[np.uint8]:
-        """What the file itself leaves out (0): by a nodata value, a mask or an alpha band.
+        """Tell what the file itself leaves out (0): by a nodata value, a mask or an alpha band.
 
         Args:
             dataset: the raster, or an overview of it.
@@ -86,7 +86,7 @@ class Rendering:
         return mask
 
     def valid(self, bands: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which pixels ``[…]`` show something, of bands ``[B, …]`` and the file's own mask ``[…]``."""
+        """Tell which pixels ``[…]`` show something, of bands ``[B, …]`` and the file's own mask ``[…]``."""
         valid = mask > 0
         if self.palette is not None:
             index = np.minimum(bands[0], len(self.palette) - 1)
@@ -99,7 +99,7 @@ class Rendering:
         return np.asarray(valid)
 
     def rgb(self, bands: NDArray[Any], stretch: Stretch | None) -> NDArray[np.uint8]:
-        """Red, green and blue ``[3, …]`` of bands ``[B, …]``."""
+        """Return red, green and blue ``[3, …]`` of bands ``[B, …]``."""
         if self.palette is not None:
             index = np.minimum(bands[0], len(self.palette) - 1)
             return np.ascontiguousarray(np.moveaxis(self.palette[index, :3], -1, 0))
@@ -114,7 +114,7 @@ class Rendering:
 
 
 def stretch_of(pixels: NDArray[Any]) -> Stretch | None:
-    """Values that become black and white; None for bytes, and for what fits into bytes.
+    """Return values that become black and white; None for bytes, and for what fits into bytes.
 
     Args:
         pixels: valid ones of the whole map, or a fair sample, ``[B, N]``.

@@ -20,13 +20,13 @@ MERCATOR = ("mercator", "global-mercator")
 
 
 def flipped(z: int, extent: Extent) -> Extent:
-    """The columns and rows of tiles, their rows counted from the other edge."""
+    """Return the columns and rows of tiles, their rows counted from the other edge."""
     first_x, last_x, first_y, last_y = extent
     return first_x, last_x, 2**z - 1 - last_y, 2**z - 1 - first_y
 
 
 def scheme_of_map_resource(data: bytes, name: str, extents: Mapping[int, Extent]) -> Scheme:
-    """What a ``tilemapresource.xml`` says (OSGeo TMS 1.0.0): TMS, unless only XYZ fits its bounding box.
+    """Tell what a ``tilemapresource.xml`` says (OSGeo TMS 1.0.0): TMS, unless only XYZ fits its bounding box.
 
     GDAL writes the file beside tiles that it counts from the north as well.
 
@@ -62,7 +62,7 @@ def scheme_of_map_resource(data: bytes, name: str, extents: Mapping[int, Extent]
 
 
 def scheme_of_bounds(value: str, extents: Mapping[int, Extent], default: Scheme) -> Scheme:
-    """What bounds ``west,south,east,north`` in degrees say of the rows; the default if they say nothing."""
+    """Tell what bounds ``west,south,east,north`` in degrees say of the rows; the default if they say nothing."""
     try:
         _, south, _, north = (float(number) for number in value.split(","))
     except ValueError:
@@ -71,7 +71,7 @@ def scheme_of_bounds(value: str, extents: Mapping[int, Extent], default: Scheme)
 
 
 def scheme_of_tilejson(data: bytes) -> Scheme | None:
-    """What a TileJSON, or the ``metadata.json`` of a pyramid, says; None if it says nothing."""
+    """Tell what a TileJSON, or the ``metadata.json`` of a pyramid, says; None if it says nothing."""
     try:
         entry = json.loads(data)
         scheme = entry.get("scheme")
@@ -92,6 +92,6 @@ def _nearest(lats: Sequence[float], extents: Mapping[int, Extent], default: Sche
 
 
 def middle(z: int, extent: Extent) -> float:
-    """Latitude of the middle of tiles whose rows are counted from the north."""
+    """Return the latitude of the middle of tiles whose rows are counted from the north."""
     _, _, first_y, last_y = extent
     return (mercator_tile_bounds(z, 0, first_y)[3] + mercator_tile_bounds(z, 0, last_y)[1]) / 2

@@ -45,7 +45,7 @@ class Sidecars:
 
 
 def in_folder(folder: Path) -> Beside:
-    """Side files in a folder on the disk; links and whatever leads out of it are no side files."""
+    """Return side files in a folder on the disk; links and whatever leads out of it are no side files."""
 
     def read(name: str) -> bytes | None:
         path = folder / name
@@ -58,7 +58,7 @@ def in_folder(folder: Path) -> Beside:
 
 
 def no_files(name: str) -> bytes | None:
-    """No side files: a single file that was sent over HTTP has none."""
+    """Find no side files: a single file that was sent over HTTP has none."""
     return None
 
 
@@ -87,7 +87,7 @@ def read_sidecars(file_name: str, beside: Beside) -> Sidecars:
 
 
 def read_corners(data: bytes, name: str) -> dict[str, Any]:
-    """The entry for ``Footprint.parse`` in a JSON file of corners.
+    """Return the entry for ``Footprint.parse`` in a JSON file of corners.
 
     Forms: ``{"corners": [[lat, lon] × 4]}`` clockwise from top-left, ``{"bounds": [w, s, e, n]}``,
     ``{"corners_lonlat": {"TL": [lon, lat], "TR", "BR", "BL"}}``.

@@ -44,7 +44,7 @@ class Database:
         self.query("PRAGMA trusted_schema = OFF")
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query.
+        """Fetch all rows of a query.
 
         Raises:
             SourceUnreadable: the database is damaged, or the query has no end.
@@ -56,7 +56,7 @@ class Database:
             raise self._refusal(error) from error
 
     def kinds(self) -> dict[str, str]:
-        """From the name of each table and view, in lower case, to ``table`` or ``view``."""
+        """Map the name of each table and view, in lower case, to ``table`` or ``view``."""
         return {str(name).lower(): str(kind) for name, kind in self.query("SELECT name, type FROM sqlite_master")}
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Survey:
     valid: NDArray[np.bool_]
 
     def pixels(self) -> NDArray[Any]:
-        """All valid pixels, ``[B, N]``."""
+        """Return all valid pixels, ``[B, N]``."""
         return np.asarray(self.bands[:, self.valid])
 
 
@@ -63,7 +63,7 @@ class Collar:
     share: float
 
     def covers(self, bands: NDArray[Any], columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which pixels ``[H, W]`` are fill.
+        """Tell which pixels ``[H, W]`` are fill.
 
         Args:
             bands: the shown ones, ``[B, H, W]``.
@@ -110,7 +110,7 @@ def _in_cells(bands: NDArray[Any], valid: NDArray[np.bool_]) -> Survey:
 
 
 def find_collar(seen: Survey, is_lossy: bool) -> Collar | None:
-    """The fill of a map, if it has one: cells of one colour that hang together with the edge.
+    """Return the fill of a map, if it has one: cells of one colour that hang together with the edge.
 
     Of a picture that lost detail in compression (JPEG, WebP) only black, white and the pure colours count, as still
     water is nearly flat as well; else exactly one value.

@@ -58,7 +58,7 @@ def open_table(files: Files, table: str, name: str, map_name: str) -> Pieces:
 
 
 def read_rows(data: bytes, name: str) -> list[tuple[int, list[str]]]:
-    """Lines and cells of a table, empty rows left out; commas, semicolons, tabs or bars divide it.
+    """Return lines and cells of a table, empty rows left out; commas, semicolons, tabs or bars divide it.
 
     Raises:
         SourceUnreadable: not UTF-8, too long a line, or too many of them.
@@ -97,7 +97,7 @@ def _part(files: Files, row: Sequence[str], columns: Columns, known: Mapping[str
 
 
 def picture(files: Files, file: str, footprint: Footprint, size: tuple[int, int]) -> UnopenedPiece:
-    """A picture by the corners of its ground."""
+    """Place a picture by the corners of its ground."""
     lats, lons = zip(*footprint.corners, strict=True)
     label = PurePosixPath(file).name
     cornered(footprint.corners, *size, label)  # contradictions show before the import begins
@@ -116,7 +116,7 @@ def _opener(files: Files, file: str, footprint: Footprint) -> Callable[[], Piece
 
 
 def size_of(files: Files, file: str) -> tuple[int, int]:
-    """Width and height of a picture in pixels, from its first bytes where they tell it."""
+    """Return width and height of a picture in pixels, from its first bytes where they tell it."""
     try:
         with Image.open(io.BytesIO(files.start(file, HEADER_BYTES) or b""), formats=("JPEG", "PNG", "WEBP")) as image:
             return image.size

@@ -22,7 +22,7 @@ EXAMPLE = {
 
 
 def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
-    """One FeatureCollection of all photos: for each its position first, then its candidates' tiles, then its camera.
+    """Make one FeatureCollection of all photos: for each its position, then its candidates' tiles, then its camera.
 
     What is not a place comes as foreign members: those of the only photo beside ``features``, those of several as a
     list under ``results``; the property ``photo`` of each feature counts from 0.
@@ -35,7 +35,7 @@ def collection(results: Sequence[Localization | Failure]) -> dict[str, Any]:
 
 
 def flight(history: TrackHistory) -> dict[str, Any]:
-    """A flight: the line through its positions first, then a point for each photo after which it had one."""
+    """Write a flight: the line through its positions first, then a point for each photo after which it had one."""
     points, line = [], list[list[float]]()
     for entry in history.entries:
         if entry.position is None:

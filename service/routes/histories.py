@@ -36,7 +36,7 @@ async def get_history(
     track_id: Annotated[str, Path(max_length=64, description="as `POST /tracks` answered it")],
     accept: Annotated[str, Header()] = "*/*",
 ) -> Any:
-    """What was believed of the flight after each of its photos; each entry says which point its position is of."""
+    """Tell what was believed of the flight after each of its photos; each entry says which point its position is of."""
     tracker: Tracker = request.app.state.tracker
     track = tracker.store.get(track_id, str(request.scope.get(OWNER, ""))).track
     history = schemas.TrackHistory(
@@ -50,7 +50,7 @@ async def get_history(
 
 
 def lens_of(lens: FlightLens) -> schemas.FlightLens | None:
-    """What a flight tells of its lens, None while it does not."""
+    """Tell what a flight tells of its lens, None while it does not."""
     found = lens.found
     if found is None:
         return None
@@ -63,7 +63,7 @@ def lens_of(lens: FlightLens) -> schemas.FlightLens | None:
 
 
 def velocity_of(east_m_s: float, north_m_s: float) -> schemas.Velocity:
-    """A velocity, with its speed and course."""
+    """Describe a velocity, with its speed and course."""
     return schemas.Velocity(
         east_m_s=east_m_s,
         north_m_s=north_m_s,

@@ -61,7 +61,7 @@ class ImportForm(BaseModel):
 
 
 def form_with_file(description: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What OpenAPI says of a form that ``save_form`` reads: its ``file``, and the fields beside it."""
+    """Tell what OpenAPI says of a form that ``save_form`` reads: its ``file``, and the fields beside it."""
     file = {"type": "string", "format": "binary", "description": description}
     schema = {"type": "object", "required": ["file"], "properties": {"file": file, **(fields or {})}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -114,7 +114,7 @@ async def start_import(request: Request, response: Response) -> schemas.ImportSt
 async def list_imports(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="imports to list")] = 100
 ) -> schemas.ImportList:
-    """The last imports, newest first."""
+    """List the last imports, newest first."""
     importer: Importer = request.app.state.importer
     return schemas.ImportList(imports=[_state(progress) for progress in await importer.newest(limit)])
 
@@ -125,7 +125,7 @@ async def list_imports(
     responses=documented(errors.ImportNotFound, errors.InvalidParameter, errors.GalleryUnusable),
 )
 async def get_import(request: Request, import_id: str) -> schemas.ImportState:
-    """How far an import is."""
+    """Tell how far an import is."""
     importer: Importer = request.app.state.importer
     return _state(await importer.get(import_id))
 
@@ -148,7 +148,7 @@ async def cancel_import(request: Request, import_id: str) -> schemas.ImportState
 
 
 def room_for(importer: Importer, import_id: str, announced: str) -> Path:
-    """Where the upload goes, if there is space for the length that its sender announces."""
+    """Tell where the upload goes, if there is space for the length that its sender announces."""
     try:
         path = importer.upload_path(import_id)
         free = shutil.disk_usage(path.parent).free
@@ -173,7 +173,7 @@ def _options(fields: Mapping[str, list[str]]) -> MapOptions:
 
 
 def base_name(given: str | None) -> str:
-    """The last part of a file name, whichever system it is from."""
+    """Return the last part of a file name, whichever system it is from."""
     return PurePosixPath((given or "").replace("\\", "/")).name or "upload"
 
 

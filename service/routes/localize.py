@@ -100,7 +100,7 @@ class LocalizeForm:
         return tuple(filter(None, self.maps or ()))
 
     def hints(self) -> Hints:
-        """The fields about the photo.
+        """Return the fields about the photo.
 
         Raises:
             InvalidParameter: one or two of the three prior fields are given.
@@ -201,7 +201,7 @@ def _each(
 
 
 def localization(answer: Answer, localizer: PhotoLocalizer, matches: bool = False) -> schemas.Localization:
-    """The answer as JSON has it; with the details that were found when ``matches`` are asked for."""
+    """Return the answer as JSON has it; with the details that were found when ``matches`` are asked for."""
     position = answer.position
     return schemas.Localization(
         status=answer.verdict.status,

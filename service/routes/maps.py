@@ -30,7 +30,7 @@ _TILE: dict[int | str, dict[str, Any]] = {
 
 @router.get("", response_model=schemas.MapList, responses=documented(errors.GalleryUnusable))
 async def list_maps(request: Request) -> schemas.MapList:
-    """All maps, in the order in which they were added."""
+    """List all maps, in the order in which they were added."""
     gallery: Gallery = request.app.state.gallery
     described = [await asyncio.to_thread(_described, gallery, known) for known in gallery.maps.all()]
     return schemas.MapList(maps=described)
@@ -42,7 +42,7 @@ async def list_maps(request: Request) -> schemas.MapList:
     responses=documented(errors.MapNotFound, errors.InvalidParameter, errors.GalleryUnusable),
 )
 async def get_map(request: Request, map: str) -> schemas.MapState:
-    """One map."""
+    """Describe one map."""
     gallery: Gallery = request.app.state.gallery
     return await asyncio.to_thread(_described, gallery, gallery.maps.get(map))
 
@@ -64,7 +64,7 @@ async def delete_map(request: Request, map: str) -> schemas.MapDeleted:
 
 @router.get("/{map}/tilejson.json", responses=documented(errors.MapNotFound, errors.InvalidParameter))
 async def tilejson(request: Request, map: str) -> dict[str, Any]:
-    """What map viewers ask for first (TileJSON 3.0.0): where the tiles are, of which zooms, and what they cover."""
+    """Tell map viewers what they ask for first (TileJSON 3.0.0): where the tiles are, their zooms and bounds."""
     gallery: Gallery = request.app.state.gallery
     known = gallery.maps.get(map)
     west, south, east, north = known.bounds
@@ -89,7 +89,7 @@ async def tilejson(request: Request, map: str) -> dict[str, Any]:
     | documented(errors.MapNotFound, errors.InvalidParameter, errors.TileNotFound, errors.GalleryUnusable),
 )
 async def get_map_tile(request: Request, map: str, z: int, x: int, y: int) -> Response:
-    """A tile of the map's pixels in the XYZ scheme, with an ETag."""
+    """Return a tile of the map's pixels in the XYZ scheme, with an ETag."""
     gallery: Gallery = request.app.state.gallery
     known = gallery.maps.get(map)
     if not (0 <= z <= MAX_ZOOM and 0 <= x < 2**z and 0 <= y < 2**z):
@@ -105,14 +105,14 @@ async def get_map_tile(request: Request, map: str, z: int, x: int, y: int) -> Re
 
 @cache
 def nothing() -> bytes:
-    """A transparent tile."""
+    """Make a transparent tile."""
     out = io.BytesIO()
     Image.new("RGBA", (TILE_PX, TILE_PX), (0, 0, 0, 0)).save(out, "WEBP", lossless=True)
     return out.getvalue()
 
 
 def elevation_of(gallery: Gallery, known: GroundMap) -> schemas.ElevationState | None:
-    """How high a map's ground is."""
+    """Tell how high a map's ground is."""
     grid = gallery.maps.elevation_grid(known)
     if grid is None:
         return None

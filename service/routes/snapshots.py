@@ -42,7 +42,7 @@ async def make_snapshot(request: Request, response: Response) -> dict[str, Any]:
 
 @router.get("", response_model=schemas.SnapshotList)
 async def list_snapshots(request: Request) -> dict[str, Any]:
-    """All snapshots, newest first."""
+    """List all snapshots, newest first."""
     snapshots: Snapshots = request.app.state.snapshots
     return {"snapshots": [asdict(each) for each in await asyncio.to_thread(snapshots.newest)]}
 

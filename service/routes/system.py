@@ -24,7 +24,7 @@ router = APIRouter(tags=["system"])
 
 @router.get("/livez", response_model=schemas.Liveness, responses=documented(errors.NotReady))
 async def livez(request: Request) -> schemas.Liveness:
-    """Whether the process should go on; never waits for anything.
+    """Say whether the process should go on; never waits for anything.
 
     503 once the encoder has been dead, stuck or wrong for `AEROFIX_RESTART_AFTER_S`: only a restart mends that.
     """
@@ -38,7 +38,7 @@ async def livez(request: Request) -> schemas.Liveness:
 
 @router.get("/readyz", response_model=schemas.Readiness, responses=documented(errors.NotReady))
 async def readyz(request: Request) -> schemas.Readiness:
-    """Whether an answer can be given: the encoder works and is right, and the gallery fits it.
+    """Say whether an answer can be given: the encoder works and is right, and the gallery fits it.
 
     The canary image is embedded beside the queue, not in it: a busy service is still a ready one.
     """
@@ -55,7 +55,7 @@ async def readyz(request: Request) -> schemas.Readiness:
 
 @router.get("/model", response_model=schemas.Model)
 async def model(request: Request) -> dict[str, Any]:
-    """The loaded model's contract, and where it runs."""
+    """Describe the loaded model's contract, and where it runs."""
     encoder: Encoder = request.app.state.encoder
     gallery: Gallery = request.app.state.gallery
     watchers: Threads = request.app.state.watchers
@@ -78,6 +78,6 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/timings", response_class=PlainTextResponse)
 async def timings(request: Request) -> str:
-    """Where the time of the last requests went, as a table to read."""
+    """Tell where the time of the last requests went, as a table to read."""
     seen: Timings = request.app.state.timings
     return seen.table()

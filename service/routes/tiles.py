@@ -87,7 +87,7 @@ async def delete_area(request: Request, bbox: Bbox) -> schemas.TilesDeleted:
     responses=_IMAGE | documented(errors.TileNotFound, errors.InvalidParameter, errors.GalleryUnusable),
 )
 async def get_image(request: Request, tile_id: str) -> Response:
-    """The tile's image, JPEG or WebP, at most as fine as the gallery keeps it, with an ETag."""
+    """Return the tile's image, JPEG or WebP, at most as fine as the gallery keeps it, with an ETag."""
     gallery: Gallery = request.app.state.gallery
     image = await asyncio.to_thread(gallery.image, tile_id)
     if image is None:
@@ -110,7 +110,7 @@ async def get_image(request: Request, tile_id: str) -> Response:
     responses=documented(errors.TileNotFound, errors.InvalidParameter),
 )
 async def get_tile(request: Request, tile_id: str) -> schemas.StoredTile:
-    """A tile's footprint and properties; slashes in its id need no escaping."""
+    """Return a tile's footprint and properties; slashes in its id need no escaping."""
     gallery: Gallery = request.app.state.gallery
     tile = gallery.tile(tile_id)
     if tile is None:

@@ -10,7 +10,7 @@ LATEST_S = 1e11
 
 
 def parse_timestamp(text: str) -> float:
-    """Seconds from a number of seconds on any clock, or from an ISO 8601 date and time.
+    """Return seconds from a number of seconds on any clock, or from an ISO 8601 date and time.
 
     Args:
         text: such as ``12.5`` or ``2025-06-14T10:12:00.5Z``; a time without offset is UTC.

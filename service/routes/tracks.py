@@ -85,7 +85,7 @@ async def open_track(request: Request, response: Response, form: Annotated[Track
 
 @router.get("", response_model=schemas.TrackList)
 async def list_tracks(request: Request) -> schemas.TrackList:
-    """The open tracks of the key that asks, or all where none is needed, in the order in which they were opened."""
+    """List the open tracks of the key that asks, or all where none is needed, in the order of their opening."""
     tracker: Tracker = request.app.state.tracker
     return schemas.TrackList(tracks=[_state(opened, tracker) for opened in tracker.store.of(_owner(request))])
 
@@ -96,7 +96,7 @@ async def list_tracks(request: Request) -> schemas.TrackList:
     responses=documented(errors.TrackNotFound, errors.InvalidParameter),
 )
 async def get_track(request: Request, track_id: TrackId) -> schemas.TrackState:
-    """Where the track was at its last photo, and what became of its photos; does not prolong its life."""
+    """Tell where the track was at its last photo, and what became of its photos; does not prolong its life."""
     tracker: Tracker = request.app.state.tracker
     return _state(tracker.store.get(track_id, _owner(request)), tracker)
 

@@ -55,7 +55,7 @@ class Aircraft:
         return self.motion.position_covariance_m2 + self.common_m**2 * np.eye(2)
 
     def predict(self, dt_s: float, acceleration_m_s2: float, shift: Shift | None, ground: Motion) -> Aircraft | None:
-        """The same aircraft later; None when too little is known of it then.
+        """Return the same aircraft later; None when too little is known of it then.
 
         Args:
             dt_s: seconds.
@@ -83,13 +83,13 @@ class Aircraft:
         return Aircraft(self.motion.update(fix), camera.common_m, camera.height_m, camera.heading_deg)
 
     def gap(self, camera: CameraFix) -> tuple[Array, Array]:
-        """Metres to a fix, and their covariance."""
+        """Return metres to a fix, and their covariance."""
         gap_m = np.array(offset_m(self.motion.lat, self.motion.lon, camera.lat, camera.lon))
         return gap_m, self.motion.position_covariance_m2 + camera.covariance_m2 + camera.common_m**2 * np.eye(2)
 
 
 def turned(aircraft: Aircraft | None, ground: Motion, place: Place) -> tuple[Array, Array] | None:
-    """The aircraft's gap to a place where its point on the ground was not expected, if a turn explains it.
+    """Return the aircraft's gap to a place where its point on the ground was not expected, if a turn explains it.
 
     Returns:
         Metres from the aircraft to the camera's fix, and their covariance; None when no turn brings the point there.

@@ -99,7 +99,7 @@ class Motion:
 
     @classmethod
     def start(cls, fix: MeasuredPosition, max_speed_m_s: float) -> Motion:
-        """A first fix: the velocity may be anything up to the largest speed.
+        """Begin with a first fix: the velocity may be anything up to the largest speed.
 
         The position errs by what the fix errs, so it is bound to the bias. A velocity spread evenly over a disc of
         radius v has the variance v²/4 along each axis.
@@ -118,7 +118,7 @@ class Motion:
     def predict(
         self, dt_s: float, acceleration_m_s2: float, grain_m: float = 0.0, shift: Shift | None = None
     ) -> Motion:
-        """The same point later.
+        """Return the same point later.
 
         Args:
             dt_s: seconds, zero or above.
@@ -139,7 +139,7 @@ class Motion:
         return self._moved(self.velocity_m_s * dt_s, self.velocity_m_s, covariance, correlation * self.bias)
 
     def innovation(self, fix: MeasuredPosition) -> tuple[Array, Array]:
-        """What a fix says beyond what is expected: metres east and north ``[2]``, and the covariance expected of it."""
+        """Compare a fix with what is expected: metres east and north ``[2]``, and the covariance expected of them."""
         gap_m = np.array(offset_m(self.lat, self.lon, fix.lat, fix.lon)) - fix.matrix[:, 4:] @ self.bias
         return gap_m, fix.matrix @ self.covariance @ fix.matrix.T + fix.white_m2
 
@@ -202,16 +202,16 @@ def _transition(dt_s: float, acceleration_m_s2: float, correlation: float) -> tu
 
 
 def squared_distance(gap: Array, covariance: Array) -> float:
-    """Squared Mahalanobis distance; of a right fix in the plane it is chi-square with two degrees of freedom."""
+    """Return the squared Mahalanobis distance; of a right fix it is chi-square with two degrees of freedom."""
     return float(gap @ np.linalg.solve(covariance, gap))
 
 
 def gaussian_density(gap: Array, covariance: Array) -> float:
-    """Density of a Gaussian in the plane at ``gap`` from its mean, per unit of area."""
+    """Return the density of a Gaussian in the plane at ``gap`` from its mean, per unit of area."""
     norm = 2 * math.pi * math.sqrt(float(np.linalg.det(covariance)))
     return math.exp(-squared_distance(gap, covariance) / 2) / norm
 
 
 def largest_sigma_m(covariance: Array) -> float:
-    """Standard deviation along the long axis of the ellipse of a ``[2, 2]`` covariance."""
+    """Return the standard deviation along the long axis of the ellipse of a ``[2, 2]`` covariance."""
     return math.sqrt(float(np.linalg.eigvalsh(covariance)[-1]))

@@ -45,7 +45,7 @@ class FlightLens:
         return cls(stated.value, origin, LensTrial(Lens(focal, stated.sigma)))
 
     def with_stated(self, stated: Reading) -> FlightLens:
-        """The same lens, or a new one when another is stated: another camera, or another zoom."""
+        """Return the same lens, or a new one when another is stated: another camera, or another zoom."""
         if abs(stated.value / self.stated_deg - 1) <= SAME_LENS:
             return self
         return FlightLens.begin(stated, self.origin)
@@ -109,7 +109,7 @@ class FlightLens:
 
 
 def lens_and_camera(lens: FlightLens | None, answer: Answer) -> tuple[FlightLens | None, CameraFix | None]:
-    """The flight's lens after a photo, and where the photo's camera was.
+    """Return the flight's lens after a photo, and where the photo's camera was.
 
     A photo tells of the lens if its place is sure, and a field of view came with it: without one, it may be another
     camera's.

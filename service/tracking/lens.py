@@ -84,7 +84,7 @@ class FlightPhoto:
         return int(np.argmin(np.abs(self.photo)))
 
     def seen(self, pose: Floats, focal: float, up_m: Floats) -> Complex:
-        """Where rays of the photo meet the heights ``up_m``, one each."""
+        """Tell where rays of the photo meet the heights ``up_m``, one each."""
         right, down, forward = Attitude.of_angles(pose[3], self.pitch_deg + pose[4], self.roll_deg + pose[5]).matrix.T
         rays = np.outer(right, self.photo.real) - np.outer(down, self.photo.imag) + focal * forward[:, None]
         along = (pose[2] - up_m) / np.maximum(-rays[2], 1e-6)
@@ -139,7 +139,7 @@ class LensTrial:
     ground_m: float = 0.0
 
     def copy(self) -> LensTrial:
-        """The same to go on with, which leaves this one as it is."""
+        """Return the same to go on with, which leaves this one as it is."""
         return replace(self, views=[replace(view) for view in self.views])
 
     def add(self, view: FlightPhoto) -> None:

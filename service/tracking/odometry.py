@@ -64,16 +64,16 @@ class Sight:
 
     @classmethod
     def of_fix(cls, local: NDArray[np.float32], right_m: complex, up_m: complex) -> Sight:
-        """What a photo showed that was laid on the ground; see the attributes."""
+        """Tell what a photo showed that was laid on the ground; see the attributes."""
         return cls(to_int8(local), right_m, up_m, FIX_SHARE)
 
     @classmethod
     def of_hints(cls, local: NDArray[np.float32], side_m: float) -> Sight:
-        """What a photo showed that was turned north-up, and whose ground side was stated."""
+        """Tell what a photo showed that was turned north-up, and whose ground side was stated."""
         return cls(to_int8(local), complex(side_m), side_m * 1j, HINT_SHARE)
 
     def on_ground(self, step: complex) -> complex:
-        """A step right + i·up, in sides of the square, as metres east + i·north."""
+        """Convert a step right + i·up, in sides of the square, as metres east + i·north."""
         return step.real * self.right_m + step.imag * self.up_m
 
     @property
@@ -83,7 +83,7 @@ class Sight:
 
 
 def shift_between(before: Sight, local: NDArray[np.float32], min_inliers: int) -> tuple[Shift, Sight] | None:
-    """The movement of the square's centre, and how the later photo then lies.
+    """Return the movement of the square's centre, and how the later photo then lies.
 
     Args:
         before: the photo before.

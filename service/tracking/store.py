@@ -65,11 +65,11 @@ class TrackStore:
         return opened
 
     def of(self, owner: str) -> list[OpenTrack]:
-        """The open tracks of an owner, in the order in which they were opened."""
+        """List the open tracks of an owner, in the order in which they were opened."""
         return [each for each in self._tracks.values() if each.owner == owner and not self._is_over(each)]
 
     def get(self, track_id: str, owner: str = "") -> OpenTrack:
-        """The open track of this id, without prolonging it.
+        """Return the open track of this id, without prolonging it.
 
         Raises:
             TrackNotFound: there is none, or it is somebody else's; it may have expired.
@@ -114,7 +114,7 @@ class TrackStore:
             opened.used_at_s = self._clock()
 
     def expires_in_s(self, opened: OpenTrack) -> float:
-        """Seconds until a track is forgotten, if no photo comes."""
+        """Return seconds until a track is forgotten, if no photo comes."""
         return opened.used_at_s + opened.track.options.expiry_s - self._clock()
 
     def __len__(self) -> int:

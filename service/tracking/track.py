@@ -215,7 +215,7 @@ class Track:
             )
 
     def predicted_area(self, timestamp_s: float, sigma_m: float) -> Circle | None:
-        """Where the likeliest motion expects a fix of this ``sigma_m``; None when it is less likely than not right."""
+        """Tell where the likeliest motion expects a fix of this ``sigma_m``; None when it is likelier wrong."""
         if not self.hypotheses or self.hypotheses[0].weight < 0.5:
             return None
         best = self.hypotheses[0]
@@ -326,7 +326,7 @@ class Track:
 
 
 def in_gate(motion: Motion, place: Place) -> bool:
-    """Whether a place is as near as 99 of 100 right fixes are."""
+    """Say whether a place is as near as 99 of 100 right fixes are."""
     return squared_distance(*_gap(motion, place)) <= GATE
 
 

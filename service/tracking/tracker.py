@@ -138,7 +138,7 @@ def _places(answer: Answer, calibration: Calibration, refine: bool, camera: Came
 
 
 def searched_area_m2(info: GalleryInfo, prior: Circle | None) -> float:
-    """Ground on which a photo was looked for: that of all tiles, at most that of their bounds and of the prior."""
+    """Measure the ground where a photo was looked for: that of all tiles, at most their bounds and the prior."""
     if info.bounds is None or info.tile_side_m is None:
         return 1.0
     west, south, east, north = info.bounds

@@ -35,7 +35,7 @@ class Health:
         self._checks: dict[str, bool] = {}
 
     async def checks(self) -> dict[str, bool]:
-        """Whether each is good: the encoder's thread, the encoder's numbers, and the gallery's file and model."""
+        """Say whether each is good: the encoder's thread, the encoder's numbers, and the gallery's file and model."""
         if not self._batcher.healthy:  # known at once; a canary would only hang behind a stuck device
             return {"batcher": False}
         async with self._looking:
@@ -58,7 +58,7 @@ class Health:
                 await self.checks()
 
     def beyond_help_s(self) -> float:
-        """Seconds for which the encoder has been dead, stuck or wrong, which only a new process mends; 0: it works."""
+        """Count the seconds for which the encoder has been dead, stuck or wrong, which a restart mends; 0: it works."""
         return max(self._batcher.failing_s, self._canary_probe.failing_s)
 
     def _gallery_fits(self) -> bool:

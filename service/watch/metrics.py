@@ -90,7 +90,7 @@ class Metrics:
         self._releases.labels(batch.reason).inc()
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Write all of it in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -131,7 +131,7 @@ class Timings:
             self._ms[route, step.name].append((step.ended - step.started) * 1e3)
 
     def table(self) -> str:
-        """Milliseconds by route and step as a plain-text table, the order of the steps as they were first seen."""
+        """Write milliseconds by route and step as a plain-text table, the steps in the order of their coming."""
         rows = {key: list(ms) for key, ms in list(self._ms.items())}
         routes = sorted({route for route, _ in rows})
         wide = max(map(len, ["route", *routes])) + 2

@@ -79,7 +79,7 @@ class Tracer:
 
 
 def otlp(endpoint: str) -> Tracer:
-    """A tracer that sends spans to a collector, in the background.
+    """Return a tracer that sends spans to a collector, in the background.
 
     Args:
         endpoint: URL that takes OTLP over HTTP, such as ``http://collector:4318/v1/traces``.

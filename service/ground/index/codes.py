@@ -48,7 +48,7 @@ class Codes:
     moved: int
 
     def candidates(self, query: Vectors, count: int) -> Slots:
-        """The slots that seem best for one query ``[D]``, dead ones too, in no order."""
+        """Return the slots that seem best for one query ``[D]``, dead ones too, in no order."""
         _, (slots,) = self.packed.search((self.turn @ query)[None], min(count, self.upto))
         found: Slots = slots[slots >= 0]
         return found
@@ -79,7 +79,7 @@ class Coder:
         self._flat.train(sample @ self._turn.T)
 
     def codes(self, version: Version) -> Codes:
-        """Codes of all slots of a version whose rows have not moved since."""
+        """Return codes of all slots of a version whose rows have not moved since."""
         for chunk, start, end in version.spans(self._upto):
             for first in range(start - chunk.start, end - chunk.start, STEP_ROWS):
                 rows = chunk.vectors[first : min(first + STEP_ROWS, end - chunk.start)]

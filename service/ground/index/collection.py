@@ -107,19 +107,19 @@ class Collection:
 
     @classmethod
     def of(cls, settings: Settings, identity: str, dim: int, consistency: Consistency = "Strong") -> Collection:
-        """The collection that settings name, whose ``milvus_uri`` is set; see the class, also for what is raised."""
+        """Open the collection that settings name, whose ``milvus_uri`` is set; the class says what is raised."""
         token, uri = settings.milvus_token.get_secret_value(), settings.milvus_uri or ""
         return cls(uri, settings.milvus_collection, identity, dim, token, consistency)
 
     @classmethod
     def shared(cls, settings: Settings, identity: str, dim: int) -> Collection | None:
-        """The collection that a service searches, None where the vectors are in its own memory; see the class."""
+        """Open the collection that a service searches, None where the vectors are in its own memory; see the class."""
         return None if settings.milvus_uri is None else cls.of(settings, identity, dim, "Bounded")
 
     # what is there
 
     def exists(self) -> bool:
-        """Whether the collection has been made."""
+        """Say whether the collection has been made."""
         with self._reaching():
             return bool(self._client.has_collection(self.name, timeout=SEARCH_TIMEOUT_S))
 
@@ -138,12 +138,12 @@ class Collection:
             self._client.load_collection(self.name, timeout=CALL_TIMEOUT_S)
 
     def count(self, first: str, end: str) -> int:
-        """Number of keys from ``first`` on and below ``end``."""
+        """Count the keys from ``first`` on and below ``end``."""
         (row,) = self._query(_between(first, end), ["count(*)"])
         return int(row["count(*)"])
 
     def rows(self, first: str, end: str) -> Iterator[CollectionRows]:
-        """The rows of keys from ``first`` on and below ``end``, in no order, some thousand at a time."""
+        """Yield the rows of keys from ``first`` on and below ``end``, in no order, some thousand at a time."""
         found = self._query(_between(first, end), ["id", "vector", "lat", "lon"], MAX_ROWS)
         if len(found) < MAX_ROWS:
             yield _rows(found)
@@ -153,11 +153,11 @@ class Collection:
         yield from self.rows(middle, end)
 
     def places(self, condition: str) -> CollectionRows:
-        """Keys and centres of the rows that meet a condition, at most ``MAX_ROWS``."""
+        """Return keys and centres of the rows that meet a condition, at most ``MAX_ROWS``."""
         return _rows(self._query(condition, ["id", "lat", "lon"], MAX_ROWS))
 
     def search(self, query: Vectors, limit: int, condition: str = "") -> CollectionRows:
-        """The rows most like a query ``[D]``, with scores and centres, best first, of those that meet a condition."""
+        """Find the rows most like a query ``[D]`` that meet a condition, with scores and centres, best first."""
         if time.monotonic() - self._failed_at < DOWN_S:
             raise _unavailable()
         try:

@@ -44,7 +44,7 @@ class Part:
     params: Any = None
 
     def slots_at(self, positions: Slots) -> Slots:
-        """Slots of positions."""
+        """Return slots of positions."""
         return positions + self.slots if isinstance(self.slots, int) else self.slots[positions]
 
 
@@ -103,7 +103,7 @@ class FaissIndex:
         return {"kind": "flat", "device": "cpu", "library": library, "dim": self._dim, "size": self.count()}
 
     def snapshot(self) -> tuple[Ids, Any]:
-        """A copy of what is stored now: the ids, and a flat FAISS index of their vectors in the same order."""
+        """Return a copy of what is stored now: the ids, and a flat FAISS index of their vectors in the same order."""
         version, flat = self.version, self._faiss.IndexFlatIP(self._dim)
         for chunk, start, end in version.spans():
             slots = np.flatnonzero(version.alive[start:end]) + start - chunk.start
@@ -111,11 +111,11 @@ class FaissIndex:
         return version.ids[: version.used][version.alive[: version.used]], flat
 
     def known(self, ids: Ids) -> Ids:
-        """Those of ``ids`` that are stored."""
+        """Return those of ``ids`` that are stored."""
         return ids[self.version.slots_of(ids) >= 0]
 
     def best_among(self, vectors: Vectors, k: int, candidates: Ids) -> tuple[Vectors, Ids]:
-        """The ``k`` best of each query's own candidates, scored and ordered as :meth:`search` does.
+        """Return the ``k`` best of each query's own candidates, scored and ordered as :meth:`search` does.
 
         Args:
             vectors: queries, shape ``[N, D]``.
@@ -130,7 +130,7 @@ class FaissIndex:
     # for indexes that choose what is compared
 
     def all(self, version: Version, first: int = 0) -> Iterator[Part]:
-        """All vectors, or those from slot ``first`` on."""
+        """Yield all vectors, or those from slot ``first`` on."""
         for chunk, start, end in version.spans(first):
             inside = range(start - chunk.start, end - chunk.start)
             alive = version.alive[start:end]
@@ -142,7 +142,7 @@ class FaissIndex:
                 yield Part(chunk.flat, rows, chunk.start, self._faiss.SearchParameters(sel=selector))
 
     def some(self, version: Version, slots: Slots) -> Iterator[Part]:
-        """The vectors of these slots, which ascend."""
+        """Yield the vectors of these slots, which ascend."""
         scattered = []
         for chunk, part in version.by_chunk(slots):
             if len(part) * SCATTERED < len(chunk.vectors):
@@ -164,7 +164,7 @@ class FaissIndex:
         return Part(chunk.flat, len(rows), chunk.start, self._faiss.SearchParameters(sel=selector))
 
     def best(self, version: Version, query: Vectors, k: int, parts: Iterable[Part]) -> tuple[Vectors, Ids]:
-        """The ``k`` best of some parts for one query ``[D]``, padded.
+        """Return the ``k`` best of some parts for one query ``[D]``, padded.
 
         More than ``MAX_TIES`` whose scores differ by less than the rounding of float32 are too many to be scored again;
         those with the lowest ids stand for them, which is exact when they are equal.
@@ -183,7 +183,7 @@ class FaissIndex:
     def answers(
         self, version: Version, vectors: Vectors, k: int, parts: Callable[[Vectors], Iterable[Part]]
     ) -> tuple[Vectors, Ids]:
-        """The ``k`` best of the parts that each query is compared with.
+        """Return the ``k`` best of the parts that each query is compared with.
 
         One query after the other: FAISS sums in another order for many than for one. It shares out only queries among
         threads, and a team that waits for one takes the cores from others.
@@ -230,7 +230,7 @@ class FaissIndex:
 
 
 def load_faiss() -> Any:
-    """The FAISS module.
+    """Return the FAISS module.
 
     Raises:
         DeviceUnavailable: it is not installed, or is a GPU build without its CUDA libraries.
@@ -245,7 +245,7 @@ def load_faiss() -> Any:
 
 
 def rounding_bound(dim: int) -> float:
-    """Largest difference of two float32 inner products of the same unit vectors, summed in any order.
+    """Return the largest difference of two float32 inner products of the same unit vectors, summed in any order.
 
     Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1, once for each of the two.
     """

@@ -230,7 +230,7 @@ def copy_to_gpu(flat: Any, gpu: int) -> Any:
 
 
 def make_index(dim: int, device: str) -> VectorIndex:
-    """The index for a device.
+    """Return the index for a device.
 
     Args:
         dim: dimensions of the vectors.

@@ -27,13 +27,13 @@ MARGIN_DEG = 1e-9
 
 
 def cells_of(centres: Centres) -> Numbers:
-    """Cells of centres ``lat, lon``, ``[N, 2]``."""
+    """Return cells of centres ``lat, lon``, ``[N, 2]``."""
     rows = np.floor((centres[:, 0] + 90) / CELL_DEG).astype(np.int64)
     return rows * COLUMNS + _columns(np.asarray(wrap_lon(centres[:, 1])))
 
 
 def runs_in(area: Circle) -> tuple[Numbers, Numbers]:
-    """First and last cells of the runs that hold a circle, and a little more."""
+    """Find the first and last cells of the runs that hold a circle, and a little more."""
     angle = area.radius_m / MEAN_RADIUS_M
     half_lat = math.degrees(angle) + MARGIN_DEG
     south, north = ((area.lat + 90 + side * half_lat) / CELL_DEG for side in (-1, 1))

@@ -36,32 +36,32 @@ class WindowKeys:
 
     @classmethod
     def of_maps(cls, maps: Iterable[GroundMap]) -> WindowKeys:
-        """The keys of a file's maps."""
+        """Return the keys of a file's maps."""
         return cls({each.number: digest_of(each) for each in maps})
 
     def of(self, ids: Ids) -> list[str]:
-        """The keys of ids; their maps are known."""
+        """Return the keys of ids; their maps are known."""
         pairs = zip(maps_of(ids).tolist(), (ids & _CELL).tolist(), strict=True)
         return [f"{self.maps[number]}{cell:0{CELL_DIGITS}x}" for number, cell in pairs]
 
     def ids(self, keys: Sequence[str]) -> Ids:
-        """Ids of keys, ``NO_ID`` for windows of maps that the file does not have."""
+        """Return ids of keys, ``NO_ID`` for windows of maps that the file does not have."""
         known = ((self._numbers.get(key[:-CELL_DIGITS]), key[-CELL_DIGITS:]) for key in keys)
         found = [NO_ID if number is None else range_of(number)[0] | int(cell, 16) for number, cell in known]
         return np.array(found, np.int64)
 
     def span(self, number: int) -> tuple[str, str]:
-        """The first key that a window of a map can have, and the one behind the last."""
+        """Return the first key that a window of a map can have, and the one behind the last."""
         first = int(self.maps[number], 16) << (4 * CELL_DIGITS)
         return padded(first), padded(first + _CELL + 1)
 
 
 def padded(key: int) -> str:
-    """A key from its number."""
+    """Return a key from its number."""
     return f"{key:029x}"
 
 
 def digest_of(known: GroundMap) -> str:
-    """What the keys of a map begin with: a hash of what stays the same when the map grows or its file is copied."""
+    """Tell what keys of a map begin with: a hash of what stays the same when the map grows or its file is copied."""
     told = [known.name, known.origin, known.created_at, known.gsd_m, known.date]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

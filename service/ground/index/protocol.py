@@ -65,7 +65,7 @@ class VectorIndex(Protocol):
         """
 
     def count(self, area: Circle | None = None) -> int:
-        """Number of vectors, in ``area`` if given; waits for no search."""
+        """Count the vectors, in ``area`` if given; waits for no search."""
 
     def describe(self) -> dict[str, Any]:
-        """Kind, device and size of the index, for people and for ``GET /gallery``; waits for no search."""
+        """Return kind, device and size of the index, for people and for ``GET /gallery``; waits for no search."""

@@ -57,7 +57,7 @@ class Sorted:
     upto: int = 0
 
     def merged(self, keys: NDArray[np.int64], slots: Slots, alive: NDArray[np.bool_], upto: int) -> Sorted:
-        """With more of them, and without those that are dead."""
+        """Return the same with more of them, and without those that are dead."""
         old = alive[self.slots]
         known, known_slots, order = self.keys[old], self.slots[old], np.argsort(keys, kind="stable")
         at = np.searchsorted(known, keys[order])
@@ -93,7 +93,7 @@ class Version:
     moved: int = 0
 
     def slots_of(self, ids: Ids) -> Slots:
-        """Slots of ids, of any shape; -1 for those that are not there."""
+        """Return slots of ids, of any shape; -1 for those that are not there."""
         flat = ids.ravel()
         found = self._lookup(flat, self.by_id.keys, self.by_id.slots)
         tail = self.by_id.upto + np.flatnonzero(self.alive[self.by_id.upto : self.used])
@@ -109,7 +109,7 @@ class Version:
         return np.where((keys[at] == ids) & self.alive[slots[at]], slots[at], -1).astype(np.int64)
 
     def inside(self, area: Circle) -> Slots:
-        """Slots of those whose centre lies in a circle, ascending."""
+        """Return slots of those whose centre lies in a circle, ascending."""
         firsts, lasts = runs_in(area)
         firsts, lasts = (
             np.searchsorted(self.by_cell.keys, firsts),
@@ -122,7 +122,7 @@ class Version:
         return near[area.contains(self.centres[near, 0], self.centres[near, 1])]
 
     def take(self, slots: Slots) -> Half:
-        """Vectors of slots, which ascend, ``[N, D]``."""
+        """Return vectors of slots, which ascend, ``[N, D]``."""
         taken, done = np.empty((len(slots), self.chunks[0].vectors.shape[1]), np.float16), 0
         for chunk, part in self.by_chunk(slots):
             np.take(chunk.vectors, part - chunk.start, axis=0, out=taken[done : done + len(part)], mode="clip")
@@ -130,7 +130,7 @@ class Version:
         return taken
 
     def by_chunk(self, slots: Slots) -> Iterator[tuple[Chunk, Slots]]:
-        """Chunks, and which of these slots, which ascend, are in each; without those that have none."""
+        """Yield chunks, and which of these slots, which ascend, are in each; without those that have none."""
         first = 0
         while first < len(slots):  # from chunk to chunk that has some, of hundreds
             chunk = self.chunks[bisect_right(self.chunks, slots[first], key=lambda each: each.start) - 1]
@@ -139,7 +139,7 @@ class Version:
             first = end
 
     def spans(self, first: int = 0) -> Iterator[tuple[Chunk, int, int]]:
-        """Chunks with the first of their slots from ``first`` on that are in use, and the end of them."""
+        """Yield chunks with the first of their slots from ``first`` on that are in use, and the end of them."""
         for chunk in self.chunks:
             start, end = max(first, chunk.start), min(self.used, chunk.start + len(chunk.vectors))
             if start < end:
@@ -225,7 +225,7 @@ class Rows:
 
 
 def half_index(faiss: Any, dim: int) -> Any:
-    """An empty FAISS index of float16 vectors, compared by inner products in float32."""
+    """Return an empty FAISS index of float16 vectors, compared by inner products in float32."""
     return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 

@@ -43,7 +43,7 @@ class SharedIndex(MilvusIndex):
 
     @classmethod
     def of(cls, collection: Collection, store: Store) -> VectorIndex:
-        """The index of the maps of a gallery file that are searched."""
+        """Return the index of the maps of a gallery file that are searched."""
         return cls(collection, WindowKeys.of_maps(each for each in store.maps.all() if each.live))
 
     def upsert(self, ids: Ids, vectors: Half, centres: Centres) -> None:

@@ -204,7 +204,7 @@ def _probes(version: Version) -> Vectors:
 
 
 def probes(some: Vectors, rng: np.random.Generator) -> Vectors:
-    """Queries like photos, made of some windows ``[N, D]``: each is turned away from one until their cosine is 0.6."""
+    """Make queries like photos of windows ``[N, D]``: each is turned away from one until their cosine is 0.6."""
     windows = some[rng.choice(len(some), PROBES)]
     away = rng.normal(size=(PROBES, len(some))).astype(np.float32) @ (some - some.mean(axis=0))
     away -= (away * windows).sum(axis=1, keepdims=True) * windows

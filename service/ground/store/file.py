@@ -62,12 +62,12 @@ class GalleryFile:
             raise
 
     def one(self, query: str, *values: object) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         rows = self.rows(query, values)
         return rows[0][0] if rows else None
 
     def rows(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """Fetch all rows of a query."""
         with self.lock, self.errors():
             return self.db.execute(query, values).fetchall()
 
@@ -198,7 +198,7 @@ class GalleryFile:
             self.corrupt(str(error), error)
 
     def whole(self, blob: object, check: int, what: str) -> bytes:
-        """A stored blob whose CRC-32 is ``check``.
+        """Return a stored blob whose CRC-32 is ``check``.
 
         Raises:
             GalleryUnusable: it is another, or no blob: ``what`` cannot be read.

@@ -119,15 +119,15 @@ class Imports:
         return Import(import_id, "queued", name, options, now, total, 0, 0, 0, 0, 0)
 
     def get(self, import_id: str) -> Import | None:
-        """The import with this id, or None."""
+        """Return the import with this id, or None."""
         return next(iter(self._select("WHERE id = ?", import_id)), None)
 
     def newest(self, limit: int) -> list[Import]:
-        """The last ``limit`` imports, newest first."""
+        """Return the last ``limit`` imports, newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
 
     def live(self) -> list[Import]:
-        """The imports that are still to go on, in their order."""
+        """Return the imports that are still to go on, in their order."""
         return self._select("WHERE state IN ('queued', 'running') ORDER BY number")
 
     def start(self, import_id: str) -> None:
@@ -224,5 +224,5 @@ IMPORT_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def new_import_id() -> str:
-    """An id that cannot be guessed."""
+    """Make an id that cannot be guessed."""
     return secrets.token_hex(8)

@@ -33,22 +33,22 @@ _MAX_BYTES = 65_536
 
 
 def new_stamp() -> int:
-    """A stamp that no copy of the file has: one in eight million."""
+    """Return a stamp that no copy of the file has: one in eight million."""
     return 1 + secrets.randbelow(STAMPS - 1)
 
 
 def with_stamp(version: int, stamp: int) -> int:
-    """A user version."""
+    """Return a user version."""
     return stamp % STAMPS << 8 | version
 
 
 def schema_and_stamp(user_version: int) -> tuple[int, int]:
-    """What :func:`with_stamp` joined."""
+    """Tell what :func:`with_stamp` joined."""
     return user_version & 0xFF, user_version >> 8
 
 
 def journal_of(path: Path) -> Path:
-    """Where SQLite keeps the journal of a file."""
+    """Tell where SQLite keeps the journal of a file."""
     return path.with_name(path.name + "-journal")
 
 

@@ -52,7 +52,7 @@ class MapStore:
         self._last_number: int | None = None
 
     def all(self) -> list[GroundMap]:
-        """The maps, by number."""
+        """Return the maps, by number."""
         found = []
         for row in self._file.rows(f"SELECT {_COLUMNS} FROM maps ORDER BY number"):  # noqa: S608 - constants
             name, origin, west, south, east, north, gsd_m, date, levels, overlap, *zooms, number, live, created = row
@@ -212,7 +212,7 @@ class MapStore:
                 yield numbers, np.frombuffer(embeddings, "<f2").reshape(len(numbers), -1)
 
     def tile(self, key: int) -> bytes | None:
-        """A stored tile.
+        """Return a stored tile.
 
         Raises:
             GalleryUnusable: the file is corrupt.
@@ -222,7 +222,7 @@ class MapStore:
         return None
 
     def blocks(self, keys: list[int]) -> dict[int, LocalMap]:
-        """Those of these blocks that are there.
+        """Return those of these blocks that are there.
 
         Raises:
             GalleryUnusable: the file is corrupt.
@@ -236,7 +236,7 @@ class MapStore:
         return found
 
     def bytes_of(self, number: int) -> int:
-        """Bytes that a map's pixels and descriptors take; 0 when it is gone."""
+        """Return bytes that a map's pixels and descriptors take; 0 when it is gone."""
         return int(self._file.one("SELECT bytes FROM maps WHERE number = ?", number) or 0)
 
     def put_elevation(self, number: int, elevation: Elevation | None) -> None:
@@ -252,7 +252,7 @@ class MapStore:
             self._store.next_generation()
 
     def elevation(self, number: int) -> Elevation | None:
-        """The heights of a map's ground, None when it has none.
+        """Return the heights of a map's ground, None when it has none.
 
         Raises:
             GalleryUnusable: they are damaged.
@@ -268,7 +268,7 @@ class MapStore:
         return None
 
     def elevation_grid(self, number: int) -> Grid | None:
-        """Where the heights of a map's ground lie, without those; None when it has none.
+        """Tell where the heights of a map's ground lie, without those; None when it has none.
 
         Raises:
             GalleryUnusable: it is damaged.
@@ -359,7 +359,7 @@ class MapStore:
 
 
 def read_local(file: GalleryFile, row: int, blob: object, check: int) -> LocalMap:
-    """Stored descriptors.
+    """Return the stored descriptors.
 
     Raises:
         GalleryUnusable: they are damaged.
@@ -372,7 +372,7 @@ def read_local(file: GalleryFile, row: int, blob: object, check: int) -> LocalMa
 
 
 def packed(ids: Ids, embeddings: Half) -> tuple[bytes, bytes, int]:
-    """The columns of a row of windows."""
+    """Return the columns of a row of windows."""
     one, two = ids.astype("<i8").tobytes(), np.ascontiguousarray(embeddings).astype("<f2").tobytes()
     return one, two, zlib.crc32(two, zlib.crc32(one))
 

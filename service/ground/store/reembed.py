@@ -36,7 +36,7 @@ class Reembedding:
                 db.execute("UPDATE meta SET value = ? WHERE key = 'reembedding'", (identity,))
 
     def counts(self) -> tuple[int, int]:
-        """Single pictures that have their new embedding, and all of them."""
+        """Return single pictures that have their new embedding, and all of them."""
         done, total = "SELECT count(*) FROM reembedded", "SELECT count(*) FROM tiles"
         return int(self._file.one(done)), int(self._file.one(total))
 
@@ -67,7 +67,7 @@ class Reembedding:
             db.executemany("REPLACE INTO reembedded VALUES (?, ?, ?)", zip(numbers, vectors, blobs, strict=True))
 
     def pieces(self, number: int) -> set[int]:
-        """Pieces of a map that have their new embeddings."""
+        """Return pieces of a map that have their new embeddings."""
         return {piece for (piece,) in self._file.rows("SELECT piece FROM reembedded_pieces WHERE map = ?", (number,))}
 
     def put_piece(

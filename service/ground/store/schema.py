@@ -137,12 +137,12 @@ COMMIT;
 
 
 def checksum(tile_id: str, corners: str, gsd_m: float, properties: str, embedding: bytes) -> int:
-    """CRC-32 of a row of ``tiles``; finds a flipped bit that SQLite, which has no checksums, would hand out."""
+    """Return the CRC-32 of a row of ``tiles``: it finds flipped bits, which SQLite has no checksums for."""
     return zlib.crc32(embedding, zlib.crc32(f"{tile_id}\0{corners}\0{float(gsd_m)!r}\0{properties}".encode()))
 
 
 def columns_of(tile: Tile, embedding: NDArray[np.float16]) -> dict[str, object]:
-    """The columns of ``tiles`` that say what a tile is."""
+    """Return the columns of ``tiles`` that say what a tile is."""
     lat, lon = tile.footprint.centre
     corners, gsd_m = json.dumps(tile.footprint.corners), tile.footprint.gsd_m
     properties, vector = json.dumps(dict(tile.properties)), embedding.astype("<f2").tobytes()

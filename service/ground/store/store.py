@@ -148,7 +148,7 @@ class Store:
                 yield Row(number, tile, vector)
 
     def image(self, tile_id: str) -> bytes | None:
-        """The image file of a tile, or None if there is no such tile.
+        """Return the image file of a tile, or None if there is no such tile.
 
         Raises:
             GalleryUnusable: the file is corrupt.
@@ -159,7 +159,7 @@ class Store:
         return None
 
     def local_maps(self, numbers: Sequence[int]) -> dict[int, LocalMap]:
-        """Local descriptors by tile number; tiles without are left out.
+        """Return local descriptors by tile number; tiles without are left out.
 
         Raises:
             GalleryUnusable: the file is corrupt.
@@ -170,7 +170,7 @@ class Store:
         return {number: read_local(self.file, number, local, check) for number, local, check in rows}
 
     def numbers_in(self, bounds: Bounds | None, after: int = 0, limit: int = -1) -> list[int]:
-        """Numbers above ``after`` of tiles whose centre lies in the bounds, ascending.
+        """Return numbers above ``after`` of tiles whose centre lies in the bounds, ascending.
 
         Args:
             bounds: ``(west, south, east, north)``; west above east crosses the antimeridian; None is everywhere.
@@ -233,7 +233,7 @@ class Store:
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction after which ``generation`` is what the file says."""
+        """Yield a transaction after which ``generation`` is what the file says."""
         with self.file.lock:
             with self.file.transaction() as db:
                 yield db

@@ -58,7 +58,7 @@ def check_count(kind: Kind, what: str, actual: int, limit: int, fix: str) -> Non
 
 
 def ends_early(kind: Kind, actual: int) -> ImageTruncated:
-    """The error of a file that lacks its end.
+    """Return the error of a file that lacks its end.
 
     Args:
         kind: of the file.

@@ -53,18 +53,18 @@ class TiffFile:
         self.count, self.entry, self.value = ("Q", "HHQ8s", "Q") if self.is_big else ("H", "HHI4s", "I")
 
     def unpack(self, format: str, at: int) -> int:
-        """A number in the file; ValueError: beyond its end."""
+        """Return a number in the file; ValueError: beyond its end."""
         try:
             return int(struct.unpack_from(self.order + format, self.data, at)[0])
         except struct.error:
             raise ends_early("TIFF", len(self.data)) from None
 
     def first(self) -> int:
-        """Where the first directory lies."""
+        """Tell where the first directory lies."""
         return self.unpack(self.value, 8 if self.is_big else 4)
 
     def tags(self, at: int) -> dict[int, Tag]:
-        """The tags of a directory; the first of a number counts."""
+        """Return the tags of a directory; the first of a number counts."""
         count, width = self.unpack(self.count, at), struct.calcsize(self.order + self.entry)
         check_count("TIFF", "tags in a directory", count, MAX_TAGS, "save it again")
         at += struct.calcsize(self.order + self.count)
@@ -81,11 +81,11 @@ class TiffFile:
         return found
 
     def bytes_of(self, tag: Tag | None, limit: int) -> bytes:
-        """The first bytes of a tag's values."""
+        """Return the first bytes of a tag's values."""
         return b"" if tag is None else self.data[tag.at : tag.at + min(tag.size, limit)]
 
     def numbers(self, tag: Tag | None) -> tuple[int, ...]:
-        """The values of a tag whose count was checked; none of one that has no whole numbers."""
+        """Return the values of a tag whose count was checked; none of one that has no whole numbers."""
         if tag is None or tag.type not in _UNSIGNED:
             return ()
         if tag.at + tag.size > len(self.data):
@@ -93,18 +93,18 @@ class TiffFile:
         return struct.unpack_from(f"{self.order}{tag.count}{_UNSIGNED[tag.type]}", self.data, tag.at)
 
     def number(self, tag: Tag | None, default: int) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         if tag is None or tag.type not in _UNSIGNED or tag.count == 0:
             return default
         return self.unpack(_UNSIGNED[tag.type], tag.at)
 
     def start(self, first: int) -> bytes:
-        """The beginning of a file whose first directory lies at ``first``."""
+        """Return the beginning of a file whose first directory lies at ``first``."""
         middle = struct.pack(self.order + "HH", 8, 0) if self.is_big else b""
         return self.data[:4] + middle + struct.pack(self.order + self.value, first)
 
     def directory(self, entries: Iterable[bytes]) -> bytes:
-        """A directory of these entries, the last of its file."""
+        """Return a directory of these entries, the last of its file."""
         listed = sorted(entries, key=lambda entry: struct.unpack(self.order + "H", entry[:2]))
         return struct.pack(self.order + self.count, len(listed)) + b"".join([*listed, bytes(8 if self.is_big else 4)])
 
@@ -126,11 +126,11 @@ class TiffCopy:
         return [self._entry(tag) for tag in tags if self._takes(tag)]
 
     def link(self, number: int, entries: Sequence[bytes]) -> bytes:
-        """The entry of a tag that leads to a directory of these entries."""
+        """Return the entry of a tag that leads to a directory of these entries."""
         return self._pack("HHII", number, 4, 1, self._directory(entries))
 
     def finish(self, entries: Sequence[bytes]) -> bytes:
-        """The file, with a first directory of these entries."""
+        """Return the file, with a first directory of these entries."""
         start = (b"II*\0" if self._file.order == "<" else b"MM\0*") + self._pack("I", self._directory(entries))
         return start + bytes(self._made[len(start) :])
 
