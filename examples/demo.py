@@ -38,7 +38,8 @@ def main() -> int:
     port = options.port or _free_port()
     url = f"http://127.0.0.1:{port}"
     if not _is_free(port):
-        console.print(f"[red]Port {port} is taken.[/] Stop what runs there, or: python examples/demo.py --port 0")
+        again = f"{os.path.relpath(sys.executable)} {os.path.relpath(__file__)} --port 0"
+        console.print(f"[red]Port {port} is taken.[/] Stop what runs there, or: {again}", soft_wrap=True)
         return 1
     with tempfile.TemporaryDirectory(prefix="aerofix-demo-") as folder:
         service = subprocess.Popen(
