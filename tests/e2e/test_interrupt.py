@@ -48,6 +48,19 @@ Batcher._run = encode_on_and_on
 main()
 """
 
+# ``aerofix`` whose parts take long to load
+LOADING = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "service.cli.main":
+            print("loads", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+from service.cli.__main__ import main
+main()
+"""
+
 
 @pytest.fixture
 def add(tmp_path, tiny_model, ground):
@@ -90,3 +103,14 @@ def test_a_thread_that_is_still_inside_the_model_does_not_crash_the_end(add):
         finally:
             process.kill()
     assert (process.returncode, err.count("terminate called"), err.count("Traceback")) == (INTERRUPTED, 0, 0)
+
+
+def test_while_it_loads_it_ends_without_a_word(add):
+    with add(LOADING) as process:
+        try:
+            assert process.stdout.readline() == "loads\n"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (-signal.SIGINT, "", "")
