@@ -56,7 +56,8 @@ def solve(
     """Say what a photo of a flight tells of the aircraft, or why it tells nothing that an autopilot may hear.
 
     The photo's own fix is told, not the track's average with those before: autopilots filter themselves, and would
-    count the same photos several times. The track decides whether the fix fits the flight.
+    count the same photos several times. The track decides whether the fix fits the flight. A speed of exactly 0 belongs
+    to a motion that has just begun, at the start or after a gap: it is not known, and no flight has it.
 
     Args:
         step: the service's answer.
@@ -73,6 +74,8 @@ def solve(
         return step.photo.camera_missing or "the camera's place is not known"
     known = camera.height_m is not None and ground_elevation_m is not None
     velocity = None if first or step.position is None else step.velocity
+    if velocity is not None and velocity.north_m_s == velocity.east_m_s == 0:
+        velocity = None
     return Solution(
         time_s=time_s,
         lat=camera.lat,

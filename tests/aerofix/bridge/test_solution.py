@@ -3,7 +3,7 @@
 import pytest
 
 from aerofix.bridge.solution import Solution, solve
-from aerofix.models import Camera, TrackedLocalization
+from aerofix.models import Camera, TrackedLocalization, Velocity
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def step():
             timestamp_s=1.0,
             confidence=0.9,
             position=object(),
-            velocity=type("V", (), {"north_m_s": 3.0, "east_m_s": 4.0})(),
+            velocity=Velocity(east_m_s=4.0, north_m_s=3.0, speed_m_s=5.0, course_deg=53.1),
             photo=type("P", (), photo)(),
         )
         return known.model_copy(update=fields)
@@ -55,6 +55,11 @@ def test_a_height_is_no_surer_than_a_share_of_itself(step):
 def test_no_speed_before_a_second_fix(step, given):
     known = step() if given else step(position=None)
     assert solve(known, 7.0, **given).velocity_m_s is None
+
+
+def test_no_speed_of_a_motion_that_has_just_begun(step):
+    begun = Velocity(east_m_s=0.0, north_m_s=0.0, speed_m_s=0.0, course_deg=0.0)
+    assert solve(step(velocity=begun), 7.0).velocity_m_s is None
 
 
 @pytest.mark.parametrize(
