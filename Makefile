@@ -56,6 +56,7 @@ gpu-check:  ## does all that aerofix runs on a GPU work here, and how fast (with
 bench-ground: .venv/dev.done  ## what maps cost: bytes a km², a million windows, the index (heights and pitches over real ground need DATA=folder)
 	$(BIN)/python benchmarks/ground.py
 	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/priors.py --sizes 100000 1000000
 	$(if $(DATA),$(BIN)/python benchmarks/heights.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/pitch.py --data $(DATA))
 

@@ -1,4 +1,4 @@
-"""What each tier of the index costs at each size: time, memory and recall, everywhere and with a prior of a kilometre.
+"""What each tier of the index costs at each size: time, memory and recall. ``priors.py`` has searches with a prior.
 
     python benchmarks/index.py [--sizes 10000 100000 1000000] [--queries 40] [--vectors FILE]
 
@@ -27,18 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from service.geo import Circle
 from service.ground.index.exact import FaissIndex, load_faiss
 from service.ground.index.tiered import CODES_FROM, TieredIndex
 from service.ground.vectors import unit
 
 DIM = 512
 BATCH = 16_384
-PRIOR_M = 1000.0
 FLAT_ROWS = 200_000
 """Of more, 0.1.0's search is taken to cost in proportion: it goes through all of them."""
 
-COLUMNS = ("windows", "tier", "build s", "bytes each", "p50 @10", "p50 @128", "times flat", "recall", "1 km prior")
+COLUMNS = ("windows", "tier", "build s", "bytes each", "p50 @10", "p50 @128", "times flat", "recall")
 
 
 def main() -> None:
@@ -52,27 +50,22 @@ def main() -> None:
     table = Table(title=f"{DIM} dimensions, {os.cpu_count()} CPUs, load before: {load:.1f}; codes from {CODES_FROM:,}")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "tier" else "right")
-    priors = []
     with tempfile.TemporaryDirectory() as folder:
         file = chosen.vectors or Path(folder) / "vectors.npy"
         vectors, centres = stored(file, max(chosen.sizes))
         for size in chosen.sizes:
-            priors.append(measured(vectors[:size], centres[:size], chosen.queries, table))
+            measured(vectors[:size], centres[:size], chosen.queries, table)
         ties = one_colour(vectors[: min(len(vectors), CODES_FROM)])
     Console(width=130).print(table)
     print(f"an exact search among equal vectors, as of sea or sand, takes {ties:.1f} times that among different ones")
-    print(
-        f"p50 with a prior of 1 km, of the first size: {', '.join(f'{p / priors[0]:.2f}' for p in priors)} (goal 1.2)"
-    )
 
 
-def measured(vectors: Any, centres: Any, count: int, table: Table) -> float:
-    """Add the rows of one size; returns the median time with a prior."""
+def measured(vectors: Any, centres: Any, count: int, table: Table) -> None:
+    """Add the rows of one size."""
     size = len(vectors)
     rng = np.random.default_rng(size)
     windows = np.sort(rng.choice(size, count, replace=False))
     queries = MadeGround(DIM).photos(unit(vectors[windows]))
-    areas = [Circle(lat, lon, PRIOR_M) for lat, lon in centres[windows]]
 
     before, started = resident(), time.perf_counter()
     flat = load_faiss().IndexFlatIP(DIM)
@@ -82,7 +75,7 @@ def measured(vectors: Any, centres: Any, count: int, table: Table) -> float:
     took, each = time.perf_counter() - started, (resident() - before) / flat_rows
     more = size / flat_rows
     flat_ms = {k: more * timed(lambda query, k=k: flat.search(query, k), queries) for k in (10, 128)}
-    row(table, size, "flat float32", took * more, each, flat_ms, flat_ms, (1.0, 1.0), None)
+    row(table, size, "flat float32", took * more, each, flat_ms, flat_ms, (1.0, 1.0))
     flat.reset()
     gc.collect()
 
@@ -95,8 +88,7 @@ def measured(vectors: Any, centres: Any, count: int, table: Table) -> float:
     took, each = time.perf_counter() - started, (resident() - before) / size
     exact_ms = {k: timed(lambda query, k=k: exact.search(query, k), queries) for k in (10, 128)}
     answers = [exact.search(query[None], 128)[1][0] for query in queries]
-    priors = [timed(lambda query, area=area: exact.search(query, 128, area), queries[:1]) for area in areas]
-    row(table, size, "exact", took, each, exact_ms, flat_ms, (1.0, 1.0), float(np.median(priors)))
+    row(table, size, "exact", took, each, exact_ms, flat_ms, (1.0, 1.0))
     while index._coding:
         time.sleep(0.1)
     took, each = time.perf_counter() - started, (resident() - before) / size
@@ -107,9 +99,8 @@ def measured(vectors: Any, centres: Any, count: int, table: Table) -> float:
         )
         for k in (10, 128)
     )
-    row(table, size, "codes", took, each, codes_ms, flat_ms, recall, None)
-    print(f"{size}: {index.describe()}; {np.mean([index.count(area) for area in areas]):.0f} windows in 1 km")
-    return float(np.median(priors))
+    row(table, size, "codes", took, each, codes_ms, flat_ms, recall)
+    print(f"{size}: {index.describe()}", flush=True)
 
 
 def one_colour(vectors: Any) -> float:
@@ -142,13 +133,11 @@ def row(
     times: dict[int, float],
     flat: dict[int, float],
     recall: tuple[float, ...],
-    prior_ms: float | None,
 ) -> None:
     """One line."""
     ratios = f"{flat[10] / times[10]:.1f}, {flat[128] / times[128]:.1f}"
-    prior = "" if prior_ms is None else f"{prior_ms:.1f} ms"
     cells = [f"{size:,}", tier, f"{took:.1f}", f"{each:.0f}", f"{times[10]:.1f} ms", f"{times[128]:.1f} ms", ratios]
-    table.add_row(*cells, ", ".join(f"{share:.4f}" for share in recall), prior)
+    table.add_row(*cells, ", ".join(f"{share:.4f}" for share in recall))
 
 
 def resident() -> int:
