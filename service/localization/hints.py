@@ -23,14 +23,14 @@ PITCHES = {"gimbal": ("gimbal pitch", 0.3), "camera": ("camera pitch", 2.0)}
 LENSES = {
     "calibrated": ("calibrated focal length", 0.01),
     "focal_plane": ("focal length and sensor size", 0.03),
-    "film": ("35 mm focal length", 0.10),
+    "film": ("35 mm focal length", 0.08),
 }
 """For each source of a field of view, this is its name and the spread of the focal length. Equivalent focal lengths are
-rounded to whole millimetres, and say nothing of the crop, which takes a tenth of a video's width."""
+rounded to whole millimetres, and say little of the crop; videos are cropped by up to a tenth."""
 
-FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.3, 0.10
+FORM_HEADING_DEG, FORM_PITCH_DEG, FORM_FOCAL = 8.0, 0.3, 0.08
 """What a caller states spreads by these: a heading from a compass, a pitch from a gimbal, a lens from its data sheet,
-of which videos and digital stabilization crop a tenth."""
+of which videos and digital stabilization crop up to a tenth."""
 
 SAME_LENS = 0.01
 """Stated fields of view that differ by less, as a share, are those of one lens at one zoom."""
