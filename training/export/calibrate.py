@@ -158,6 +158,11 @@ def _embed(encoder: Encoder, images: torch.Tensor) -> Floats:
     return torch.cat(parts).double().numpy()
 
 
+def rival_floor(answers: Answers) -> float:
+    """The score that a rival has at least: the median of the best rivals."""
+    return float(np.median(_rival_scores(answers, answers.scores.argmax(1))))
+
+
 def features(answers: Answers, rival_floor: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """``(score [M], margin [M], best tile [M])`` of each search, as the module's docstring defines them."""
     best = answers.scores.argmax(1)
@@ -194,9 +199,8 @@ def calibrate(
     Raises:
         TrainingError: hardly any answer is right, so that there is no error of right answers to measure.
     """
-    best = answers.scores.argmax(1)
-    rival_floor = float(np.median(_rival_scores(answers, best)))
-    score, margin, best = features(answers, rival_floor)
+    floor = rival_floor(answers)
+    score, margin, best = features(answers, floor)
     inside, fitted = answers.inside, dict[str, Any](version=1)
     nearby = inside & (np.linalg.norm(answers.centre(best) - answers.truth, axis=1) < 1)
     if nearby.sum() < FEWEST_RIGHT:
@@ -216,7 +220,7 @@ def calibrate(
     fitted |= {
         "place": place,
         "in_gallery": in_gallery,
-        "rival_floor": rival_floor,
+        "rival_floor": floor,
         "sigma_tiles": rayleigh_sigma(errors[right]),
         "located_min_confidence": located_min,
         "not_found_below": 0.5,

@@ -26,7 +26,9 @@ from training.export.calibrate import (
     calibrate,
     calibration_error,
     features,
+    fit_logistic,
     probability,
+    rival_floor,
 )
 from training.export.rehearsal import Rehearsal
 
@@ -83,7 +85,8 @@ def calibrate_local(
         TrainingError: hardly any answer is right.
     """
     first = answer(_provisional(base, Evidence(50, 1.0), turns))
-    evidence = fit_evidence(first.of(~first.judged))
+    some = first.of(~first.judged)
+    evidence = fit_evidence(some, np.where(some.real, REAL_WEIGHT, 1.0))
     final = answer(_provisional(base, evidence, turns))
     some = final.of(~final.judged)
     weights = np.where(some.real, REAL_WEIGHT, 1.0)
@@ -100,19 +103,29 @@ def calibrate_local(
     return base | {"local": section}, lines
 
 
-def fit_evidence(rehearsal: Rehearsal) -> Evidence:
-    """The fewest inliers that wrong tiles hardly ever reach, and the weight that finds most places."""
+def fit_evidence(rehearsal: Rehearsal, weights: Floats) -> Evidence:
+    """The fewest inliers that wrong tiles hardly ever reach, and the weight that tells right from wrong best.
+
+    That is by the likelihood of the curve that it leads to: weights that find as many places differ in how sure they
+    are of them.
+
+    Args:
+        rehearsal: what was answered.
+        weights: ``[M]`` how many answers each counts for.
+    """
     gaps = np.linalg.norm(rehearsal.centres - rehearsal.truth[:, None], axis=-1)
     matched = rehearsal.support > 0
     wrong = matched & ~(gaps < APART_SIDES)  # NaN, a photo of elsewhere, is far from everything
     fewest = max(3, int(np.ceil(np.quantile(rehearsal.support[wrong], 1 - CHANCE)))) if wrong.any() else 3
-    inside = ~np.isnan(rehearsal.truth[:, 0])
 
-    def found(weight: float) -> float:
-        best = Evidence(fewest, weight)(rehearsal).argmax(1)
-        return float((gaps[np.arange(len(best)), best] < 2 * RIGHT_WITHIN_SIDES)[inside].mean())
+    def surprise(weight: float) -> float:
+        answers = Answers(Evidence(fewest, weight)(rehearsal), rehearsal.centres, rehearsal.truth)
+        score, margin, best = features(answers, rival_floor(answers))
+        found = gaps[np.arange(len(best)), best] < 2 * RIGHT_WITHIN_SIDES
+        p = probability(fit_logistic(score, margin, found, weights), score, margin)
+        return float(-(weights * np.log(np.where(found, p, 1 - p))).sum())
 
-    return Evidence(fewest, max(WEIGHTS, key=found))
+    return Evidence(fewest, min(WEIGHTS, key=surprise))
 
 
 def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
