@@ -158,11 +158,6 @@ def _embed(encoder: Encoder, images: torch.Tensor) -> Floats:
     return torch.cat(parts).double().numpy()
 
 
-def rival_floor(answers: Answers) -> float:
-    """The score that a rival has at least: the median of the best rivals."""
-    return float(np.median(_rival_scores(answers, answers.scores.argmax(1))))
-
-
 def features(answers: Answers, rival_floor: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """``(score [M], margin [M], best tile [M])`` of each search, as the module's docstring defines them."""
     best = answers.scores.argmax(1)
@@ -199,8 +194,8 @@ def calibrate(
     Raises:
         TrainingError: hardly any answer is right, so that there is no error of right answers to measure.
     """
-    floor = rival_floor(answers)
-    score, margin, best = features(answers, floor)
+    rival_floor = float(np.median(_rival_scores(answers, answers.scores.argmax(1))))
+    score, margin, best = features(answers, rival_floor)
     inside, fitted = answers.inside, dict[str, Any](version=1)
     nearby = inside & (np.linalg.norm(answers.centre(best) - answers.truth, axis=1) < 1)
     if nearby.sum() < FEWEST_RIGHT:
@@ -220,7 +215,7 @@ def calibrate(
     fitted |= {
         "place": place,
         "in_gallery": in_gallery,
-        "rival_floor": floor,
+        "rival_floor": rival_floor,
         "sigma_tiles": rayleigh_sigma(errors[right]),
         "located_min_confidence": located_min,
         "not_found_below": 0.5,

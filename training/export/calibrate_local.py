@@ -5,8 +5,8 @@ Candidates are ordered by ``evidence``, cosine and matches in one number (``serv
     evidence = score + inlier_weight · ln((support + c) / (min_inliers + c)),  c = min_inliers / 4
 
 Support counts inliers by how far they spread; the service tells it. ``min_inliers`` is what wrong tiles hardly ever
-reach, ``inlier_weight`` what puts most photos in their place; both, and the curves over evidence in place of the score,
-are fitted on a rehearsal (``training/export/rehearsal.py``). Ours; the papers re-rank by sums of cosines.
+reach; it, and the curves over evidence in place of the score, are fitted on a rehearsal
+(``training/export/rehearsal.py``). Ours; the papers re-rank by sums of cosines.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from training.export.calibrate import (
     calibrate,
     calibration_error,
     features,
-    fit_logistic,
     probability,
-    rival_floor,
 )
 from training.export.rehearsal import Rehearsal
 
 #: Share of wrong tiles that may reach ``min_inliers``.
 CHANCE = 0.01
-#: Weights that are tried. Geometry comes first: simulated photos show the same picture as their tiles, so cosines are
-#: better there than between dates; below 0.5 a stranger's cosine beats twice the support of the right place.
-WEIGHTS = (0.5, 0.7, 1.0, 1.4, 2.0)
+#: e times as many matches are worth a cosine of 1. From 0.7 to 1.4 all weights find as many of 742 places, and single
+#: photos decide which tells right from wrong best. At 0.5 half of what is right between high buildings becomes unsure.
+INLIER_WEIGHT = 1.0
 #: Share of ``min_inliers`` that is added to support, as the service adds it.
 CHANCE_SHARE = 0.25
 #: What a flight's lens and map add to the error of all its positions alike, in descriptor cells: a guess, which leaves
@@ -84,18 +82,17 @@ def calibrate_local(
     Raises:
         TrainingError: hardly any answer is right.
     """
-    first = answer(_provisional(base, Evidence(50, 1.0), turns))
-    some = first.of(~first.judged)
-    evidence = fit_evidence(some, np.where(some.real, REAL_WEIGHT, 1.0))
+    first = answer(_provisional(base, Evidence(50, INLIER_WEIGHT), turns))
+    evidence = fit_evidence(first.of(~first.judged))
     final = answer(_provisional(base, evidence, turns))
     some = final.of(~final.judged)
     weights = np.where(some.real, REAL_WEIGHT, 1.0)
     fitted, report = calibrate(Answers(evidence(some), some.centres, some.truth), some.errors, weights)
     floor = FLOOR_CELLS * cell_tiles
-    scale = fit_scale(some, floor)
     section = {"min_inliers": evidence.min_inliers, "inlier_weight": evidence.inlier_weight, "turns": turns}
     section |= {name: value for name, value in fitted.items() if name != "version"}
-    section |= {"sigma_scale": scale, "sigma_floor_tiles": floor}
+    located = confidence_of(some, evidence, section) >= section["located_min_confidence"]
+    section |= {"sigma_scale": fit_scale(some.of(located), floor), "sigma_floor_tiles": floor}
     lines = [f"matches: {evidence.min_inliers} count, e times as many are worth a cosine of {evidence.inlier_weight}"]
     lines += [f"with matches: {line}" for line in report]
     for name, real in (("simulated", False), ("real", True)):
@@ -103,39 +100,23 @@ def calibrate_local(
     return base | {"local": section}, lines
 
 
-def fit_evidence(rehearsal: Rehearsal, weights: Floats) -> Evidence:
-    """The fewest inliers that wrong tiles hardly ever reach, and the weight that tells right from wrong best.
-
-    That is by the likelihood of the curve that it leads to: weights that find as many places differ in how sure they
-    are of them.
-
-    Args:
-        rehearsal: what was answered.
-        weights: ``[M]`` how many answers each counts for.
-    """
+def fit_evidence(rehearsal: Rehearsal) -> Evidence:
+    """The fewest inliers that wrong tiles hardly ever reach, and ``INLIER_WEIGHT``."""
     gaps = np.linalg.norm(rehearsal.centres - rehearsal.truth[:, None], axis=-1)
     matched = rehearsal.support > 0
     wrong = matched & ~(gaps < APART_SIDES)  # NaN, a photo of elsewhere, is far from everything
     fewest = max(3, int(np.ceil(np.quantile(rehearsal.support[wrong], 1 - CHANCE)))) if wrong.any() else 3
-
-    def surprise(weight: float) -> float:
-        answers = Answers(Evidence(fewest, weight)(rehearsal), rehearsal.centres, rehearsal.truth)
-        score, margin, best = features(answers, rival_floor(answers))
-        found = gaps[np.arange(len(best)), best] < 2 * RIGHT_WITHIN_SIDES
-        p = probability(fit_logistic(score, margin, found, weights), score, margin)
-        return float(-(weights * np.log(np.where(found, p, 1 - p))).sum())
-
-    return Evidence(fewest, min(WEIGHTS, key=surprise))
+    return Evidence(fewest, INLIER_WEIGHT)
 
 
 def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
-    """By how much positions err more than the spread of their matches says, so that 68 % lie within their radius.
+    """By how much right positions err more than their matches' spread says, so that 68 % lie within their radius.
 
     The error is Rayleigh of scale ``sqrt((scale · spread)² + floor²)``. Real photos decide alone where there are enough
     of them: lenses, relief and maps make them err by half as much again as simulated ones.
 
     Args:
-        rehearsal: what was answered.
+        rehearsal: answers that are located; the radius of others holds a second place.
         floor: in tile sides.
     """
     use = (rehearsal.errors < RIGHT_WITHIN_SIDES) & np.isfinite(rehearsal.spread)  # NaN is never right
@@ -148,16 +129,21 @@ def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
     return max(LEAST_SCALE, math.sqrt(np.quantile(squares, ACCURACY_SHARE)))
 
 
+def confidence_of(some: Rehearsal, evidence: Evidence, section: dict[str, Any]) -> Floats:
+    """``[M]`` how sure the fitted calibration is of answers."""
+    score, margin, _ = features(Answers(evidence(some), some.centres, some.truth), section["rival_floor"])
+    return probability(section["place"], score, margin)
+
+
 def judged(name: str, some: Rehearsal, evidence: Evidence, section: dict[str, Any]) -> list[str]:
     """What the fitted calibration says of answers that it was not fitted on, and what is true of them."""
     if not len(some.truth):
         return []
-    score, margin, _ = features(Answers(evidence(some), some.centres, some.truth), section["rival_floor"])
-    confidence = probability(section["place"], score, margin)
+    confidence = confidence_of(some, evidence, section)
     right, located = some.errors < RIGHT_WITHIN_SIDES, confidence >= section["located_min_confidence"]
     sigma = np.hypot(section["sigma_scale"] * some.spread, section["sigma_floor_tiles"])
     inside = some.errors < sigma * math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
-    laid = right & np.isfinite(some.spread)
+    laid = right & located & np.isfinite(some.spread)
     return [
         f"{name} photos that nothing was fitted on: {len(right)}; right {right.sum()}, located {located.sum()}, "
         f"of these right {(right & located).sum()}; error of confidence {calibration_error(confidence, right):.3f}; "
