@@ -74,8 +74,6 @@ def solve(
         return step.photo.camera_missing or "the camera's place is not known"
     known = camera.height_m is not None and ground_elevation_m is not None
     velocity = None if first or step.position is None else step.velocity
-    if velocity is not None and velocity.north_m_s == velocity.east_m_s == 0:
-        velocity = None
     return Solution(
         time_s=time_s,
         lat=camera.lat,

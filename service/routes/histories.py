@@ -62,8 +62,10 @@ def lens_of(lens: FlightLens) -> schemas.FlightLens | None:
     )
 
 
-def velocity_of(east_m_s: float, north_m_s: float) -> schemas.Velocity:
-    """Describe a velocity, with its speed and course."""
+def velocity_of(east_m_s: float, north_m_s: float) -> schemas.Velocity | None:
+    """Describe a velocity, with its speed and course; None for a motion that has just begun, of which nothing tells."""
+    if east_m_s == north_m_s == 0:
+        return None
     return schemas.Velocity(
         east_m_s=east_m_s,
         north_m_s=north_m_s,

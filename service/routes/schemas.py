@@ -223,7 +223,7 @@ class TrackEstimate(BaseModel):
     lens: FlightLens | None = Field(
         default=None, description="what the flight tells of the field of view; null while it does not, see README"
     )
-    velocity: Velocity | None = Field(default=None, description="null before the first fix")
+    velocity: Velocity | None = Field(default=None, description="null before two photos have told it")
     covariance: Covariance | None = Field(default=None, description="null before the first fix")
 
 

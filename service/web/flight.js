@@ -86,7 +86,7 @@ function show(i, look = true) {
   const { name, url, answer } = steps[i];
   const { position, velocity } = answer;
   drawAnswer({ ...answer.photo, candidates: [] }, url, PHOTO_OPACITY);
-  const speed = velocity?.speed_m_s > 0 ? `, ${velocity.speed_m_s.toFixed(1)} m/s towards ${velocity.course_deg.toFixed(0)}°` : "";
+  const speed = velocity ? `, ${velocity.speed_m_s.toFixed(1)} m/s towards ${velocity.course_deg.toFixed(0)}°` : "";
   const where = position ? `${latLon(position)}, ± ${metres(position.accuracy_m)}${speed}` : "no position";
   $("flight-now").replaceChildren(
     el("strong", {}, `${i + 1} of ${steps.length}: ${name}`),

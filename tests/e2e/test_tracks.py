@@ -37,6 +37,7 @@ async def test_a_flight_along_the_map(filled, photo, place):
         answer = response.json()
         assert response.status_code == 200
         assert (answer["use"], answer["fused_tile_id"]) == ("fused", f"map/{column}")
+        assert (answer["velocity"] is None) == (column == 0)  # one photo tells no speed
         assert haversine_m(answer["position"]["lat"], answer["position"]["lon"], *place(column)) < 15
     assert answer["track_id"] == url.rsplit("/", 1)[1]
     assert answer["timestamp_s"] == 70

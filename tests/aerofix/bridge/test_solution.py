@@ -58,8 +58,7 @@ def test_no_speed_before_a_second_fix(step, given):
 
 
 def test_no_speed_of_a_motion_that_has_just_begun(step):
-    begun = Velocity(east_m_s=0.0, north_m_s=0.0, speed_m_s=0.0, course_deg=0.0)
-    assert solve(step(velocity=begun), 7.0).velocity_m_s is None
+    assert solve(step(velocity=None), 7.0).velocity_m_s is None
 
 
 @pytest.mark.parametrize(
