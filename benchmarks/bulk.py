@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import _needs  # noqa: F401 - before the others
 import numpy as np
 import rasterio
 from made_model import write_model
