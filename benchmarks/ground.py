@@ -130,6 +130,7 @@ took, worked, grown = time.perf_counter() - started, time.thread_time() - busy, 
 coding = time.perf_counter()
 while gallery.count() >= CODES_FROM and gallery.info().index["kind"] == "flat" and time.perf_counter() < coding + 900:
     time.sleep(0.5)
+time.sleep(5)  # memory that was needed to make codes is given back
 print(took, worked, grown, rss() - before, gallery.count(), gallery.info().index)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)

@@ -74,18 +74,20 @@ class Coder:
         principal = faiss.PCAMatrix(dim, dims, 0, True)
         principal.train(sample)
         self._turn = faiss.vector_to_array(principal.A).reshape(dims, dim).copy()  # FAISS would take the mean off, too
-        self._flat = faiss.IndexPQ(dims, dims // DIMS_A_CODE, BITS_A_CODE, faiss.METRIC_INNER_PRODUCT)
-        self._flat.pq.cp.min_points_per_centroid = 1
-        self._flat.train(sample @ self._turn.T)
+        quantizer = faiss.IndexPQ(dims, dims // DIMS_A_CODE, BITS_A_CODE, faiss.METRIC_INNER_PRODUCT)
+        quantizer.pq.cp.min_points_per_centroid = 1
+        quantizer.train(sample @ self._turn.T)
+        self._packed = faiss.IndexPQFastScan(quantizer)
 
     def codes(self, version: Version) -> Codes:
         """Return codes of all slots of a version whose rows have not moved since."""
+        packed = self._faiss.clone_index(self._packed)  # searches are reading the other
         for chunk, start, end in version.spans(self._upto):
             for first in range(start - chunk.start, end - chunk.start, STEP_ROWS):
                 rows = chunk.vectors[first : min(first + STEP_ROWS, end - chunk.start)]
-                self._flat.add(self._turned(rows))
-        self._upto = version.used
-        return Codes(self._turn, self._faiss.IndexPQFastScan(self._flat), self._upto, self.moved)
+                packed.add(self._turned(rows))
+        self._packed, self._upto = packed, version.used
+        return Codes(self._turn, packed, self._upto, self.moved)
 
     def _turned(self, rows: Half) -> Vectors:
         return np.asarray(rows.astype(np.float32) @ self._turn.T)
