@@ -41,8 +41,8 @@ OUTSIDE_SHARE = 0.25
 #: hundred), because real photos of other places fool more than simulated ones.
 FALSE_LOCATED_SHARE = 0.005
 #: ``located`` needs more than 68 %, or there is no 68 % radius; and more again, because one of 80 real photos of other
-#: places reaches 0.79.
-LOCATED_CONFIDENCE_RANGE = (0.8, 0.95)
+#: places reaches 0.81.
+LOCATED_CONFIDENCE_RANGE = (0.85, 0.95)
 PHOTOS_PER_PLACE = 4
 SCENE_TILE_SHARE = 0.5  # a scene is two tile sides wide: nine half-overlapping tiles
 #: Softmax temperatures that are tried for the mean of neighbouring tiles, in cosine units.
