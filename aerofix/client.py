@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+from weakref import finalize
 
 from anyio.from_thread import start_blocking_portal
 from pydantic import ValidationError
@@ -22,7 +23,8 @@ T = TypeVar("T")
 class Client:
     """Calls of the HTTP interface that wait for their answers; ``AsyncClient`` has the same methods and describes them.
 
-    Several threads may use one client at once. Use it in a ``with`` statement, or ``close`` it.
+    Several threads may use one client at once. Use it in a ``with`` statement, or ``close`` it. A forgotten one is
+    closed when nothing refers to it any more, at the latest when the program ends.
 
     Args:
         url: base URL of a running service; default ``AEROFIX_URL``, or port 8000 of this machine.
@@ -38,10 +40,12 @@ class Client:
             self._portal = opened.enter_context(start_blocking_portal(name="aerofix"))
             self._client = opened.enter_context(self._portal.wrap_async_context_manager(client))
             self._opened = opened.pop_all()
+        # a program that forgets the client must end as well, while the loop's thread can still be told
+        self._closing = finalize(self, self._opened.close)
 
     def close(self) -> None:
         """Close the connection, or the gallery file."""
-        self._opened.close()
+        self._closing()
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +53,7 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing.detach()
         self._opened.__exit__(kind, error, trace)  # what is under way is given up when the caller is interrupted
 
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:

@@ -144,16 +144,25 @@ def test_threads_share_a_client(localizer, town, photo):
     assert len({(answer.position.lat, answer.position.lon) for answer in answers}) == 1
 
 
-def test_who_forgets_to_close_it_can_leave(tmp_path, tiny_model):
+@pytest.mark.parametrize("program", ["print(opened().gallery().count)", "kept = opened(); print(kept.gallery().count)"])
+def test_who_forgets_to_close_it_can_leave(tmp_path, tiny_model, program):
     model = tiny_model(tmp_path / "m.onnx")
-    program = (
-        f"from aerofix import Localizer; print(Localizer('g', {str(model)!r}, 'cpu', create=True).gallery().count)"
-    )
+    made = f"from aerofix import Localizer\nopened = lambda: Localizer('g', {str(model)!r}, 'cpu', create=True)\n"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", made + program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_it_can_be_closed_twice(localizer):
+    localizer.close()
+    localizer.close()
 
 
 def methods(kind):
