@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from service.errors import MapNotFound
 from service.geo import Bounds
@@ -20,10 +22,13 @@ from service.ground.pyramid import Cutter
 from service.ground.store.imports import Step
 from service.ground.store.store import Store
 from service.ground.vectors import Half, gathered, half
-from service.ground.windows import Ids, key_of, range_of
+from service.ground.windows import Ids, cells_of, key_of, maps_of, range_of, zooms_of
 
 LOAD_ROWS = 16_384
 """So many windows are made searchable at a time: 67 MB in float32 at 512 dimensions."""
+
+SHOWN_QUALITY = 90
+"""A window that somebody looks at is a WebP of this quality."""
 
 
 class Atlas:
@@ -83,6 +88,17 @@ class Atlas:
     def cutter(self, number: int) -> Cutter:
         """Reads the pixels of a map; for one thread at a time."""
         return Cutter(lambda zoom, x, y: self._read(number, zoom, x, y))
+
+    def window(self, number: int) -> bytes:
+        """Return the picture of a window, by its number, as a WebP file."""
+        ids, lattice = np.array([number]), self._inventory.lattice
+        (row,), (column,) = (part.tolist() for part in cells_of(ids))
+        side, step = lattice.side_px, lattice.step_px
+        cutter = self.cutter(int(maps_of(ids)[0]))
+        pixels, _ = cutter.cut(int(zooms_of(ids)[0]), column * step, row * step, side, side)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "WEBP", quality=SHOWN_QUALITY)
+        return out.getvalue()
 
     def elevation(self, known: GroundMap) -> Elevation | None:
         """Tell how high a map's ground is; None when nobody told."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.errors import GalleryEmpty, GalleryUnusable
 from service.geo import Bounds, Circle
@@ -31,7 +29,7 @@ from service.ground.store.imports import Imports
 from service.ground.store.store import NewRow, Store
 from service.ground.tile import Tile
 from service.ground.vectors import Half, half
-from service.ground.windows import Ids, Lattice, cells_of, maps_of, zooms_of
+from service.ground.windows import Ids, Lattice
 from service.memory import give_back
 from service.settings import Settings
 
@@ -50,9 +48,6 @@ LOAD_ROWS = 4096
 
 WINDOW_PX = 224
 """Windows have this side where no model says otherwise: that of the model that we ship."""
-
-SHOWN_QUALITY = 90
-"""A window that somebody looks at is a WebP of this quality."""
 
 
 class Gallery:
@@ -198,7 +193,7 @@ class Gallery:
         generation = self._inventory.generation
         known, bounds, side_m = self._summary
         if known != generation:
-            bounds, side_m = self._inventory.bounds(), _weighted_median(*self._inventory.sides_m())
+            bounds, side_m = self._inventory.bounds(), self._inventory.median_side_m()
             self._summary = (generation, bounds, side_m)
         count, maps = len(self._inventory), len(self._inventory.maps)
         return GalleryInfo(count, bounds, generation, self._identity, self._index.describe(), side_m, maps)
@@ -253,14 +248,7 @@ class Gallery:
         number = self._inventory.id_of(tile_id)
         if number is None or number < FIRST_WINDOW:
             return self._store.image(tile_id)
-        ids = np.array([number])
-        (row,), (column,) = (part.tolist() for part in cells_of(ids))
-        side, step = self.lattice.side_px, self.lattice.step_px
-        cutter = self.maps.cutter(int(maps_of(ids)[0]))
-        pixels, _ = cutter.cut(int(zooms_of(ids)[0]), column * step, row * step, side, side)
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "WEBP", quality=SHOWN_QUALITY)
-        return out.getvalue()
+        return self.maps.window(number)
 
     def local_maps(self, hits: Sequence[Hit]) -> list[LocalMap | None]:
         """Return the local descriptors of what a search found, None for those that have none or are gone."""
@@ -405,12 +393,3 @@ class Gallery:
         centres = np.array([tile.footprint.centre for tile in tiles])
         self._index.upsert(np.array(numbers, np.int64), vectors, centres)
         self._locals.forget(numbers)
-
-
-def _weighted_median(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:
-    """The median of values that are there so often, None if there are none."""
-    if not len(values):
-        return None
-    order = np.argsort(values)
-    reached = np.cumsum(counts[order])
-    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

@@ -154,6 +154,15 @@ class Inventory:
             counts.append(found[found > 0].astype(np.int64))
         return np.concatenate(sides), np.concatenate(counts)
 
+    def median_side_m(self) -> float | None:
+        """Return the median of the sides of all tiles and windows, metres; None when there is nothing."""
+        sides_m, counts = self.sides_m()
+        if not len(sides_m):
+            return None
+        order = np.argsort(sides_m)
+        reached = np.cumsum(counts[order])
+        return float(sides_m[order][np.searchsorted(reached, reached[-1] / 2)])
+
     def bounds(self) -> Bounds | None:
         """Return the smallest bounds of all maps and loose pictures; None when there is nothing."""
         with self._extents_lock:
