@@ -100,10 +100,10 @@ def accuracy_m(verdict: Verdict, position: tuple[float, float], best: Hit, calib
     side_m = best.tile.footprint.side_m
     sigma_m = calibration.sigma_tiles * side_m
     if verdict.confidence > ACCURACY_PROBABILITY:
-        return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / verdict.confidence))
+        return radius_m(sigma_m, verdict.confidence)
     places = [best] if verdict.rival is None else [best, verdict.rival]
     farthest_m = max(float(haversine_m(*position, *hit.tile.footprint.centre)) for hit in places)
-    return farthest_m + sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY))
+    return farthest_m + radius_m(sigma_m, verdict.confidence)
 
 
 def radius_m(sigma_m: float, confidence: float) -> float:

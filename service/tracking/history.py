@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from service.encoder.calibration import ACCURACY_PROBABILITY
-from service.localization.confidence import Status
+from service.localization.confidence import Status, radius_m
 
 MAX_HISTORY = 1000
 """The last so many entries of a track are kept: a quarter of an hour at one a second, 300 kB."""
@@ -67,17 +66,12 @@ class Entry:
     @property
     def accuracy_m(self) -> float | None:
         """Radius that holds the truth with 68 % probability; None where no radius does."""
-        return None if self.passed is None else radius_m(self.passed.sigma_m, self.confidence)
+        return None if self.passed is None else sure_radius_m(self.passed.sigma_m, self.confidence)
 
 
-def radius_m(sigma_m: float, confidence: float) -> float | None:
-    """The 68 % radius of a place that is right with ``confidence``; the formula is that of a single photo.
-
-    See ``localization.confidence.accuracy_m``. None when no radius round one place holds so much.
-    """
-    if confidence <= ACCURACY_PROBABILITY:
-        return None
-    return sigma_m * math.sqrt(-2 * math.log1p(-ACCURACY_PROBABILITY / confidence))
+def sure_radius_m(sigma_m: float, confidence: float) -> float | None:
+    """Return the 68 % radius of a place that is right with ``confidence``; None when none round it holds so much."""
+    return radius_m(sigma_m, confidence) if confidence > ACCURACY_PROBABILITY else None
 
 
 def look_back(history: deque[Entry], path: Sequence[Passed], confidence: float) -> None:

@@ -39,7 +39,7 @@ from service.tracking.filter import (
     squared_distance,
 )
 from service.tracking.flight import FlightLens
-from service.tracking.history import HINDSIGHT, MAX_HISTORY, Entry, Passed, Use, look_back, radius_m
+from service.tracking.history import HINDSIGHT, MAX_HISTORY, Entry, Passed, Use, look_back, sure_radius_m
 from service.tracking.odometry import Sight
 
 MAX_HYPOTHESES = 8
@@ -152,7 +152,7 @@ class Estimate:
     @property
     def accuracy_m(self) -> float | None:
         """See the class."""
-        return radius_m(largest_sigma_m(self.covariance_m2), self.confidence)
+        return sure_radius_m(largest_sigma_m(self.covariance_m2), self.confidence)
 
 
 @dataclass

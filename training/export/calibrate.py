@@ -35,6 +35,8 @@ RIGHT_WITHIN_SIDES = 0.5
 NEAR_SIDES = 1.1
 #: ``accuracy_m`` holds the truth as often as this.
 ACCURACY_SHARE = 0.68
+#: The radius of that share over the scale of a Rayleigh distribution.
+RADIUS_SIGMAS = math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
 #: Photos of places outside the map, as a share of all: the odds that confidence assumes.
 OUTSIDE_SHARE = 0.25
 #: Of photos of other places, at most this share may be called located: half of what users are promised (one in a
@@ -235,7 +237,7 @@ def calibrate(
 
 def rayleigh_sigma(errors: Floats) -> float:
     """Scale of the Rayleigh distribution that has ``ACCURACY_SHARE`` of its mass below that quantile of the errors."""
-    return float(np.quantile(errors, ACCURACY_SHARE)) / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    return float(np.quantile(errors, ACCURACY_SHARE)) / RADIUS_SIGMAS
 
 
 def untrained_calibration() -> dict[str, Any]:

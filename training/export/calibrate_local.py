@@ -20,6 +20,7 @@ import numpy as np
 
 from training.export.calibrate import (
     ACCURACY_SHARE,
+    RADIUS_SIGMAS,
     RIGHT_WITHIN_SIDES,
     Answers,
     Floats,
@@ -124,7 +125,7 @@ def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
         use &= rehearsal.real
     if not use.any():
         return 1.0
-    off = rehearsal.errors[use] / math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    off = rehearsal.errors[use] / RADIUS_SIGMAS
     squares = np.maximum(off**2 - floor**2, 0.0) / rehearsal.spread[use] ** 2
     return max(LEAST_SCALE, math.sqrt(np.quantile(squares, ACCURACY_SHARE)))
 
@@ -142,7 +143,7 @@ def judged(name: str, some: Rehearsal, evidence: Evidence, section: dict[str, An
     confidence = confidence_of(some, evidence, section)
     right, located = some.errors < RIGHT_WITHIN_SIDES, confidence >= section["located_min_confidence"]
     sigma = np.hypot(section["sigma_scale"] * some.spread, section["sigma_floor_tiles"])
-    inside = some.errors < sigma * math.sqrt(-2 * math.log(1 - ACCURACY_SHARE))
+    inside = some.errors < sigma * RADIUS_SIGMAS
     laid = right & located & np.isfinite(some.spread)
     return [
         f"{name} photos that nothing was fitted on: {len(right)}; right {right.sum()}, located {located.sum()}, "
