@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ import _needs  # noqa: F401 - before the others
 import numpy as np
 import rasterio
 from made_model import write_model
+from pool import workers_of
 from rasterio.windows import Window
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -115,16 +115,6 @@ def run_and_kill(words: list[str], out: Path) -> int:
         if process.wait():
             raise SystemExit(process.returncode)
     return whole
-
-
-def workers_of(pid: int) -> list[int]:
-    """Processes of a pool, which are started by ``spawn_main``."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while its file is being read
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
 
 
 def shards_of(folder: Path) -> list[tuple[Path, Marker]]:

@@ -1,12 +1,12 @@
 """A map in shards: the same whoever makes them, refused when they are not whole, and found like any other map."""
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,10 @@ from service.ground.windows import rectangle_of
 from service.importing.options import MapOptions
 from service.importing.plan import tiles_in
 from service.settings import Settings
+
+spec = importlib.util.spec_from_file_location("pool", Path(__file__).parents[3] / "benchmarks" / "pool.py")
+pool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pool)
 
 WIDTH, HEIGHT = 640, 384
 
@@ -210,7 +214,7 @@ def test_a_worker_that_is_killed_is_replaced(job, put, tmp_path, model, source):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "service.cli.main", "embed", str(source), "--out", str(out), "--of", "6"]
     run = subprocess.Popen([*command, "--workers", "2", "--model", str(model), "--device", "cpu"])
-    while not (workers := _workers(run.pid)):
+    while not (workers := pool.workers_of(run.pid)):
         assert run.poll() is None
         time.sleep(0.01)
     os.kill(workers[0], signal.SIGKILL)
@@ -218,16 +222,6 @@ def test_a_worker_that_is_killed_is_replaced(job, put, tmp_path, model, source):
     for shard in range(6):
         embed_shard(job(6, "alone"), shard)
     same(put(out, gallery="killed.gallery"), put(job(6, "alone").out, gallery="alone.gallery"))
-
-
-def _workers(pid):
-    """Processes of a pool, which are started by ``spawn_main``."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while its file is being read
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
 
 
 def test_a_shard_that_cannot_be_made_stops_the_others(job):
