@@ -95,22 +95,21 @@ def test_a_map_is_not_closed_while_a_thread_reads_it(add, tmp_path):
 
 
 def test_a_thread_that_is_still_inside_the_model_does_not_crash_the_end(add):
-    with add(BUSY) as process:
-        try:
-            assert process.stdout.readline() == "encodes\n"
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=LONG)
-        finally:
-            process.kill()
-    assert (process.returncode, err.count("terminate called"), err.count("Traceback")) == (INTERRUPTED, 0, 0)
+    code, _, err = interrupted_at(add(BUSY), "encodes\n")
+    assert (code, err.count("terminate called"), err.count("Traceback")) == (INTERRUPTED, 0, 0)
 
 
 def test_while_it_loads_it_ends_without_a_word(add):
-    with add(LOADING) as process:
+    assert interrupted_at(add(LOADING), "loads\n") == (-signal.SIGINT, "", "")
+
+
+def interrupted_at(started, line):
+    """Press Ctrl-C once a process has printed this line; its exit code, and what it printed after that."""
+    with started as process:
         try:
-            assert process.stdout.readline() == "loads\n"
+            assert process.stdout.readline() == line
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=LONG)
         finally:
             process.kill()
-    assert (process.returncode, out, err) == (-signal.SIGINT, "", "")
+    return process.returncode, out, err
