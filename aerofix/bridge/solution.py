@@ -56,8 +56,7 @@ def solve(
     """Say what a photo of a flight tells of the aircraft, or why it tells nothing that an autopilot may hear.
 
     The photo's own fix is told, not the track's average with those before: autopilots filter themselves, and would
-    count the same photos several times. The track decides whether the fix fits the flight. A speed of exactly 0 belongs
-    to a motion that has just begun, at the start or after a gap: it is not known, and no flight has it.
+    count the same photos several times. The track decides whether the fix fits the flight.
 
     Args:
         step: the service's answer.
