@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Float32, whatever autocast made of it, or float64 where it already is."""
+    """Return a tensor as float32, whatever autocast made of it, or as float64 where it already is."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -41,7 +41,7 @@ class Batch:
         return len(self.place)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the same batch on a device."""
         known = [f.name for f in fields(self) if getattr(self, f.name) is not None]
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in known})
 
@@ -61,10 +61,10 @@ class Features:
     local: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """All tensors, in a fixed order."""
+        """Return all tensors, in a fixed order."""
         return [self.embedding, *self.stages, *([] if self.local is None else [self.local])]
 
     def with_tensors(self, tensors: list[Tensor]) -> Features:
-        """The same fields with other tensors, in the order of ``tensors()``."""
+        """Return the same fields with other tensors, in the order of ``tensors()``."""
         stages = tuple(tensors[1 : 1 + len(self.stages)])
         return Features(tensors[0], stages, None if self.local is None else tensors[-1])

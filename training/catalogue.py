@@ -15,7 +15,7 @@ KINDS = {"methods": "methods, the first --config", "data": "data sets, the secon
 
 
 def find_config(name: str) -> Path:
-    """The file of a config: a path, or the bare name of one under ``configs/``, such as ``sample4geo``.
+    """Find the file of a config: a path, or the bare name of one under ``configs/``, such as ``sample4geo``.
 
     Raises:
         TrainingError: there is no such file; the message lists the names.
@@ -32,12 +32,12 @@ def find_config(name: str) -> Path:
 
 
 def configs() -> dict[str, list[Path]]:
-    """All config files by kind, see ``KINDS``."""
+    """List all config files by kind, see ``KINDS``."""
     return {folder: sorted((CONFIGS / folder).glob("*.yaml")) for folder in KINDS}
 
 
 def describe() -> list[str]:
-    """Lines that list all configs with the first line of each, which says what it is."""
+    """List all configs with the first line of each, which says what it is."""
     lines = []
     for folder, files in configs().items():
         lines.append(f"{KINDS[folder]}:")

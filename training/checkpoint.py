@@ -120,7 +120,7 @@ def start_from(encoder: Encoder, path: Path) -> None:
 
 
 def load_encoder(path: Path) -> tuple[Encoder, Config]:
-    """The encoder of a checkpoint, in evaluation mode, and the config that made it.
+    """Load the encoder of a checkpoint, in evaluation mode, and the config that made it.
 
     Raises:
         TrainingError: the file is no checkpoint of this version.
@@ -153,7 +153,7 @@ def with_local(encoder: Encoder, config: Config, path: Path) -> tuple[Encoder, C
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint.
+    """Read the plain content of a checkpoint.
 
     Raises:
         TrainingError: the file cannot be read as one.
@@ -165,7 +165,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint, or of weights that others published.
+    """Read the plain content of a checkpoint, or of weights that others published.
 
     Raises:
         TrainingError: torch cannot read the file without running code of it, or it holds something else.

@@ -76,7 +76,7 @@ def fit(
 @app.command(name="list")
 @_plain_errors
 def list_configs() -> None:
-    """What there is to train: methods, data sets and whole recipes, by the names that --config takes."""
+    """List what there is to train: methods, data sets and whole recipes, by the names that --config takes."""
     from training.catalogue import describe
 
     for line in describe():

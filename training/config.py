@@ -181,7 +181,7 @@ def _merge(under: Any, over: Any) -> Any:
 
 
 def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig:
-    """The section ``data`` alone: a plain tree, with overrides such as ``height_m=200``.
+    """Parse the section ``data`` alone: a plain tree, with overrides such as ``height_m=200``.
 
     Raises:
         TrainingError: a key is unknown or a value is out of its range.
@@ -225,6 +225,6 @@ def _key(place: tuple[int | str, ...]) -> str:
 
 
 def dump_config(config: Config) -> dict[str, Any]:
-    """The config as plain JSON-able data (the inverse of ``parse_config``)."""
+    """Return the config as plain JSON-able data (the inverse of ``parse_config``)."""
     tree: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     return tree

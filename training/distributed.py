@@ -64,7 +64,7 @@ def leave_world(world: World) -> None:
 
 
 def gather_rows(rows: Tensor, world: World) -> Tensor:
-    """Rows ``[n, …]`` of every process (equally many each), in order of rank: ``[size · n, …]``. No gradient."""
+    """Gather rows ``[n, …]`` of every process (as many each), by rank: ``[size · n, …]``. No gradient."""
     if world.size == 1:
         return rows.detach()
     parts = [torch.empty_like(rows) for _ in range(world.size)]
@@ -73,7 +73,7 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
 
 
 def sum_over_processes(tensor: Tensor, world: World) -> Tensor:
-    """The sum over all processes, in place."""
+    """Sum over all processes, in place."""
     if world.size > 1:
         dist.all_reduce(tensor)
     return tensor

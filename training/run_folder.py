@@ -43,7 +43,7 @@ class RunFolder:
         self._events = SummaryWriter(str(path), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One step's losses and rates: a row of ``log.csv``, and its scalars."""
+        """Log one step's losses and rates: a row of ``log.csv``, and its scalars."""
         if self._log.tell() == 0:
             csv.writer(self._log).writerow(["step", *values])
         csv.writer(self._log).writerow([step, *(f"{value:.6g}" for value in values.values())])
@@ -52,7 +52,7 @@ class RunFolder:
             self._events.add_scalar(f"train/{name}", value, step)
 
     def measured(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One evaluation: a line of ``metrics.jsonl``, and its numbers as scalars."""
+        """Log one evaluation: a line of ``metrics.jsonl``, and its numbers as scalars."""
         self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
         self._metrics.flush()
         for name, value in metrics.items():

@@ -103,7 +103,7 @@ def _keep_the_best(state: State, found: dict[str, float], config: Config) -> Non
 
 
 def make_state(config: Config, places: int, world: World) -> State:
-    """A fresh encoder, method and optimiser, the same in all processes."""
+    """Make encoder, method and optimiser anew, the same in all processes."""
     encoder = Encoder(config.model)
     if config.model.start is not None:
         start = start_from_onnx if config.model.start.suffix == ".onnx" else start_from
@@ -127,19 +127,19 @@ def make_state(config: Config, places: int, world: World) -> State:
 
 
 def total_steps(optim: OptimConfig, pairs: int) -> int:
-    """``optim.steps``, or ``optim.epochs`` times the full batches that the pairs make."""
+    """Return ``optim.steps``, or ``optim.epochs`` times the full batches that the pairs make."""
     return optim.steps or max(1, round((optim.epochs or 1) * (pairs // optim.batch_pairs)))
 
 
 def warmup_steps(optim: OptimConfig, pairs: int) -> int:
-    """``optim.warmup_steps``, or ``optim.warmup_epochs`` times the full batches that the pairs make."""
+    """Return ``optim.warmup_steps``, or ``optim.warmup_epochs`` times the full batches that the pairs make."""
     if optim.warmup_epochs is None:
         return optim.warmup_steps
     return round(optim.warmup_epochs * (pairs // optim.batch_pairs))
 
 
 def learning_rate(step: int, optim: OptimConfig, steps: int, warmup: int) -> float:
-    """Linear warm-up over ``warmup`` steps, then half a cosine down to zero."""
+    """Warm up linearly over ``warmup`` steps, then go half a cosine down to zero."""
     if step < warmup:
         return optim.lr * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
@@ -147,7 +147,7 @@ def learning_rate(step: int, optim: OptimConfig, steps: int, warmup: int) -> flo
 
 
 def batches(state: State, pairs: PairData, config: Config, world: World, steps: int) -> Iterator[Batch]:
-    """This process's share of every batch from the state's step to the last; keeps the state's epoch up to date."""
+    """Yield this process's share of each batch from the state's step to the last; keeps the state's epoch right."""
     while state.step < steps:
         if state.epoch_step == 0:
             state.neighbours = _neighbours(state, pairs, config, world, steps)
@@ -204,7 +204,7 @@ def _look_at_places(
 
 
 def seed_of(config: Config, world: World | None = None) -> int:
-    """Far apart for every run seed and process, so that adding a step or an epoch never meets another's."""
+    """Return a seed so far from other runs' and processes' that adding a step or an epoch never meets theirs."""
     return (config.run.seed * 1009 + (0 if world is None else world.rank + 1)) * 1_000_003
 
 

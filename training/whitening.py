@@ -82,7 +82,7 @@ def whiten(config: Config) -> tuple[Path, list[str]]:
 
 
 def solve(pairs: Pairs, channels: int, dim: int, settings: WhitenConfig) -> tuple[Floats, Floats]:
-    """The projection ``[D, P]`` and its bias ``[D]`` of the module's docstring.
+    """Solve for the projection ``[D, P]`` and its bias ``[D]`` of the module's docstring.
 
     Args:
         pairs: features.
@@ -115,7 +115,7 @@ def solve(pairs: Pairs, channels: int, dim: int, settings: WhitenConfig) -> tupl
 
 
 def principal(rows: Floats, dims: int) -> Floats:
-    """``[P, dims]``: principal directions of rows ``[N, P]``, each over the root of its variance and a floor."""
+    """Return ``[P, dims]``: principal directions of rows ``[N, P]``, each over the root of its variance and a floor."""
     centred = rows - rows.mean(0)
     variances, axes = np.linalg.eigh(centred.T @ centred / len(rows))
     variances, axes = variances[::-1][:dims], axes[:, ::-1][:, :dims]
@@ -124,7 +124,7 @@ def principal(rows: Floats, dims: int) -> Floats:
 
 
 def centres_of(spots: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Spherical k-means of unit rows ``[N, D]``: unit centres ``[count, D]``. A centre that gets none stays."""
+    """Cluster unit rows ``[N, D]`` by spherical k-means: unit centres ``[count, D]``. A centre that gets none stays."""
     centres = spots[rng.permutation(len(spots))[:count]]
     for _ in range(ROUNDS):
         nearest = (spots @ centres.T).argmax(1)

@@ -152,7 +152,7 @@ def solve_pose(
 
 
 def spread_m(photo: Complex, tolerance_m: Floats) -> Floats:
-    """Standard deviation of each match along each axis, so that all matches of a patch weigh as much as one, ``[M]``.
+    """Return each match's standard deviation along each axis, ``[M]``; a patch's matches weigh as much as one.
 
     Args:
         photo: ``[M]``, right + i·up in photo widths from its centre.

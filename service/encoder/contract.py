@@ -99,7 +99,7 @@ def check_contract(path: Path) -> ModelContract:
 
 
 def weights_sha256(model: onnx.ModelProto) -> str:
-    """Hash of the weights, independent of how the file is serialised.
+    """Hash the weights, independent of how the file is serialised.
 
     SHA-256 over the graph's initializers sorted by name, each as its UTF-8 name, a zero byte and its raw
     little-endian values.

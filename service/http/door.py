@@ -118,7 +118,7 @@ class Visit:
             raise _overloaded(f"the requests that are here have more than {limit} bytes", limit)
 
     def enter(self) -> None:
-        """The body is here, and work on it begins.
+        """Note that the body is here, and work on it begins.
 
         Raises:
             Overloaded: the house has filled meanwhile.
@@ -129,13 +129,13 @@ class Visit:
             self._entered_at = time.monotonic()
 
     def answer(self, status: int) -> None:
-        """The work is done; what is left is to send the answer, whose status is ``status``."""
+        """Note that the work is done; what is left is to send the answer, whose status is ``status``."""
         if self.stage is Stage.INSIDE:
             self._door.learn(TOO_LATE if self.late else status, self._entered_at)
         self._move(Stage.ANSWERING)
 
     def leave(self) -> None:
-        """The answer is sent, or nobody waits for it any more."""
+        """Note that the answer is sent, or nobody waits for it any more."""
         self._door.here[self.stage] -= 1
         self._door.body_bytes -= self._bytes
 

@@ -82,7 +82,7 @@ class PhotoFile:
         return self.header.scans > MANY_SCANS
 
     def job(self, useful_side_px: int | None = None) -> Decoding:
-        """Decode it; see ``decode``."""
+        """Return what decoding it takes; see ``decode``."""
         header, factor = self.header, factor_for(self.width, self.height, useful_side_px)
         return Decoding(header.kind, header.width, header.height, self.orientation, factor, self._needs_bytes(factor))
 

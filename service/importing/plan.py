@@ -92,7 +92,7 @@ class Plan:
         return len(self) - self._tiles
 
     def cost(self, done: int) -> float:
-        """Work of the first ``done`` places, in windows."""
+        """Return the work of the first ``done`` places, in windows."""
         return TILE_COST * min(done, self._tiles) + max(0, done - self._tiles)
 
     def phases(self, done: int) -> Iterator[list[PlanPiece]]:

@@ -74,7 +74,7 @@ class Homography:
 
 
 def centre_sigma(matrix: Floats, points: Complex, sigma: Floats) -> float:
-    """Standard deviation, along each axis, of where a homography lays the photo's centre: the mean of both.
+    """Return the standard deviation along each axis of where a homography lays the photo's centre, the mean of both.
 
     By its eight numbers' covariance, to first order: what matches far from the centre err by counts there as well.
 

@@ -116,7 +116,7 @@ class Hypothesis:
         return self.motion.position_covariance_m2 + self.common_m**2 * np.eye(2)
 
     def passing(self, timestamp_s: float) -> Hypothesis:
-        """With where it is now at the end of its path."""
+        """Return it with where it is now at the end of its path."""
         aircraft = self.aircraft
         motion, covariance_m2 = (self.motion, self.covariance_m2)
         if aircraft is not None:

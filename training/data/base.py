@@ -61,7 +61,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Images ``[n, 3, S, S]``, 0 to 1, as the model wants them; never augmented."""
+        """Load images ``[n, 3, S, S]``, 0 to 1, as the model wants them; never augmented."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class Dataset(Protocol):
     """A data set whose folder has been looked at and found in order."""
 
     def train(self) -> PairData:
-        """The pairs to train on."""
+        """Return the pairs to train on."""
 
     def tasks(self) -> list[Task]:
-        """What to judge a model by, on places that are not trained on."""
+        """Return what to judge a model by, on places that are not trained on."""
 
 
 def same_place(queries: Images, gallery: Images) -> list[NDArray[np.int64]]:
-    """The positives of a task in which equal places match."""
+    """Return the positives of a task in which equal places match."""
     order = np.argsort(gallery.place, kind="stable")
     ordered = gallery.place[order]
     first = np.searchsorted(ordered, queries.place, side="left")
@@ -105,7 +105,7 @@ def same_place(queries: Images, gallery: Images) -> list[NDArray[np.int64]]:
 
 
 def on_the_equator(east_m: NDArray[np.float64], north_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positions for a plane that is nowhere on Earth: lat, lon in degrees ``[N, 2]`` around 0°, 0°.
+    """Return positions for a plane that is nowhere on Earth: lat, lon in degrees ``[N, 2]`` around 0°, 0°.
 
     East-west distances come out exact there, others to a part in a million within 10 km of the equator.
     """

@@ -63,13 +63,13 @@ class DenseUAV:
                 raise self.layout.wrong(f"{GPS_FILE} has no line for point {name}.")
 
     def train(self) -> FilePairs:
-        """Every drone image with every tile of its point, whatever the heights and ages."""
+        """Pair every drone image with every tile of its point, whatever the heights and ages."""
         pairs = all_pairs(self.drone, self.satellite, self.size)
         pairs.position = np.array([self.position[name] for name in sorted(self.drone)], np.float64)
         return pairs
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite`` and ``satellite_to_drone``, each in its full gallery, where both folders are there.
+        """Return ``drone_to_satellite`` and ``satellite_to_drone``, in full galleries, where both folders are there.
 
         Raises:
             TrainingError: neither is complete.

@@ -70,7 +70,7 @@ class GTAUAV:
         self.train_views, self.test_views = self._views("train"), self._views("test")
 
     def train(self) -> FilePairs:
-        """Every drone view with every tile it overlaps enough; a tile is a place, IoU is the ``overlap``."""
+        """Pair every drone view with every tile it overlaps enough; a tile is a place, IoU is the ``overlap``."""
         semis = self.config.train_tiles == "semi_positive"
         pairs = [
             (view, tile, iou)
@@ -93,7 +93,7 @@ class GTAUAV:
         )
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite`` among all tiles of the map, and ``satellite_to_drone`` among the test photos."""
+        """Return ``drone_to_satellite`` among all tiles of the map, ``satellite_to_drone`` among the test photos."""
         views = [view for view in self.test_views if view.positive]
         names = sorted(self.tiles)
         row = {name: i for i, name in enumerate(names)}

@@ -31,7 +31,7 @@ class InputSize(Protocol):
 
 
 def read_image(path: Path, size: InputSize, aspect: int = 1) -> Image.Image:
-    """An image file as the model wants it, ``S`` by ``S`` px, by the convention of the model contract.
+    """Read an image file as the model wants it, ``S`` by ``S`` px, by the convention of the model contract.
 
     An ``aspect`` of more than 1 squashes it to ``S`` by ``aspect`` times ``S`` (height by width) instead.
 
@@ -85,7 +85,7 @@ class ImageFiles:
         return len(self.paths)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Images ``[n, 3, S, S]``, 0 to 1.
+        """Load images ``[n, 3, S, S]``, 0 to 1.
 
         Raises:
             TrainingError: a file is no readable picture.

@@ -27,14 +27,14 @@ class Layout:
     tree: str
 
     def wrong(self, problem: str) -> TrainingError:
-        """The error that says what is wrong with the folder, and how it should look."""
+        """Return the error that says what is wrong with the folder, and how it should look."""
         return TrainingError(
             f"{self.root} is not a {self.name} folder: {problem}\n"
             f"data.root should be the folder that holds\n{self.tree.strip(chr(10))}"
         )
 
     def folder(self, path: str) -> Path:
-        """A sub-folder.
+        """Return a sub-folder.
 
         Raises:
             TrainingError: it is missing.
@@ -45,7 +45,7 @@ class Layout:
         return found
 
     def text(self, path: str) -> str:
-        """The content of a text file.
+        """Read a text file.
 
         Raises:
             TrainingError: it is missing or no text.
@@ -58,7 +58,7 @@ class Layout:
             raise self.wrong(f"{path} is no text file.") from error
 
     def lines(self, path: str) -> list[str]:
-        """The lines of a text file, without empty ones.
+        """Read the lines of a text file, without empty ones.
 
         Raises:
             TrainingError: it is missing or no text.
@@ -66,7 +66,7 @@ class Layout:
         return [line.strip() for line in self.text(path).splitlines() if line.strip()]
 
     def images(self, path: str) -> list[Path]:
-        """All images directly in a sub-folder, by name.
+        """List all images directly in a sub-folder, by name.
 
         Raises:
             TrainingError: the folder is missing or has no image.
@@ -79,7 +79,7 @@ class Layout:
         return found
 
     def places(self, path: str) -> list[str]:
-        """The names of a folder's sub-folders, one for each place, in order.
+        """List the names of a folder's sub-folders, one for each place, in order.
 
         Raises:
             TrainingError: the folder is missing or has no sub-folder.
@@ -91,7 +91,7 @@ class Layout:
         return names
 
     def by_place(self, path: str) -> dict[str, list[Path]]:
-        """The images of each place's folder, by the folder's name.
+        """List the images of each place's folder, by the folder's name.
 
         Raises:
             TrainingError: the folder is missing or empty, or a place has no image.

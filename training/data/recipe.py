@@ -33,7 +33,7 @@ HOLES, HOLE_SHARE = (10, 25), (0.1, 0.2)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as ``[3, H, W]``, 0 to 1."""
+    """Return an RGB image as ``[3, H, W]``, 0 to 1."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
@@ -82,14 +82,14 @@ def _appearance(image: Image.Image, generator: Generator) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """The image as a JPEG file of this quality shows it."""
+    """Return the image as a JPEG file of this quality shows it."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
 def jitter(image: Image.Image, generator: Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue, each by up to ±0.15, in random order."""
+    """Change brightness, contrast, saturation and hue, each by up to ±0.15, in random order."""
     changes = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
     for i in torch.randperm(len(changes), generator=generator).tolist():
         amount = _between(-COLOUR, COLOUR, generator)
@@ -104,7 +104,7 @@ def _holes(image: Tensor, generator: Generator) -> Tensor:
 
 
 def grid_holes(image: Tensor, generator: Generator) -> Tensor:
-    """Black squares on a grid of ten rows, each 0.4 of a cell wide, the grid shifted at random: ``[3, H, W]``."""
+    """Cut black squares on a grid of ten rows, each 0.4 of a cell wide, shifted at random: ``[3, H, W]``."""
     cell = max(2, round(image.shape[1] * GRID_CELL_SHARE))
     row, col = (
         (torch.arange(side) + _whole(0, cell - 1, generator)) % cell < cell * GRID_HOLE_SHARE
@@ -114,7 +114,7 @@ def grid_holes(image: Tensor, generator: Generator) -> Tensor:
 
 
 def coarse_holes(image: Tensor, generator: Generator) -> Tensor:
-    """10 to 25 black rectangles, each 0.1 to 0.2 of the image's height and width: ``[3, H, W]``."""
+    """Cut 10 to 25 black rectangles, each 0.1 to 0.2 of the image's height and width: ``[3, H, W]``."""
     height, width = image.shape[1:]
     image = image.clone()
     for _ in range(_whole(*HOLES, generator)):

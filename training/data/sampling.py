@@ -53,7 +53,7 @@ def epoch_batches(
     neighbours: Ints | Tensor | None = None,
     also_shows: Sequence[Ints] | None = None,
 ) -> list[list[int]]:
-    """The batches of one epoch, over all processes together.
+    """Return the batches of one epoch, over all processes together.
 
     Pairs are drawn in random order. One that clashes with its batch goes back to the end of the queue; when nothing
     fits any more, the unfinished batch is dropped.
@@ -159,7 +159,7 @@ def _chosen(near: NDArray[Any], sampling: SamplingConfig, generator: Generator) 
 
 
 def shard(batch: Sequence[int], rank: int, world: int) -> list[int]:
-    """The part of a batch that one of ``world`` processes loads; the parts in order of rank are the batch.
+    """Return the part of a batch that one of ``world`` processes loads; the parts in order of rank are the batch.
 
     Raises:
         TrainingError: the batch cannot be divided evenly.
@@ -171,7 +171,7 @@ def shard(batch: Sequence[int], rank: int, world: int) -> list[int]:
 
 
 def gps_neighbours(position: NDArray[np.float64], k: int) -> Ints:
-    """The ``k`` nearest other places on the sphere, nearest first: ``[P, min(k, P - 1)]``.
+    """Find the ``k`` nearest other places on the sphere, nearest first: ``[P, min(k, P - 1)]``.
 
     Haversine, with sin((a - b) / 2) expanded so that the trigonometry is done once for each place. Memory is bounded
     by ``CHUNK_CELLS``.
@@ -192,7 +192,7 @@ def gps_neighbours(position: NDArray[np.float64], k: int) -> Ints:
 
 
 def similarity_neighbours(query: NDArray[np.float32], reference: NDArray[np.float32], k: int) -> Ints:
-    """The ``k`` other places whose reference is most like a place's query, most alike first: ``[P, min(k, P - 1)]``.
+    """Find the ``k`` other places whose reference is most like a place's query, best first: ``[P, min(k, P - 1)]``.
 
     This is DSS: the true match is left out. Memory is bounded by ``CHUNK_CELLS``.
 

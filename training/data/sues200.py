@@ -72,7 +72,7 @@ class SUES200:
             self._check(height_m)
 
     def train(self) -> FilePairs:
-        """Every drone image, of all heights, with the satellite image of its place."""
+        """Pair every drone image, of all heights, with the satellite image of its place."""
         heights = [all_pairs(views["drone"], views["satellite"], self.size) for views in self.views.values()]
         return FilePairs(
             [path for pairs in heights for path in pairs.photos],
@@ -83,7 +83,7 @@ class SUES200:
         )
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite_150m``, ``satellite_to_drone_150m`` and so on, each in its full gallery."""
+        """Return ``drone_to_satellite_150m``, ``satellite_to_drone_150m`` and so on, each in its full gallery."""
         return [
             task
             for height_m, views in self.views.items()

@@ -16,12 +16,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
-    """``[N, 1, 1, 1]`` draws, on the generator's device."""
+    """Draw ``[N, 1, 1, 1]`` numbers, on the generator's device."""
     return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator, device=generator.device)
 
 
 def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> Tensor:
-    """All of the below, in the order in which light, lens, sensor and file do them."""
+    """Do all of the below, in the order in which light, lens, sensor and file do them."""
     images = season(images, generator, strength=strength)
     images = shade(images, generator, strength=strength)
     images = colour(images, generator, strength=strength)
@@ -32,7 +32,7 @@ def augment(images: Tensor, generator: Generator, *, strength: float = 1.0) -> T
 
 
 def season(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
-    """Leaves turn and soils dry: channels mix, by up to 25 % each, so that what was the darker may be the lighter."""
+    """Let leaves turn and soils dry: channels mix, by up to 25 % each, so that the darker may become the lighter."""
     n = images.shape[0]
     mix = torch.rand(n, 3, 3, generator=generator, device=generator.device) - 0.5
     mixed = torch.eye(3, device=images.device) + 0.5 * strength * uniform(n, 0, 1, generator)[:, 0] * mix
@@ -40,7 +40,7 @@ def season(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
 
 
 def shade(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
-    """Cloud shadows and vignetting: a smooth brightness field, up to ±30 %."""
+    """Add cloud shadows and vignetting: a smooth brightness field, up to ±30 %."""
     n = images.shape[0]
     field = torch.rand(n, 1, 4, 4, generator=generator, device=generator.device) - 0.5
     field = F.interpolate(field, images.shape[-2:], mode="bicubic", align_corners=False)
@@ -48,7 +48,7 @@ def shade(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
 
 
 def colour(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
-    """Exposure, white balance, contrast, saturation and gamma of another camera, season or map provider."""
+    """Change exposure, white balance, contrast, saturation and gamma: another camera, season or map provider."""
     n = images.shape[0]
     gain = 1 + strength * (torch.rand(n, 3, 1, 1, generator=generator, device=generator.device) - 0.5) * 0.3
     images = images * gain * (1 + strength * uniform(n, -0.3, 0.3, generator))
@@ -60,14 +60,14 @@ def colour(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
 
 
 def haze(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
-    """A veil of up to 30 % white over a third of the images."""
+    """Lay a veil of up to 30 % white over a third of the images."""
     n = images.shape[0]
     veil = strength * uniform(n, 0, 0.3, generator) * (uniform(n, 0, 1, generator) < 0.33)
     return images * (1 - veil) + 0.85 * veil
 
 
 def blur(images: Tensor, generator: Generator, *, strength: float, taps: int = 7) -> Tensor:
-    """Gaussian blur of σ 0 to 1.6 px on half of the images (defocus, over-zoomed maps)."""
+    """Blur half of the images with a Gaussian of σ 0 to 1.6 px (defocus, over-zoomed maps)."""
     n = images.shape[0]
     sigma = 0.05 + 1.55 * strength * uniform(n, 0, 1, generator) * (uniform(n, 0, 1, generator) < 0.5)
     x = torch.arange(taps, device=images.device) - taps // 2
@@ -79,13 +79,13 @@ def blur(images: Tensor, generator: Generator, *, strength: float, taps: int = 7
 
 
 def noise(images: Tensor, generator: Generator, *, strength: float) -> Tensor:
-    """Sensor noise of σ 0 to 0.04."""
+    """Add sensor noise of σ 0 to 0.04."""
     sigma = strength * uniform(images.shape[0], 0, 0.04, generator)
     return images + sigma * torch.randn(images.shape, generator=generator, device=images.device)
 
 
 def recolour(images: Tensor, generator: Generator, *, share: float) -> Tensor:
-    """Some images take the colours of another of the batch: mean and spread of each channel (Reinhard et al., 2001).
+    """Give some images the colours of another of the batch: mean and spread of each channel (Reinhard et al., 2001).
 
     Half-way at random, in RGB: another provider's balance and season, of those that there really are.
     """
@@ -100,7 +100,7 @@ def recolour(images: Tensor, generator: Generator, *, share: float) -> Tensor:
 
 
 def compress(images: Tensor, generator: Generator, *, share: float, quality: tuple[int, int]) -> Tensor:
-    """Some images as JPEG files of a random quality show them."""
+    """Show some images as JPEG files of a random quality do."""
     shown = images.clone()
     for i in torch.nonzero(uniform(len(images), 0, 1, generator).flatten() < share).flatten().tolist():
         drawn = int(torch.randint(quality[0], quality[1] + 1, (), generator=generator))

@@ -53,11 +53,11 @@ class University1652:
         require_places(self.layout, self.test["query_satellite"], self.test["gallery_drone"], "test/gallery_drone")
 
     def train(self) -> FilePairs:
-        """Every drone image with the satellite image of its building."""
+        """Pair every drone image with the satellite image of its building."""
         return all_pairs(self.drone, self.satellite, self.size)
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite`` and ``satellite_to_drone``, each in its full gallery."""
+        """Return ``drone_to_satellite`` and ``satellite_to_drone``, each in its full gallery."""
         return both_directions(self.layout, self.test, self.size)
 
 
@@ -73,7 +73,7 @@ def require_places(layout: Layout, needed: dict[str, list[Path]], found: dict[st
 
 
 def all_pairs(photos: dict[str, list[Path]], tiles: dict[str, list[Path]], size: InputSize) -> FilePairs:
-    """Every photo of a place with every tile of it; places are numbered in the order of their names."""
+    """Pair every photo of a place with every tile of it; places are numbered in the order of their names."""
     rows = [(photo, tile, i) for i, name in enumerate(sorted(photos)) for photo in photos[name] for tile in tiles[name]]
     place = np.array([row[2] for row in rows], np.int64)
     return FilePairs([row[0] for row in rows], [row[1] for row in rows], place, len(photos), size)
@@ -87,7 +87,7 @@ def both_directions(
     suffix: str = "",
     position: dict[str, tuple[float, float]] | None = None,
 ) -> list[Task]:
-    """The tasks of a test folder in the style of University-1652, two where all is there: the same names match.
+    """Return the tasks of a test folder like University-1652's, two where all is there: the same names match.
 
     Args:
         layout: names of images count from its root.

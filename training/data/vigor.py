@@ -75,7 +75,7 @@ class VIGOR:
         self.test_side = _Side(self, test, "same_area_balanced_test" if same else "pano_label_balanced")
 
     def train(self) -> FilePairs:
-        """Every panorama with its positive tile, which is its place; offsets in metres."""
+        """Pair every panorama with its positive tile, which is its place; offsets in metres."""
         side = self.train_side
         used = sorted({panorama.tiles[0] for panorama in side.panoramas})
         number = {tile: i for i, tile in enumerate(used)}
@@ -98,7 +98,7 @@ class VIGOR:
         )
 
     def tasks(self) -> list[Task]:
-        """``ground_to_satellite``: all test panoramas in all tiles of the test cities."""
+        """Return ``ground_to_satellite``: all test panoramas in all tiles of the test cities."""
         side, root = self.test_side, self.layout.root
         own = np.array([panorama.tiles[0] for panorama in side.panoramas], np.int64)
         names = [panorama.path for panorama in side.panoramas]

@@ -53,7 +53,7 @@ def consistency(
     crop_area: Sequence[float] = (0.7, 0.5, 0.3, 0.2),
     batch: int = 32,
 ) -> Consistency:
-    """OC and FC of pictures whose places the paired pictures show too.
+    """Measure OC and FC of pictures whose places the paired pictures show too.
 
     Photos against tiles give the paper's scores of the ground view, tiles against photos those of the satellite view.
 
@@ -86,7 +86,7 @@ def consistency(
 
 
 def grad_cam(encoder: Encoder, images: Tensor, target: Tensor) -> Tensor:
-    """What in each picture raises its cosine to a target.
+    """Tell what in each picture raises its cosine to a target.
 
     ``ReLU(Σ_c α_c F_c)``, α_c the mean gradient of the cosine over channel c of the last map F.
 
@@ -109,7 +109,7 @@ def grad_cam(encoder: Encoder, images: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Mean structural similarity ``[N]`` of pictures ``[N, H, W]`` of 0 to 1, sides of at least 11 (Wang et al., 2004).
+    """Return mean structural similarity ``[N]`` of pictures ``[N, H, W]``, 0 to 1, sides ≥ 11 (Wang et al., 2004).
 
     Gaussian windows of 11 × 11 and σ = 1.5 px that lie inside the picture, as in the paper.
     """
@@ -149,7 +149,7 @@ def _inner(maps: Tensor) -> Tensor:
 
 
 def consistency_of(checkpoint: Path, task: Task, *, pairs: int = 64) -> Consistency:
-    """OC and FC of a task's queries, each paired with its first positive.
+    """Measure OC and FC of a task's queries, each paired with its first positive.
 
     Args:
         checkpoint: of a run; a model file has no gradients to look at.

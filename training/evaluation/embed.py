@@ -50,7 +50,7 @@ class Embedder(Protocol):
 
 
 def no_descriptors(model_id: str) -> TrainingError:
-    """What to say of a model without dense descriptors."""
+    """Return what to say of a model without dense descriptors."""
     return TrainingError(f"{model_id} has no dense descriptors to re-rank by: train one with model.local_dim=64.")
 
 
@@ -79,7 +79,7 @@ class TorchEmbedder:
         return embedding.float().cpu().numpy()
 
     def features(self, images: Tensor) -> Features:
-        """``[n, 3, S, S]``, 0 to 1 → embeddings and dense descriptors.
+        """Turn ``[n, 3, S, S]``, 0 to 1, into embeddings and dense descriptors.
 
         Raises:
             TrainingError: the model has none.
@@ -125,7 +125,7 @@ class OnnxEmbedder:
         return embedding
 
     def features(self, images: Tensor) -> Features:
-        """``[n, 3, S, S]``, 0 to 1 → embeddings and dense descriptors.
+        """Turn ``[n, 3, S, S]``, 0 to 1, into embeddings and dense descriptors.
 
         Raises:
             TrainingError: the model has none.
@@ -156,7 +156,7 @@ class Flipped:
 
 
 def load_embedder(path: Path, config: Config | None = None) -> Embedder:
-    """A model: an ``.onnx`` file, a checkpoint of ``fit``, or published weights of a timm model.
+    """Load a model: an ``.onnx`` file, a checkpoint of ``fit``, or published weights of a timm model.
 
     Args:
         path: of the file.
@@ -217,7 +217,7 @@ def embed(embedder: Embedder, images: Images, *, batch: int = 64, label: str = "
 
 
 def load_batches(images: Images, rows: Sequence[int], batch: int) -> Iterator[Tensor]:
-    """Images of these rows, ``[batch, 3, S, S]`` at a time; threads read the next batch while the model runs."""
+    """Load images of these rows, ``[batch, 3, S, S]`` each; threads read the next batch while the model runs."""
     with ThreadPoolExecutor(LOADERS) as pool:
         ahead: deque[list[Future[Tensor]]] = deque()
         for start in range(0, len(rows), batch):
@@ -234,5 +234,5 @@ def _joined(pieces: list[Future[Tensor]]) -> Tensor:
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """``[n, 3, S, S]``, 0 to 1 → ``[n, S, S, 3]`` uint8, which is what the service feeds."""
+    """Turn ``[n, 3, S, S]``, 0 to 1, into ``[n, S, S, 3]`` uint8, which is what the service feeds."""
     return images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -55,7 +55,7 @@ class Failure:
 
 
 def worst_failures(outcome: Outcome, count: int) -> list[Failure]:
-    """The failures whose first positive ranks lowest, worst first; queries without a positive have no truth to show."""
+    """Return failures whose first positive ranks lowest, worst first; queries without one have no truth to show."""
     first, answerable = outcome.ranking.first, outcome.ranking.truth >= 0
     failed = np.flatnonzero((first > 0) & answerable)
     worst = failed[np.argsort(-first[failed], kind="stable")][:count]

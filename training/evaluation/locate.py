@@ -25,7 +25,7 @@ WITHIN_M = (1, 5, 10)
 
 
 def metric_localization(checkpoint: Path, task: Task, *, batch: int = 64) -> dict[str, float]:
-    """How far off the decoder's answers are.
+    """Measure how far off the decoder's answers are.
 
     Args:
         checkpoint: of a UnifyGeo run; a model file has no decoder.

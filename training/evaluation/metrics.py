@@ -41,7 +41,7 @@ SDM: Mapping[str, Sdm] = {"denseuav": Sdm("degrees", 5000.0), "gta_uav": Sdm("me
 
 
 def metrics(ranking: Ranking, task: Task, *, full_gallery: int, sdm: Mapping[str, Sdm] = SDM) -> dict[str, float]:
-    """Everything the data allows to be measured, by name.
+    """Measure everything that the data allows, by name.
 
     Args:
         ranking: of the task's queries in the task's gallery, 10 or more rows each if there are so many.
@@ -71,12 +71,12 @@ def metrics(ranking: Ranking, task: Task, *, full_gallery: int, sdm: Mapping[str
 
 
 def one_percent(full_gallery: int) -> int:
-    """K of "R@1 %": the authors read their curve at index round(0.01 G) from 0, which is one further than it sounds."""
+    """Return K of "R@1 %": the authors read their curve at index round(0.01 G) from 0, one further than it sounds."""
     return round(0.01 * full_gallery) + 1
 
 
 def average_precision(ranks: Ints) -> tuple[float, float]:
-    """AP of one query from the 0-based ranks of its positives, ascending: (trapezoid, plain); 0 without a positive.
+    """Return AP of a query from its positives' 0-based ranks, ascending: (trapezoid, plain); 0 without a positive.
 
     Trapezoid is the data-set authors' AP (after the Oxford Buildings evaluation, Philbin et al., CVPR 2007): the mean
     over positives of the precision at it and just before it. With one positive at rank r = 2, 3, … (from 1) it is
@@ -91,7 +91,7 @@ def average_precision(ranks: Ints) -> tuple[float, float]:
 
 
 def position_metrics(asked: Floats, answers: Floats, sdm: Mapping[str, Sdm] = SDM) -> dict[str, float]:
-    """How far the answers lie from the truth.
+    """Measure how far the answers lie from the truth.
 
     Args:
         asked: ``[Q, 2]`` lat, lon of the queries.
@@ -111,7 +111,7 @@ def position_metrics(asked: Floats, answers: Floats, sdm: Mapping[str, Sdm] = SD
 
 
 def spatial_distance(distance: Floats, scale: float) -> float:
-    """SDM@K, mean over queries: Σ (K-i+1) exp(-s dᵢ) / Σ (K-i+1), i = 1 … K (DenseUAV, Dai et al.).
+    """Return SDM@K, the mean over queries: Σ (K-i+1) exp(-s dᵢ) / Σ (K-i+1), i = 1 … K (DenseUAV, Dai et al.).
 
     Args:
         distance: ``[Q, K]`` of the first K answers; a gallery of fewer than K images lowers K.
@@ -122,7 +122,7 @@ def spatial_distance(distance: Floats, scale: float) -> float:
 
 
 def distance_m(a: Floats, b: Floats) -> Floats:
-    """Great-circle distance between places ``[..., 2]`` (lat, lon), within 0.6 % of the geodesic; haversine formula."""
+    """Return great-circle distances of places ``[..., 2]`` (lat, lon), within 0.6 % of the geodesic; by haversine."""
     phi_a, phi_b = np.radians(a[..., 0]), np.radians(b[..., 0])
     half_lat, half_lon = (phi_b - phi_a) / 2, np.radians(b[..., 1] - a[..., 1]) / 2
     square = np.sin(half_lat) ** 2 + np.cos(phi_a) * np.cos(phi_b) * np.sin(half_lon) ** 2

@@ -38,7 +38,7 @@ class Subset:
         return len(self.rows)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Images ``[n, 3, S, S]``, 0 to 1."""
+        """Load images ``[n, 3, S, S]``, 0 to 1."""
         return self.images.load([int(self.rows[i]) for i in index])
 
 
@@ -61,7 +61,7 @@ class Outcome:
     metrics: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Counts and metrics."""
+        """Return counts and metrics."""
         return {"counts": self.counts, "metrics": self.metrics}
 
 
@@ -101,7 +101,7 @@ def judge(
 
 
 def filtered(task: Task) -> tuple[Task, Ints]:
-    """The task without distractors, and the gallery rows that stay: those right, or partly right, for some query."""
+    """Return the task without distractors, and the gallery rows that stay: right, or partly right, for some query."""
     asked = np.zeros(len(task.gallery), np.bool_)
     for own in (*task.positives, *(task.semi_positives or ())):
         asked[own] = True

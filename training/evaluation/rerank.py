@@ -19,7 +19,7 @@ LOOKED_AT = 5
 
 
 def reranked(ranking: Ranking, task: Task, features: Callable[[Tensor], Features], *, batch: int = 64) -> Ranking:
-    """The ranking with each query's first answers in the order of cosine + best local match.
+    """Return the ranking with each query's first answers in the order of cosine + best local match.
 
     Dense descriptors are too large to keep for a gallery, so the images of the first answers are encoded again.
 

@@ -39,7 +39,7 @@ def robustness(
     batch: int = 64,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """R@1 over the grid.
+    """Measure R@1 over the grid.
 
     Args:
         embedder: the model.

@@ -104,7 +104,7 @@ def search(
 
 
 def exact_scores(queries: Embeddings, gallery: Embeddings) -> Floats:
-    """Cosines ``[Q, G]`` without rounding errors of summation (see the module's docstring)."""
+    """Return cosines ``[Q, G]`` without rounding errors of summation (see the module's docstring)."""
     scores = np.empty((len(queries), len(gallery)))
     ours = _on_grid(queries)
     for start in range(0, len(gallery), GALLERY_ROWS):

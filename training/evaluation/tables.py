@@ -27,7 +27,7 @@ FILE_WIDTH = 140
 
 
 def retrieval_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """Header and a row for each outcome, in percent; columns that nobody has are left out."""
+    """Return a header and a row for each outcome, in percent; columns that nobody has are left out."""
     columns = {title: key for title, key in RETRIEVAL.items() if any(key in o.metrics for o in outcomes)}
     rows = [["task", "gallery", "queries", *columns]]
     for outcome in outcomes:
@@ -38,7 +38,7 @@ def retrieval_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 
 def position_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """Header and a row for each outcome with positions: metres of error, recall within metres."""
+    """Return a header and a row for each outcome with positions: metres of error, recall within metres."""
     rows = [["task", "gallery", "median", "mean", *(f"≤ {limit} m" for limit in WITHIN_M)]]
     for outcome in _located(outcomes):
         metres = [_metres(outcome.metrics[key]) for key in ("error_median_m", "error_mean_m")]
@@ -48,7 +48,7 @@ def position_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 
 def spatial_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """Header and a row for each outcome with positions: SDM@1, @3 and @5 in percent, Dis@1, @3 and @5."""
+    """Return a header and a row for each outcome with positions: SDM@1, @3, @5 in percent, Dis@1, @3, @5."""
     located = _located(outcomes)
     names = [
         key[4:-2] for key in (located[0].metrics if located else {}) if key.startswith("sdm_") and key[-2:] == "@1"
@@ -66,7 +66,7 @@ def _located(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def robustness_rows(grid: Mapping[str, Any]) -> list[list[str]]:
-    """Header and a row for each crop share, in percent."""
+    """Return a header and a row for each crop share, in percent."""
     rows = [["kept area", *(f"{rotation:g}°" for rotation in grid["rotations_deg"])]]
     for share, recalls in zip(grid["crop_shares"], grid["recall@1"], strict=True):
         rows.append([f"{share:.0%}", *(_percent(recall) for recall in recalls)])

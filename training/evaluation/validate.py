@@ -41,11 +41,11 @@ class Validation:
         self.tasks = [_kept(_some(task, queries)) for task in dataset.tasks()] if self.every else []
 
     def due(self, step: int) -> bool:
-        """Whether this step ends with an evaluation."""
+        """Tell whether this step ends with an evaluation."""
         return self.every is not None and (step % self.every == 0 or step == self.steps)
 
     def measure(self, encoder: Encoder, world: World) -> dict[str, float] | None:
-        """Metrics by ``task/metric``, in the full gallery; leaves the encoder in evaluation mode.
+        """Measure by ``task/metric``, in the full gallery; leaves the encoder in evaluation mode.
 
         Every process embeds its share of the images, so that none waits for another, and the leading one ranks them;
         the others get None.

@@ -76,17 +76,17 @@ class Answers:
         return ~np.isnan(self.truth[:, 0])
 
     def centre(self, best: NDArray[np.int64]) -> Floats:
-        """``[M, 2]`` centre of each search's tile ``best [M]``."""
+        """Return ``[M, 2]`` centre of each search's tile ``best [M]``."""
         return np.broadcast_to(self.centres, (*self.scores.shape, 2))[np.arange(len(best)), best]
 
     def gaps(self, best: NDArray[np.int64]) -> Floats:
-        """``[M, G]`` distance of every tile's centre from that of ``best [M]``."""
+        """Return ``[M, G]`` distance of every tile's centre from that of ``best [M]``."""
         distances: Floats = np.linalg.norm(self.centres - self.centre(best)[:, None], axis=-1)
         return distances
 
 
 def require_enough(textures: list[Texture]) -> None:
-    """Held-out places must be many enough to fit curves on.
+    """Refuse to fit curves on too few held-out places.
 
     Raises:
         TrainingError: they are too few.
@@ -161,7 +161,7 @@ def _embed(encoder: Encoder, images: torch.Tensor) -> Floats:
 
 
 def features(answers: Answers, rival_floor: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """``(score [M], margin [M], best tile [M])`` of each search, as the module's docstring defines them."""
+    """Return ``(score [M], margin [M], best tile [M])`` of searches, as the module's docstring defines them."""
     best = answers.scores.argmax(1)
     score = answers.scores.max(1)
     return score, score - np.maximum(_rival_scores(answers, best), rival_floor), best
@@ -173,7 +173,7 @@ def _rival_scores(answers: Answers, best: NDArray[np.int64]) -> Floats:
 
 
 def refined_errors(answers: Answers, best: NDArray[np.int64], temperature: float) -> Floats:
-    """``[M]`` distance in tile sides from the truth to the softmax-weighted centre of the tiles near the best one."""
+    """Measure ``[M]`` tile sides from the truth to the softmax-weighted centre of the tiles near the best one."""
     logits = np.where(answers.gaps(best) <= NEAR_SIDES, answers.scores, -np.inf) / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
@@ -236,12 +236,12 @@ def calibrate(
 
 
 def rayleigh_sigma(errors: Floats) -> float:
-    """Scale of the Rayleigh distribution that has ``ACCURACY_SHARE`` of its mass below that quantile of the errors."""
+    """Return the scale of the Rayleigh distribution with ``ACCURACY_SHARE`` below that quantile of the errors."""
     return float(np.quantile(errors, ACCURACY_SHARE)) / RADIUS_SIGMAS
 
 
 def untrained_calibration() -> dict[str, Any]:
-    """What a file without calibration says: every answer is a coin toss, so nothing is ever called located."""
+    """Return what a file without calibration says: all answers are coin tosses, so nothing is ever called located."""
     flat = {"bias": 0.0, "score": 0.0, "margin": 0.0}
     return {
         "version": 1,
@@ -258,7 +258,7 @@ def untrained_calibration() -> dict[str, Any]:
 def fit_logistic(
     score: Floats, margin: Floats, target: NDArray[np.bool_], weights: Floats | None = None, *, ridge: float = 1e-2
 ) -> dict[str, float]:
-    """Maximum-likelihood logistic curve over (1, score, margin) by Newton's method, slopes lightly held to zero."""
+    """Fit the likeliest logistic curve over (1, score, margin) by Newton's method, slopes lightly held to zero."""
     counts = np.ones_like(score) if weights is None else weights
     x = np.stack((np.ones_like(score), score, margin), axis=1)
     slopes, penalty = np.zeros(3), np.diag([0.0, ridge, ridge])
@@ -273,7 +273,7 @@ def fit_logistic(
 
 
 def probability(curve: dict[str, float], score: Floats, margin: Floats) -> Floats:
-    """The logistic curve's value at each (score, margin), as far from 0 and 1 as the answers it was fitted on allow."""
+    """Return the curve's value at each (score, margin), as far from 0 and 1 as the answers it was fitted on allow."""
     z = curve["bias"] + curve["score"] * score + curve["margin"] * margin
     unseen = 1 / (curve["fitted_on"] + 2) if "fitted_on" in curve else 0.0
     p: Floats = np.clip(1 / (1 + np.exp(-np.clip(z, -30, 30))), unseen, 1 - unseen)
@@ -281,7 +281,7 @@ def probability(curve: dict[str, float], score: Floats, margin: Floats) -> Float
 
 
 def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error: mean gap between confidence and share of right answers, over equal-width bins."""
+    """Return the expected calibration error: mean gap of confidence and share of right answers, in equal-width bins."""
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[which == b].mean() - right[which == b].mean()) * (which == b).mean() for b in set(which)]
     return float(sum(gaps))

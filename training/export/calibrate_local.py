@@ -102,7 +102,7 @@ def calibrate_local(
 
 
 def fit_evidence(rehearsal: Rehearsal) -> Evidence:
-    """The fewest inliers that wrong tiles hardly ever reach, and ``INLIER_WEIGHT``."""
+    """Find the fewest inliers that wrong tiles hardly ever reach, and ``INLIER_WEIGHT``."""
     gaps = np.linalg.norm(rehearsal.centres - rehearsal.truth[:, None], axis=-1)
     matched = rehearsal.support > 0
     wrong = matched & ~(gaps < APART_SIDES)  # NaN, a photo of elsewhere, is far from everything
@@ -111,7 +111,7 @@ def fit_evidence(rehearsal: Rehearsal) -> Evidence:
 
 
 def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
-    """By how much right positions err more than their matches' spread says, so that 68 % lie within their radius.
+    """Fit by how much right positions err more than their matches' spread says, so that 68 % lie within the radius.
 
     The error is Rayleigh of scale ``sqrt((scale · spread)² + floor²)``. Real photos decide alone where there are enough
     of them: lenses, relief and maps make them err by half as much again as simulated ones.
@@ -131,13 +131,13 @@ def fit_scale(rehearsal: Rehearsal, floor: float) -> float:
 
 
 def confidence_of(some: Rehearsal, evidence: Evidence, section: dict[str, Any]) -> Floats:
-    """``[M]`` how sure the fitted calibration is of answers."""
+    """Tell how sure the fitted calibration is of answers, ``[M]``."""
     score, margin, _ = features(Answers(evidence(some), some.centres, some.truth), section["rival_floor"])
     return probability(section["place"], score, margin)
 
 
 def judged(name: str, some: Rehearsal, evidence: Evidence, section: dict[str, Any]) -> list[str]:
-    """What the fitted calibration says of answers that it was not fitted on, and what is true of them."""
+    """Tell what the fitted calibration says of answers that it was not fitted on, and what is true of them."""
     if not len(some.truth):
         return []
     confidence = confidence_of(some, evidence, section)

@@ -117,7 +117,7 @@ def _calibration(encoder: Encoder, config: Config, data: SimulatedConfig) -> tup
 
 
 def calibration_textures(data: SimulatedConfig) -> list[Texture]:
-    """Places that nothing was trained on, of one date or two; each once, or a photo would have two places."""
+    """Return places that nothing was trained on, of one date or two; each once, or a photo would have two places."""
     _, held_out = load_textures(data)
     dated = [texture for texture in load_dates(data) if texture.name in data.dates_held_out]
     return held_out + dated
@@ -161,7 +161,7 @@ def write_onnx(encoder: Encoder, config: Config, out: Path, calibration: dict[st
 
 
 def parity(encoder: Encoder, path: Path, image_size: int) -> float:
-    """Smallest cosine between PyTorch's and onnxruntime's (CPU) vectors, over noise and structured pictures.
+    """Return the smallest cosine of PyTorch's and onnxruntime's (CPU) vectors, over noise and structured pictures.
 
     Every embedding counts, and every position of the dense descriptors.
     """
@@ -181,7 +181,7 @@ def parity(encoder: Encoder, path: Path, image_size: int) -> float:
 
 
 def weights_sha256(model: onnx.ModelProto) -> str:
-    """Hash of the weights (see the module's docstring)."""
+    """Hash the weights (see the module's docstring)."""
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
         values = numpy_helper.to_array(tensor)

@@ -85,11 +85,11 @@ class Rehearsal:
         return errors
 
     def of(self, rows: NDArray[np.bool_]) -> Rehearsal:
-        """Some of the answers."""
+        """Return some of the answers."""
         return Rehearsal(**{name: value[rows] for name, value in vars(self).items()})
 
     def and_of(self, other: Rehearsal) -> Rehearsal:
-        """All answers of both."""
+        """Return all answers of both."""
         return Rehearsal(**{name: np.concatenate([value, vars(other)[name]]) for name, value in vars(self).items()})
 
 
@@ -213,7 +213,7 @@ def save_image(image: Tensor, path: Path) -> None:
 
 
 def tabulate(answers: list[dict[str, Any]], places: Floats, judged: NDArray[np.bool_], *, real: bool) -> Rehearsal:
-    """Answers of the service as arrays, each from the middle of its first candidate.
+    """Write answers of the service as arrays, each from the middle of its first candidate.
 
     Args:
         answers: the JSON of each, with candidates and a position.

@@ -24,7 +24,7 @@ _METHODS: dict[type, type[Method]] = {
 
 
 def make_method(config: MethodConfig, dphr: DPHRConfig | None, dense: DenseConfig | None, shape: ModelShape) -> Method:
-    """The objective that a config names, with DPHR and dense matching on top when they have settings.
+    """Make the objective that a config names, with DPHR and dense matching on top when they have settings.
 
     Raises:
         TrainingError: the model lacks what the method needs; the message names the setting.

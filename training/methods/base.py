@@ -44,7 +44,7 @@ class Method(nn.Module, ABC):
     turns_tiles: bool = False
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
-        """The images ``[B, 3, S, S]`` to encode, by name; every method has at least ``photo`` and ``tile``.
+        """Return the images ``[B, 3, S, S]`` to encode, by name; every method has at least ``photo`` and ``tile``.
 
         Args:
             batch: the pairs.
@@ -54,12 +54,12 @@ class Method(nn.Module, ABC):
         return {"photo": batch.photo, "tile": batch.tile}
 
     def mined(self, photo: Tensor, progress: float) -> Tensor:
-        """Photos ``[N, 3, S, S]`` as hard negatives are to be mined with; ``progress`` as in ``views``."""
+        """Return photos ``[N, 3, S, S]`` as hard negatives are to be mined with; ``progress`` as in ``views``."""
         return photo
 
     @abstractmethod
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """Losses, each ``[]``: ``loss`` is the one to descend, the others are its parts, for the log.
+        """Return losses, each ``[]``: ``loss`` is the one to descend, the others are its parts, for the log.
 
         Args:
             features: of every view, by its name; row i shows place ``batch.place[i]``.

@@ -92,7 +92,7 @@ class CSPHD(Method):
         self.progress = ProgressSignal(start=high, end=low, window=config.window, beta=config.beta)
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss``, ``metric``, ``supervision``, ``hcd``, ``lambda`` (the weight of ``hcd``) and ``csda``."""
+        """Return ``loss``, ``metric``, ``supervision``, ``hcd``, ``lambda`` (the weight of ``hcd``) and ``csda``."""
         c = self.config
         photo, tile = self._logits(features["photo"]), self._logits(features["tile"])
         metric = self._metric(features, batch)
@@ -136,7 +136,7 @@ class CSPHD(Method):
 
 
 def stage_head(channels: int, hidden_dim: int, places: int) -> nn.Sequential:
-    """Bottleneck and classifier of one stage: ``[N, channels]`` → ``[N, places]``.
+    """Make bottleneck and classifier of one stage: ``[N, channels]`` → ``[N, places]``.
 
     LayerNorm, not the usual BatchNorm: it keeps no statistics, so single pairs and mixed views are no special case.
     """
@@ -145,7 +145,7 @@ def stage_head(channels: int, hidden_dim: int, places: int) -> nn.Sequential:
 
 
 def normalized_entropy(logits: Tensor) -> Tensor:
-    """Entropy ``[N]`` of predictions ``[N, C]`` over log C: 0 (sure) to 1, whatever the number of classes."""
+    """Return entropies ``[N]`` of predictions ``[N, C]`` over log C: 0 (sure) to 1, whatever the number of classes."""
     log_p = F.log_softmax(full_precision(logits), dim=-1)
     return -(log_p.exp() * log_p).sum(-1) / math.log(max(2, logits.shape[-1]))
 
@@ -153,7 +153,7 @@ def normalized_entropy(logits: Tensor) -> Tensor:
 def confidence_alignment(
     photo: Tensor, tile: Tensor, temperature: float, direction: Literal["confident", "fixed"], clip_nats: float | None
 ) -> Tensor:
-    """CSDA: ``T² KL(sg[p_a(T)] ‖ p_b(T))`` with ``T = T_0 (1 + sigmoid(U_b - U_a))``, U the normalised entropy.
+    """Return CSDA: ``T² KL(sg[p_a(T)] ‖ p_b(T))``, ``T = T_0 (1 + sigmoid(U_b - U_a))``, U the normalised entropy.
 
     a teaches b, and the less sure b is beside a, the softer. ``confident`` lets the surer view of each pair teach: the
     abstract says that the confidence in each perspective weighs the learning. ``fixed`` is MobileGeo's, where the tile

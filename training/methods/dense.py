@@ -48,22 +48,22 @@ class Dense(Method):
         self.turns_tiles = host.turns_tiles
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
-        """The host's."""
+        """Return the host's."""
         return self.host.views(batch, progress, generator)
 
     def mined(self, photo: Tensor, progress: float) -> Tensor:
-        """The host's."""
+        """Return the host's."""
         return self.host.mined(photo, progress)
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """The host's losses, with ``dense`` among them and in ``loss``."""
+        """Return the host's losses, with ``dense`` among them and in ``loss``."""
         parts = self.host(features, batch)
         dense = dense_loss(maps_of(features["photo"]), maps_of(features["tile"]), batch, self.config.temperature)
         return {**parts, "loss": parts["loss"] + self.config.weight * dense, "dense": dense}
 
 
 def dense_loss(photo: Tensor, tile: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """The loss of the module's docstring; 0 when no cell of any photo shows ground on its tile.
+    """Return the loss of the module's docstring; 0 when no cell of any photo shows ground on its tile.
 
     Args:
         photo: ``[B, C, h, w]`` descriptors of unit length.
@@ -89,7 +89,7 @@ def dense_loss(photo: Tensor, tile: Tensor, batch: Batch, temperature: float) ->
 
 
 def surrounding(share: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
-    """The four cells around each point, with bilinear weights.
+    """Return the four cells around each point, with bilinear weights.
 
     Args:
         share: ``[B, P, 2]`` right and down from the map's centre as a share of its side; NaN where it is not known.

@@ -70,15 +70,15 @@ class DPHR(Method):
         self.progress = ProgressSignal(start, config.lambda_max, window=config.window, beta=config.beta)
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
-        """The host's."""
+        """Return the host's."""
         return self.host.views(batch, progress, generator)
 
     def mined(self, photo: Tensor, progress: float) -> Tensor:
-        """The host's."""
+        """Return the host's."""
         return self.host.mined(photo, progress)
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss``, ``host``, ``triplet``, ``weighted_triplet``, ``lambda``, and the host's parts as ``host/…``."""
+        """Return ``loss``, ``host``, ``triplet``, ``weighted_triplet``, ``lambda``, and the host's as ``host/…``."""
         host = self.host(features, batch)
         triplet, weighted = self.triplets(features, batch)
         weight = self.progress(triplet)
@@ -92,7 +92,7 @@ class DPHR(Method):
         }
 
     def triplets(self, features: dict[str, Features], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Plain and weighted triplet loss, each ``[]``: the mean of both directions."""
+        """Return the plain and the weighted triplet loss, each ``[]``: the mean of both directions."""
         distance = pairwise_distances(features["photo"].embedding, features["tile"].embedding, self.config.distance)
         rival = rivals(batch.place)
         there, back = self._one_way(distance, rival), self._one_way(distance.T, rival)
@@ -111,7 +111,7 @@ class DPHR(Method):
 
 
 def hardness(distance: Tensor) -> Tensor:
-    """RDA's score ``h_ik = d_ii / (d_ii + d_ik)``, 0 to 1: 0.5 at a tie, more where the negative is nearer.
+    """Return RDA's score ``h_ik = d_ii / (d_ii + d_ik)``, 0 to 1: 0.5 at a tie, more if the negative is nearer.
 
     Args:
         distance: ``[B, B]`` from queries to references; the diagonal holds the true pairs. Two zeros are a tie.
@@ -122,7 +122,7 @@ def hardness(distance: Tensor) -> Tensor:
 
 
 def negative_weights(distance: Tensor, interval: tuple[float, float]) -> Tensor:
-    """RDA's weights ``[B, B]``: linear in the hardness over the interval.
+    """Return RDA's weights ``[B, B]``: linear in the hardness over the interval.
 
     They are constants to the gradient: else the loss could fall by shrinking its own weights (our choice).
     """

@@ -14,7 +14,7 @@ Distance = Literal["euclidean", "squared", "cosine"]
 
 
 def info_nce(query: Tensor, reference: Tensor, scale: Tensor, *, label_smoothing: float | Tensor = 0.0) -> Tensor:
-    """Symmetric InfoNCE over a batch of pairs of different places.
+    """Return the symmetric InfoNCE over a batch of pairs of different places.
 
     ``s_ij = scale · <q_i, r_j>``; ``L = 1/2 [CE(s, diag) + CE(sᵀ, diag)]`` (Sample4Geo §3.2; Oord et al., 2018). Pair i
     asks for ``1 - ε_i + ε_i / B`` at its own row and ``ε_i / B`` at each other one.
@@ -33,7 +33,7 @@ def info_nce(query: Tensor, reference: Tensor, scale: Tensor, *, label_smoothing
 
 
 def pairwise_distances(query: Tensor, reference: Tensor, kind: Distance = "euclidean") -> Tensor:
-    """Distances ``[Q, R]`` between rows; where a distance is 0, its gradient is 0, never NaN.
+    """Return distances ``[Q, R]`` of rows; where a distance is 0, its gradient is 0, never NaN.
 
     Args:
         query: ``[Q, D]``.
@@ -48,7 +48,7 @@ def pairwise_distances(query: Tensor, reference: Tensor, kind: Distance = "eucli
 
 
 def rivals(place: Tensor) -> Tensor:
-    """``[B, B]``, true where row and column are of different places: what may serve as a negative.
+    """Return ``[B, B]``, true where row and column are of different places: what may serve as a negative.
 
     Args:
         place: ``[B]`` place of each pair.
@@ -57,7 +57,7 @@ def rivals(place: Tensor) -> Tensor:
 
 
 def nearest_rivals(distance: Tensor, rival: Tensor, k: int) -> Tensor:
-    """``[B, B]``, true at the ``k`` rivals of each row that are nearest; at all of them where there are fewer.
+    """Return ``[B, B]``, true at the ``k`` rivals of each row that are nearest; at all where there are fewer.
 
     Args:
         distance: ``[B, B]``.
@@ -70,7 +70,7 @@ def nearest_rivals(distance: Tensor, rival: Tensor, k: int) -> Tensor:
 
 
 def triplet_terms(distance: Tensor, margin: float) -> Tensor:
-    """Hinge of every triplet: ``[i, k]`` is ``[d_ii - d_ik + m]₊`` (Schroff et al., 2015), query i against reference k.
+    """Return every triplet's hinge: ``[i, k]`` is ``[d_ii - d_ik + m]₊`` (Schroff et al., 2015), query i, reference k.
 
     Args:
         distance: ``[B, B]`` from queries to references; the diagonal holds the true pairs.
@@ -80,7 +80,7 @@ def triplet_terms(distance: Tensor, margin: float) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where the mask is true; 0 where it is true nowhere."""
+    """Return the mean of the values where the mask is true; 0 where it is true nowhere."""
     return values.where(mask, 0).sum() / mask.sum().clamp(min=1)
 
 
@@ -92,7 +92,7 @@ def kl_with_temperature(
     detach_teacher: bool = True,
     clip_nats: float | None = None,
 ) -> Tensor:
-    """Distillation: the batch mean of ``T² · KL(softmax(teacher / T) ‖ softmax(student / T))`` (Hinton et al., 2015).
+    """Distil: the batch mean of ``T² · KL(softmax(teacher / T) ‖ softmax(student / T))`` (Hinton et al., 2015).
 
     Args:
         teacher_logits: ``[N, C]``.

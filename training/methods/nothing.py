@@ -28,5 +28,5 @@ class Nothing(Method):
         super().__init__()
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss`` alone."""
+        """Return ``loss`` alone."""
         return {"loss": features["photo"].embedding.new_zeros(())}

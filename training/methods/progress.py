@@ -40,7 +40,7 @@ class ProgressSignal(nn.Module):
         self.coefficient = nn.Buffer(torch.tensor(float(start)))
 
     def forward(self, loss: Tensor) -> Tensor:
-        """λ ``[]``, after this step's loss ``[]`` has moved it; in evaluation nothing moves."""
+        """Return λ ``[]``, after this step's loss ``[]`` has moved it; in evaluation nothing moves."""
         if self.training:
             self._update(loss.to(self.recent))
         return self.coefficient.clone()  # the buffer changes in place; a graph may outlive the step

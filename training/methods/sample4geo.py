@@ -39,7 +39,7 @@ class Sample4Geo(Method):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss`` (see ``info_nce``) and ``scale``, the inverse temperature."""
+        """Return ``loss`` (see ``info_nce``) and ``scale``, the inverse temperature."""
         query, reference = features["photo"].embedding, features["tile"].embedding
         scale, k = self.log_scale.exp(), self.config.overlap_k
         smoothing = self.config.label_smoothing if k is None else 1 - torch.sigmoid(k * batch.overlap)

@@ -84,7 +84,7 @@ class SinGeo(Method):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def views(self, batch: Batch, progress: float, generator: Generator) -> dict[str, Tensor]:
-        """``photo``, ``tile`` and their transformed copies ``photo*`` and ``tile*``, harder as training goes on."""
+        """Return ``photo``, ``tile`` and transformed copies ``photo*``, ``tile*``, harder as training goes on."""
         hardness = pace(self.config.schedule, progress, self.config.curvature)
         return {
             "photo": batch.photo,
@@ -94,7 +94,7 @@ class SinGeo(Method):
         }
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss`` and its parts ``cross`` and ``disc``; see the module's docstring."""
+        """Return ``loss`` and its parts ``cross`` and ``disc``; see the module's docstring."""
 
         def contrast(a: str, b: str) -> Tensor:
             smoothing = self.config.label_smoothing
@@ -107,7 +107,7 @@ class SinGeo(Method):
         return {"loss": cross + self.config.disc_weight * disc, "cross": cross, "disc": disc}
 
     def mined(self, photo: Tensor, progress: float) -> Tensor:
-        """Photos at the current field of view: their middle, cut as ``photo*`` is cut now."""
+        """Return photos at the current field of view: their middle, cut as ``photo*`` is cut now."""
         hardness = pace(self.config.schedule, progress, self.config.curvature)
         if self.config.photo_view == "pan":
             return self._cut(photo, hardness)
@@ -152,7 +152,7 @@ class SinGeo(Method):
 
 
 def pace(schedule: Schedule, progress: float, curvature: float) -> float:
-    """How hard the views are, 0 to 1, when a share ``progress`` of training is done.
+    """Tell how hard the views are, 0 to 1, when a share ``progress`` of training is done.
 
     ``f1(x) = x``, ``f2(x) = (1 - e^{-cx}) / (1 - e^{-c})``, ``f3(x) = (e^{cx} - 1) / (e^c - 1)`` (SinGeo's curriculum).
     The paper steps once an epoch, we with every batch.

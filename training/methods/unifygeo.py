@@ -71,7 +71,7 @@ class UnifyGeo(Method):
         self.decoder = HeatmapDecoder(shape.local_dim, len(config.scales), logit_scale=1 / config.matching_temperature)
 
     def forward(self, features: dict[str, Features], batch: Batch) -> dict[str, Tensor]:
-        """``loss`` and its parts ``retrieval``, ``matching``, ``heatmap`` and ``rerank``.
+        """Return ``loss`` and its parts ``retrieval``, ``matching``, ``heatmap`` and ``rerank``.
 
         Pairs of which the offset is unknown, or whose photo looks at a point outside the tile, take no part in
         ``matching`` and ``heatmap``; a batch without any other pair gives 0 for both.
@@ -92,7 +92,7 @@ class UnifyGeo(Method):
         return {"loss": loss, **parts}
 
     def heatmap(self, photo: Features, tile: Features) -> Tensor:
-        """Logits ``[N, 2h, 2w]`` of where on tile i the ground point of photo i is."""
+        """Return logits ``[N, 2h, 2w]`` of where on tile i the ground point of photo i is."""
         logits: Tensor = self.decoder(*self._scales(photo, tile))
         return logits
 
@@ -111,7 +111,7 @@ class UnifyGeo(Method):
 
 
 def dense(features: Features) -> Tensor:
-    """The dense descriptors ``[N, C, h, w]``.
+    """Return the dense descriptors ``[N, C, h, w]``.
 
     Raises:
         TrainingError: there are none.
@@ -122,7 +122,7 @@ def dense(features: Features) -> Tensor:
 
 
 def collapse(local: Tensor) -> Tensor:
-    """One unit vector ``[N, C]`` for each map ``[N, C, h, w]``: the mean of its positions, weighted by attention.
+    """Return a unit vector ``[N, C]`` for each map ``[N, C, h, w]``: the mean of its positions, weighted by attention.
 
     Weights are the softmax of each position's cosine to the plain mean: what most of the photo agrees on counts more.
     Our reconstruction: the authors learn the collapse of a panorama's columns; without weights of its own this one
@@ -135,7 +135,7 @@ def collapse(local: Tensor) -> Tensor:
 
 
 def coarsen(local: Tensor, factor: int) -> Tensor:
-    """Descriptors of areas: means of ``factor`` × ``factor`` positions (at least one area), again of unit length."""
+    """Return descriptors of areas: means of ``factor`` × ``factor`` positions (at least one area), of unit length."""
     if factor == 1:
         return local
     height, width = (max(1, side // factor) for side in local.shape[2:])
@@ -143,7 +143,7 @@ def coarsen(local: Tensor, factor: int) -> Tensor:
 
 
 def true_position(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Where on the tile the photo's ground point is.
+    """Tell where on the tile the photo's ground point is.
 
     Returns:
         ``[B, 2]`` right and down from the tile's centre as a share of its side, 0 where unknown or outside; and
@@ -155,14 +155,14 @@ def true_position(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def soft_label(share: Tensor, height: int, width: int, sigma_cells: float) -> Tensor:
-    """Gaussians ``[B, height, width]`` of peak 1 around positions ``share [B, 2]`` (right, down; -0.5 to 0.5)."""
+    """Draw Gaussians ``[B, height, width]`` of peak 1 around positions ``share [B, 2]`` (right, down; -0.5 to 0.5)."""
     column = torch.arange(width, device=share.device) + 0.5 - (share[:, :1] + 0.5) * width
     row = torch.arange(height, device=share.device) + 0.5 - (share[:, 1:] + 0.5) * height
     return torch.exp(-(row[:, :, None] ** 2 + column[:, None, :] ** 2) / (2 * sigma_cells**2))
 
 
 def soft_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tensor:
-    """``- Σ_u y(u) log softmax(x)(u) / Σ_u y(u)``, mean over the rows that are known; 0 when none is.
+    """Return ``- Σ_u y(u) log softmax(x)(u) / Σ_u y(u)``, the mean over rows that are known; 0 when none is.
 
     Args:
         logits: ``[B, h, w]``.
@@ -175,7 +175,7 @@ def soft_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tensor:
 
 
 def local_scores(query: Features, reference: Features, candidates: Tensor | None = None) -> Tensor:
-    """How well a photo fits the best position of a tile: ``s(q, r) = max_u <g(q), A(r)(u)>``, -1 to 1.
+    """Tell how well a photo fits the best position of a tile: ``s(q, r) = max_u <g(q), A(r)(u)>``, -1 to 1.
 
     Memory stays bounded, also for gradients: cosines of a few tiles are held at a time, and made again going backward.
 
@@ -204,13 +204,13 @@ def _best_match(vectors: Tensor, maps: Tensor) -> Tensor:
 
 
 def rerank_loss(query: Features, reference: Features, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE over ``local_scores``; our reconstruction: the authors' code has its scale, not its body."""
+    """Return symmetric InfoNCE over ``local_scores``; our reconstruction: the authors' code has only its scale."""
     scores = local_scores(query, reference)
     return info_nce(scores, torch.eye(len(scores), dtype=scores.dtype, device=scores.device), scale)  # S · I = S
 
 
 def rerank(global_scores: Tensor, best_local_scores: Tensor) -> Tensor:
-    """New order of the best tiles: by the sum of both cosines, the authors' rule; equal sums keep their order.
+    """Order the best tiles anew, by the sum of both cosines, the authors' rule; equal sums keep their order.
 
     What is not among these candidates stays where it was: with five of them, R@5 cannot change.
 
@@ -225,12 +225,12 @@ def rerank(global_scores: Tensor, best_local_scores: Tensor) -> Tensor:
 
 
 def matching_map(query: Features, reference: Features) -> Tensor:
-    """Cosines ``[N, h, w]`` of photo i to every position of tile i: a heat map that needs no trained decoder."""
+    """Return cosines ``[N, h, w]`` of photo i to all positions of tile i: a heat map that needs no trained decoder."""
     return torch.einsum("nc,nchw->nhw", collapse(dense(query)), dense(reference))
 
 
 def locate(heatmap: Tensor, tile_side_m: Tensor, *, soft_radius_cells: int = 0) -> Tensor:
-    """Offset of the photo's ground point from the tile's centre, read off a heat map.
+    """Return the offset of the photo's ground point from the tile's centre, read off a heat map.
 
     Args:
         heatmap: ``[N, h, w]`` logits: ``UnifyGeo.heatmap``, or ``matching_map`` over the matching temperature.

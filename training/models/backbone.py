@@ -19,7 +19,7 @@ HUB_TIMEOUT_S = 5.0
 
 
 def make_backbone(config: ModelConfig) -> nn.Module:
-    """The network without its classifier.
+    """Make the network without its classifier.
 
     With ``aggregation: avg`` it keeps timm's own pooling, and the normalisation behind it (ConvNeXt): this is what
     Sample4Geo embeds with. Otherwise its last map comes out, for a pooling of ours.

@@ -23,7 +23,7 @@ SPOTS = STRIDES.index(16)
 
 
 def as_input(images: Tensor) -> Tensor:
-    """Pictures ``[N, 3, S, S]``, 0 to 1 → what the encoder takes: ``[N, S, S, 3]``, 0 to 255."""
+    """Turn pictures ``[N, 3, S, S]``, 0 to 1, into what the encoder takes: ``[N, S, S, 3]``, 0 to 255."""
     return images.mul(255).permute(0, 2, 3, 1)
 
 
@@ -64,22 +64,22 @@ class Encoder(nn.Module):
         self._freeze()
 
     def forward(self, image: Tensor) -> Tensor:
-        """``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float) → ``[N, D]`` float32 of unit length."""
+        """Turn ``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float), into ``[N, D]`` float32 of unit length."""
         return F.normalize(self.project(self.pooled(image)), dim=-1)
 
     def pooled(self, image: Tensor) -> Tensor:
-        """``[N, S, S, 3]`` → float32 ``[N, P]``: what ``project`` makes embeddings of."""
+        """Turn ``[N, S, S, 3]`` into float32 ``[N, P]``: what ``project`` makes embeddings of."""
         if self.vlad is None:
             return self._pool(self.last_map(image), [])
         return self._pool(*self._maps(image))
 
     def spots(self, image: Tensor) -> Tensor:
-        """``[N, S, S, 3]`` → the map ``[N, C, h, w]`` whose positions ``gem_vlad`` aggregates."""
+        """Turn ``[N, S, S, 3]`` into the map ``[N, C, h, w]`` whose positions ``gem_vlad`` aggregates."""
         self._require_stages("model.aggregation=gem_vlad")
         return self._maps(image)[1][SPOTS]
 
     def features(self, image: Tensor, *, stages: bool = False, embedding: bool = True) -> Features:
-        """Everything that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
+        """Return all that the model says of pictures ``[N, S, S, 3]``: embedding, and the dense descriptors it has.
 
         Args:
             image: RGB, 0 to 255 (uint8 or float).
@@ -102,13 +102,13 @@ class Encoder(nn.Module):
         )
 
     def last_map(self, image: Tensor) -> Tensor:
-        """``[N, S, S, 3]`` → the backbone's last map ``[N, C, h, w]``, which ``embed`` turns into embeddings."""
+        """Turn ``[N, S, S, 3]`` into the backbone's last map ``[N, C, h, w]``, of which ``embed`` makes embeddings."""
         whole = self.backbone.forward_features if self._pools_itself else self.backbone
         maps: Tensor = whole(self._normalised(image))  # type: ignore[operator]
         return maps
 
     def embed(self, maps: Tensor) -> Tensor:
-        """``[N, C, h, w]`` → ``[N, D]``: pooled, projected, of unit length.
+        """Turn ``[N, C, h, w]`` into ``[N, D]``: pooled, projected, of unit length.
 
         Raises:
             TrainingError: the embedding is made of another map as well (``gem_vlad``).
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
             ) from error
 
     def train(self, mode: bool = True) -> Encoder:
-        """Training mode, except for batch statistics: batches of mixed views are too small and too odd to trust."""
+        """Enter training mode, but for batch statistics: batches of mixed views are too small and odd to trust."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -50,7 +50,7 @@ class VLAD(nn.Module):
         self.out_channels = centres * dim
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Residuals, centre by centre; of length 1 in all unless a centre got nothing."""
+        """Return residuals, centre by centre; of length 1 in all unless a centre got nothing."""
         spots = F.normalize(full_precision(self.reduce(maps)).flatten(2), dim=1)
         shares = (SHARPNESS * (self.centres @ spots)).softmax(1)
         residuals = shares @ spots.transpose(1, 2) - shares.sum(2, keepdim=True) * self.centres
@@ -72,7 +72,7 @@ class MapAttention(nn.Module):
         nn.init.zeros_(self.expand.bias)  # type: ignore[arg-type]  # a convolution without bias would have None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``[N, C, h, w]`` → the same shape."""
+        """Refine ``[N, C, h, w]``; the shape stays."""
         rows = self.reduce(maps).flatten(2).transpose(1, 2)[:, None]  # one attention head, as the ONNX exporter wants
         seen = F.scaled_dot_product_attention(*rows.chunk(3, dim=3))[:, 0].transpose(1, 2)
         attended: Tensor = maps + self.expand(torch.unflatten(seen, 2, maps.shape[2:]))
@@ -108,7 +108,7 @@ class DenseHead(nn.Module):
         self.smooth = nn.Conv2d(local_dim, local_dim, 3, padding=1)
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        """Maps ``[N, C_i, h_i, w_i]``, shallow to deep → ``[N, local_dim, h_0, w_0]`` float32, unit length over C."""
+        """Turn maps ``[N, C_i, h_i, w_i]``, shallow to deep, into unit float32 ``[N, local_dim, h_0, w_0]``."""
         *finer, joined = [lateral(maps) for lateral, maps in zip(self.laterals, stages, strict=True)]
         for lateral in reversed(finer):
             joined = lateral + F.interpolate(joined, lateral.shape[2:], mode="nearest")
@@ -137,7 +137,7 @@ class HeatmapDecoder(nn.Module):
         nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 
     def forward(self, tiles: Sequence[Tensor], cosines: Sequence[Tensor]) -> Tensor:
-        """Logits over twice the finest grid.
+        """Return logits over twice the finest grid.
 
         Args:
             tiles: descriptors ``[N, C, h_l, w_l]`` of every scale, fine to coarse.

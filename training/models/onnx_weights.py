@@ -53,7 +53,7 @@ def start_from_onnx(encoder: Encoder, path: Path) -> None:
 
 
 def made_with(path: Path) -> ModelConfig:
-    """The settings of the network in a file that ``aerofix-train export`` wrote.
+    """Return the settings of the network in a file that ``aerofix-train export`` wrote.
 
     Raises:
         TrainingError: the file is no such model.

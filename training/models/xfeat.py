@@ -39,7 +39,7 @@ class XFeat(nn.Module):
         self.block_fusion = nn.Sequential(_layer(64, 64), _layer(64, 64), nn.Conv2d(64, 64, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Descriptors; brightness and contrast of the whole picture make no difference."""
+        """Return descriptors; brightness and contrast of the whole picture make no difference."""
         grey = F.instance_norm(image.mean(1, keepdim=True))
         quarter = self.block2(self.block1(grey) + self.skip1(grey))
         eighth = self.block3(quarter)

@@ -73,7 +73,7 @@ class GalleryFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything in the block is committed and on the disk when it ends, or nothing is.
+        """Commit everything in the block to the disk when it ends, or nothing.
 
         Raises:
             GalleryReadOnly: the file is open to look only.
@@ -97,7 +97,7 @@ class GalleryFile:
 
     @contextmanager
     def one_moment(self) -> Iterator[None]:
-        """Everything in the block sees the file as it is at one moment; nothing may be written."""
+        """Let everything in the block see the file as it is at one moment; nothing may be written."""
         with self.lock, self.errors():
             self.db.execute("BEGIN")
             try:

@@ -41,7 +41,7 @@ class Reembedding:
         return int(self._file.one(done)), int(self._file.one(total))
 
     def pending(self, batch: int) -> Iterator[list[tuple[int, str, bytes]]]:
-        """Lists of at most ``batch`` pictures without a new embedding: number, id, image file.
+        """Yield lists of at most ``batch`` pictures without a new embedding: number, id, image file.
 
         Raises:
             GalleryUnusable: an image is damaged.

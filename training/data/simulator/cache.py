@@ -40,7 +40,7 @@ class ViewCache:
         self.folder = folder / hashlib.sha256(json.dumps([flight, others]).encode()).hexdigest()[:16]
 
     def get(self, name: str, kind: type[_Views], take: Callable[[], _Views]) -> _Views:
-        """The view of this name, taken now if it never was.
+        """Return the view of this name, taken now if it never was.
 
         Args:
             name: of place and view.

@@ -21,7 +21,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def paired_files(root: Path, globs: tuple[str, str]) -> list[tuple[Path, Path]]:
-    """The files of two globs, in the order of their names, one of each to a pair.
+    """Pair the files of two globs in the order of their names.
 
     Raises:
         TrainingError: a glob matches nothing, or they match different numbers of files.
@@ -36,7 +36,7 @@ def paired_files(root: Path, globs: tuple[str, str]) -> list[tuple[Path, Path]]:
 
 
 def unchanged(before: Tensor, after: Tensor) -> Tensor:
-    """Where two aligned pictures still show the same: what has been rebuilt is no positive.
+    """Tell where two aligned pictures still show the same: what has been rebuilt is no positive.
 
     Compared are the directions of edges, which another season, sun or camera leaves alone (our choice; a colour says
     nothing). Per pixel with gradient (x, y), the double angle (x² - y², 2xy) / |(x, y)| is the same for an edge from

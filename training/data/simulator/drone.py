@@ -33,15 +33,15 @@ class Drone:
         self.config, self.image_size = config, image_size
 
     def photos(self, scene: Scene, target: Tensor, generator: Generator) -> Views:
-        """Views from random poses aimed at ``target [N, 2]`` (east, north), before any change of appearance."""
+        """Take views from random poses aimed at ``target [N, 2]`` (east, north), before any change of appearance."""
         return self.shoot(scene, self.cameras(target, generator))
 
     def shoot(self, scene: Scene, camera: Camera) -> Views:
-        """Views from given poses."""
+        """Take views from given poses."""
         return render(scene, camera, self.image_size, self.image_size, outside="reflect")
 
     def looks(self, scene: Scene, target: Tensor, generator: Generator) -> Views:
-        """Views aimed at ``target [N, 2]``, some of them laid flat; beyond a photo's frame a look is plain grey."""
+        """Take views of ``target [N, 2]``, some of them laid flat; beyond a photo's frame a look is plain grey."""
         n, config = len(target), self.config
         if not config.flat_share:
             return self.photos(scene, target, generator)
@@ -66,7 +66,7 @@ class Drone:
         )
 
     def cameras(self, target: Tensor, generator: Generator, *, wider: Tensor | float = 1.0) -> Camera:
-        """Cameras that look at ``target [N, 2]`` and see ground about ``wider`` times as wide as the tile."""
+        """Draw cameras that look at ``target [N, 2]`` and see ground about ``wider`` times as wide as the tile."""
         n, config = target.shape[0], self.config
         nadir = torch.rand(n, generator=generator) < config.nadir_share
         steep = (max(config.pitch_deg[0], config.pitch_deg[1] - 10), config.pitch_deg[1])
@@ -80,5 +80,5 @@ class Drone:
 
 
 def between(bounds: tuple[float, float], n: int, generator: Generator) -> Tensor:
-    """``[n]`` uniform draws."""
+    """Draw ``[n]`` uniform numbers."""
     return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(n, generator=generator)

@@ -51,7 +51,7 @@ def simulate_flight(map_path: Path, out: Path, count: int, *, height_path: Path 
 
 
 def truth(scene: Scene, camera: Camera, views: Views) -> dict[str, Any]:
-    """What is true of a single view: the ground point at its centre, its footprint and the camera's pose.
+    """Tell what is true of a single view: the ground point at its centre, its footprint and the camera's pose.
 
     Positions are WGS84 ``lat, lon``; ``position`` and footprint corners are null where the ray leaves the map.
     """

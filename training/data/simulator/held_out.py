@@ -61,7 +61,7 @@ class HeldOutPhotos:
         return len(self.name)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Photos ``[n, 3, S, S]``, 0 to 1, each as a camera of its own took it."""
+        """Load photos ``[n, 3, S, S]``, 0 to 1, each as a camera of its own took it."""
         images = []
         for scene, row in _with_scenes(self.simulator, self.place, index, self.seed):
             image = self.simulator.shoot(scene, self.cameras[row]).image
@@ -96,7 +96,7 @@ class HeldOutTiles:
         return len(self.name)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Tiles ``[n, 3, S, S]``, 0 to 1, each as a map maker of its own coloured it."""
+        """Load tiles ``[n, 3, S, S]``, 0 to 1, each as a map maker of its own coloured it."""
         side_m, size, images = self.simulator.config.tile_side_m, self.simulator.image_size, []
         for scene, i in _with_scenes(self.simulator, self.place, index, self.seed):
             row = int(self.rows[i])

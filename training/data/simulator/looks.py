@@ -19,7 +19,7 @@ LOWEST_PITCH_DEG = 30.0
 
 
 def flat_rays(camera: Camera, believed_pitch_deg: Tensor, side_m: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Where the pixels of a look come from, as rays into the scene.
+    """Tell where the pixels of a look come from, as rays into the scene.
 
     Args:
         camera: N poses; ``hfov_deg`` bounds the photo.
@@ -40,7 +40,7 @@ def flat_rays(camera: Camera, believed_pitch_deg: Tensor, side_m: Tensor, size: 
 
 
 def flat_positions(up_m: Tensor, believed_pitch_deg: Tensor, side_m: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Where the pixels of a look lie in the photo: right and up of its centre, in focal lengths; ``[N, size²]`` each.
+    """Tell where the pixels of a look lie in the photo: right, up of its centre, in focal lengths; ``[N, size²]`` each.
 
     The look's centre is where the optical axis meets flat ground, and its top edge points along the camera's heading.
 

@@ -103,7 +103,7 @@ class PairSimulator(Drone):
         )
 
     def take(self, index: Tensor, generator: Generator) -> Taken:
-        """Photo and tile of each texture in ``index``, of two dates where there are two."""
+        """Take photo and tile of each texture in ``index``, of two dates where there are two."""
         config, n = self.config, len(index)
         tile_share = between(config.tile_share, 1, generator).item()
         windows = torch.stack([self._two_dates(self.textures[int(i)], generator) for i in index])
@@ -149,11 +149,11 @@ class PairSimulator(Drone):
         return changed[0], changed[1]
 
     def scenes(self, index: Tensor, tile_share: float, generator: Generator) -> Scene:
-        """One scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
+        """Make one scene for each texture in ``index``, its side being the tile's side over ``tile_share``."""
         return self.dated_scenes(index, tile_share, generator)[0]
 
     def dated_scenes(self, index: Tensor, tile_share: float, generator: Generator) -> tuple[Scene, Scene]:
-        """The same as the photo sees them and as the map shows them: of two dates where a texture has two."""
+        """Make them as the photo sees them and as the map shows them: of two dates where a texture has two."""
         windows = torch.stack([self._two_dates(self.textures[int(i)], generator) for i in index])
         scene = self._scene(windows[:, :3], tile_share, generator)
         return scene, replace(scene, texture=windows[:, 3:6])
@@ -215,7 +215,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def cut_tiles(scene: Scene, centre: Tensor, side_m: float, image_size: int) -> Tensor:
-    """North-up tiles ``[N, 3, S, S]`` of ``side_m`` metres around ``centre [N, 2]`` (east, north) of one scene each."""
+    """Cut north-up tiles ``[N, 3, S, S]`` of ``side_m`` metres around ``centre [N, 2]`` (east, north), one a scene."""
     n = centre.shape[0]
     half = torch.tensor([side_m / scene.width_m, side_m / scene.depth_m])
     middle = centre * torch.tensor([2 / scene.width_m, -2 / scene.depth_m])

@@ -61,7 +61,7 @@ class Camera:
     def single(
         cls, east_m: float, north_m: float, up_m: float, heading_deg: float, pitch_deg: float, hfov_deg: float
     ) -> Camera:
-        """One pose from plain numbers."""
+        """Make one pose from plain numbers."""
         return cls(
             *(torch.tensor([v], dtype=torch.float32) for v in (east_m, north_m, up_m, heading_deg, pitch_deg, hfov_deg))
         )
@@ -76,7 +76,7 @@ class Camera:
         pitch_deg: Tensor,
         hfov_deg: Tensor,
     ) -> Camera:
-        """Poses whose optical axis meets the datum plane at ``(east_m, north_m)``, ``distance_m`` away."""
+        """Return poses whose optical axis meets the datum plane at ``(east_m, north_m)``, ``distance_m`` away."""
         heading, pitch = torch.deg2rad(heading_deg), torch.deg2rad(pitch_deg)
         back = distance_m * torch.cos(pitch)
         return cls(
@@ -94,7 +94,7 @@ class Camera:
         return torch.stack((self.east_m, self.north_m, self.up_m), dim=-1)
 
     def axes(self) -> Tensor:
-        """``[N, 3, 3]``: rows are the unit vectors right, up (of the image) and forward, in east, north, up."""
+        """Return ``[N, 3, 3]``: rows are the unit vectors right, up (of the image) and forward, in east, north, up."""
         h, p = torch.deg2rad(self.heading_deg), torch.deg2rad(self.pitch_deg)
         zero = torch.zeros_like(h)
         right = torch.stack((h.cos(), -h.sin(), zero), -1)
@@ -103,11 +103,11 @@ class Camera:
         return torch.stack((right, up, forward), dim=1)
 
     def focal_px(self, width: int) -> Tensor:
-        """``[N]`` focal length in pixels for images of this width."""
+        """Return ``[N]`` focal length in pixels for images of this width."""
         return width / 2 / torch.tan(torch.deg2rad(self.hfov_deg) / 2)
 
     def rays(self, width: int, height: int) -> Tensor:
-        """``[N, H·W, 3]`` ray directions through the pixel centres, row by row; their forward part is 1."""
+        """Return ``[N, H·W, 3]`` ray directions through the pixel centres, row by row; their forward part is 1."""
         device = self.east_m.device
         cols = torch.arange(width, device=device) + 0.5 - width / 2
         rows = torch.arange(height, device=device) + 0.5 - height / 2
@@ -118,7 +118,7 @@ class Camera:
         return forward[:, None] + x[..., None] * right[:, None] - y[..., None] * up[:, None]
 
     def project(self, points: Tensor, width: int, height: int) -> Tensor:
-        """Pixel coordinates ``[N, P, 2]`` (col, row; pixel centres at .5) of points ``[N, P, 3]`` of the scene."""
+        """Return pixel positions ``[N, P, 2]`` (col, row; centres at .5) of points ``[N, P, 3]`` of the scene."""
         local = torch.einsum("nij,npj->npi", self.axes(), points - self.position[:, None])
         scale = self.focal_px(width)[:, None] / local[..., 2]
         return torch.stack((width / 2 + local[..., 0] * scale, height / 2 - local[..., 1] * scale), dim=-1)
@@ -198,7 +198,7 @@ def render(
 
 
 def unit_grid(scene: Scene, points: Tensor) -> Tensor:
-    """East, north in metres → grid coordinates of ``grid_sample`` (-1..1, row down), for texture and heights alike."""
+    """Turn east, north in metres into ``grid_sample``'s coordinates (-1..1, row down), of texture and heights alike."""
     return torch.stack((points[..., 0] / (scene.width_m / 2), -points[..., 1] / (scene.depth_m / 2)), dim=-1)
 
 
@@ -207,7 +207,7 @@ def _inside(scene: Scene, points: Tensor) -> Tensor:
 
 
 def surface_m(scene: Scene, points: Tensor) -> Tensor:
-    """Height of the surface under points: ``[N, P, ≥2]`` east, north → ``[N, P]`` metres (bilinear, edge continued)."""
+    """Return the height under points: ``[N, P, ≥2]`` east, north → ``[N, P]`` metres (bilinear, edge continued)."""
     n = points.shape[0]
     grid = unit_grid(scene, points)[:, :, None]
     field = scene.height_m[:, None].expand(n, -1, -1, -1)

@@ -67,7 +67,7 @@ class Scene:
         return Scene(self.texture.to(device), self.height_m.to(device), self.gsd_m, self.origin)
 
     def latlon(self, east_m: float, north_m: float) -> tuple[float, float]:
-        """WGS84 position of a point of the local frame (the inverse of the projection used when loading)."""
+        """Return the WGS84 position of a point of the local frame (the inverse of the projection used when loading)."""
         if self.origin is None:
             raise TrainingError("This scene has no place on Earth: load it from a georeferenced raster.")
         lon, lat = rasterio.warp.transform(_local_crs(*self.origin), "EPSG:4326", [east_m], [north_m])
@@ -168,7 +168,7 @@ def _grid(gsd_e: float, gsd_n: float, cols: int, rows: int) -> rasterio.Affine:
 def raise_blocks(
     width_m: float, depth_m: float, rng: np.random.Generator, *, cover: float = 0.12, cell_m: float = HEIGHT_CELL_M
 ) -> NDArray[np.float32]:
-    """Heights for a map that has none: rolling ground, with turned boxes of 3 to 15 m as stand-ins for buildings.
+    """Make heights for a map that has none: rolling ground, with turned boxes of 3 to 15 m for buildings.
 
     The boxes do not know the picture under them. They give views the occlusion and parallax of a built place, which is
     what training needs; they are no surface model.

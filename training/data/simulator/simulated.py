@@ -92,11 +92,11 @@ class Simulated:
             self.held_out = list[Texture]()
 
     def train(self) -> PairSimulator:
-        """One pair for each texture, new every time."""
+        """Make one pair for each texture, new every time."""
         return PairSimulator(self.textures, self.config, self.size.image_size, seed=self.seed)
 
     def tasks(self) -> list[Task]:
-        """``drone_to_satellite`` and ``satellite_to_drone`` over the held-out textures; the same for the same seed.
+        """Return ``drone_to_satellite`` and ``satellite_to_drone`` over the held-out textures, alike for the same seed.
 
         Positions are right within a scene; the scenes themselves are laid out in a row on the equator.
 

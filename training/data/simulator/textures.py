@@ -46,7 +46,7 @@ class Texture:
 
 
 def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
-    """All textures of the globs, as ``(train, held_out)``.
+    """Load all textures of the globs, as ``(train, held_out)``.
 
     A texture is a place. A map that is large enough for several windows (``window_px``) is cut into as many pieces as
     have room, which share no ground: one orthophoto is enough to train on. The split goes by a hash of the relative
@@ -82,7 +82,7 @@ def load_textures(data: SimulatedConfig) -> tuple[list[Texture], list[Texture]]:
 
 
 def load_dates(data: SimulatedConfig) -> list[Texture]:
-    """The places of ``data.dates``, each on two dates, those of ``data.dates_held_out`` too; named by the first date.
+    """Load the places of ``data.dates``, each on two dates, and of ``data.dates_held_out``; the first date names them.
 
     Raises:
         TrainingError: globs do not match in pairs, a file is no picture, or the two of a pair differ in size.
@@ -104,7 +104,7 @@ def load_dates(data: SimulatedConfig) -> list[Texture]:
 
 
 def map_windows(data: SimulatedConfig) -> tuple[list[Texture], int]:
-    """The map as places to train on, and the side in pixels of the windows to cut from them.
+    """Return the map as places to train on, and the side in pixels of the windows to cut from them.
 
     A window is ``tile_side_m / tile_share`` wide on the ground, for the smaller share, and so is a place at least.
 
