@@ -178,7 +178,7 @@ def test_a_sure_answer_has_the_radius_that_training_measured():
 def test_evidence_is_the_same(score, support, min_inliers, weight):
     one, none = np.array([[score]]), np.zeros((1, 1, 2))
     supports, no = np.array([[support]]), np.zeros(1, bool)
-    rehearsal = Rehearsal(one, supports, supports, none, none[0], none[0], np.zeros(1), no, no)
+    rehearsal = Rehearsal(one, supports, none, none[0], none[0], np.zeros(1), no, no)
     theirs = LocalCalibration(min_inliers, weight).evidence(score, support)
     assert Evidence(min_inliers, weight)(rehearsal)[0, 0] == pytest.approx(theirs, abs=1e-12)
 

@@ -58,7 +58,6 @@ class Rehearsal:
     Attributes:
         scores: ``[M, C]`` cosines; -inf where an answer has fewer candidates.
         support: ``[M, C]`` what matches are worth, as the service counts it; 0 for candidates that were not matched.
-        inliers: ``[M, C]`` agreeing positions, likewise.
         centres: ``[M, C, 2]`` of the candidates' tiles, east and north.
         positions: ``[M, 2]`` what was answered.
         truth: ``[M, 2]`` ground point at the photo's centre; NaN when its place was not searched.
@@ -70,7 +69,6 @@ class Rehearsal:
 
     scores: Floats
     support: Floats
-    inliers: Floats
     centres: Floats
     positions: Floats
     truth: Floats
@@ -223,7 +221,7 @@ def tabulate(answers: list[dict[str, Any]], places: Floats, judged: NDArray[np.b
     """
     shape = (len(answers), CANDIDATES)
     scores, centres = np.full(shape, -np.inf), np.zeros((*shape, 2))
-    support, inliers, spread = np.zeros(shape), np.zeros(shape), np.full(len(answers), np.nan)
+    support, spread = np.zeros(shape), np.full(len(answers), np.nan)
     positions, truths = np.zeros((len(answers), 2)), np.zeros((len(answers), 2))
     for row, answer in enumerate(answers):
         first, position = answer["candidates"][0]["tile"], answer["position"]
@@ -236,14 +234,13 @@ def tabulate(answers: list[dict[str, Any]], places: Floats, judged: NDArray[np.b
             return off
 
         for column, candidate in enumerate(answer["candidates"]):
-            scores[row, column], inliers[row, column] = candidate["score"], candidate["inliers"] or 0
-            support[row, column] = candidate["support"] or 0
+            scores[row, column], support[row, column] = candidate["score"], candidate["support"] or 0
             centres[row, column] = sides(candidate["tile"]["lat"], candidate["tile"]["lon"])
         positions[row], truths[row] = sides(position["lat"], position["lon"]), sides(*places[row])
         if position["heading_deg"] is not None:
             spread[row] = position["sigma_m"] / side_m
     of_camera = np.full(len(answers), real)
-    return Rehearsal(scores, support, inliers, centres, positions, truths, spread, judged, of_camera)
+    return Rehearsal(scores, support, centres, positions, truths, spread, judged, of_camera)
 
 
 def run_aerofix(*arguments: object) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_rehearsal import CHANCE_INLIERS, rehearsal
+from made_rehearsal import CHANCE_SUPPORT, rehearsal
 
 from service.encoder.calibration import Calibration
 from training.export.calibrate import untrained_calibration
@@ -27,13 +27,13 @@ def fitted():
 def test_evidence_by_hand():
     scores, support, none = np.array([[0.5, 0.6]]), np.array([[75.0, 20.0]]), np.zeros((1, 2))
     no = np.zeros(1, bool)
-    one = Rehearsal(scores, support, support, np.zeros((1, 2, 2)), none, none, np.zeros(1), no, no)
+    one = Rehearsal(scores, support, np.zeros((1, 2, 2)), none, none, np.zeros(1), no, no)
     assert Evidence(20, 0.1)(one)[0] == pytest.approx([0.5 + 0.1 * math.log(80 / 25), 0.6])
 
 
 def test_min_inliers_is_what_chance_hardly_reaches_and_matches_decide():
     found = fit_evidence(rehearsal())
-    assert found.min_inliers == CHANCE_INLIERS
+    assert found.min_inliers == CHANCE_SUPPORT
     best = found(rehearsal(seed=9)).argmax(1)
     truth = rehearsal(seed=9).truth[:, 0] / 10
     inside = ~np.isnan(truth)
@@ -43,7 +43,7 @@ def test_min_inliers_is_what_chance_hardly_reaches_and_matches_decide():
 def test_the_service_reads_the_section(fitted):
     calibration, _, _ = fitted
     local = Calibration.parse(json.dumps(calibration)).local
-    assert local.min_inliers == CHANCE_INLIERS
+    assert local.min_inliers == CHANCE_SUPPORT
     many, few = local.evidence(0.6, 100), local.evidence(0.6, 10)
     assert local.judge.place(many, many - few) > 0.9 > 0.3 > local.judge.place(few, 0.0)
     assert local.evidence(0.5, 5) < 0.5 < local.evidence(0.5, 50)
@@ -100,6 +100,6 @@ def test_every_rehearsal_is_held_with_a_calibration_that_always_answers(fitted):
     _, report, asked = fitted
     assert len(asked) == 2
     assert all(calibration["local"]["not_found_below"] == 0 for calibration in asked)
-    assert asked[1]["local"]["min_inliers"] == CHANCE_INLIERS
+    assert asked[1]["local"]["min_inliers"] == CHANCE_SUPPORT
     assert "matches: 15 count" in report[0]
     assert "held-out photos: 2000" in report[1]

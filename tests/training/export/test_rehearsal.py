@@ -76,17 +76,17 @@ def test_answers_are_the_services_own(monkeypatch, stage, model):
     monkeypatch.setattr(rehearsal, "CIRCLES", 2)
     monkeypatch.setattr(rehearsal, "PHOTOS_PER_CIRCLE", 8)
     found = stage.rehearse(model)
-    assert found.scores.shape == found.inliers.shape == (16, rehearsal.CANDIDATES)
+    assert found.scores.shape == found.support.shape == (16, rehearsal.CANDIDATES)
     assert np.isnan(found.truth[:, 0]).sum() == 2 * 2  # a quarter is of places outside the circle
     listed = np.isfinite(found.scores)
     assert (listed.sum(1) >= 5 * 9).all()  # circles hold five scenes or more, whole ones
     assert np.abs(found.scores[listed]).max() <= 1.0001
-    assert (found.inliers[:, 0] > 0).any()
+    assert (found.support[:, 0] > 0).any()
     inside = ~np.isnan(found.truth[:, 0])
     nearest = np.linalg.norm(found.centres - found.truth[:, None], axis=2)[inside].min(1)
     assert nearest.max() < 1  # circles with a photo's place hold the tiles that show it; roofs move its centre
     again = stage.rehearse(model)
-    np.testing.assert_array_equal(found.inliers, again.inliers)
+    np.testing.assert_array_equal(found.support, again.support)
 
 
 def test_a_model_that_the_service_refuses_is_named(stage, tmp_path):
