@@ -30,7 +30,7 @@ class ImageTruncated(AerofixError):
 
 
 class UnsupportedMediaType(AerofixError):
-    """The bytes are not JPEG, PNG, WebP or TIFF, whatever the file name says."""
+    """The bytes are of no kind that is read here, whatever the file name says."""
 
 
 class ImageTooManyPixels(AerofixError):

@@ -6,6 +6,7 @@ What others wrote cannot end a line, steer a terminal or hide: see ``text.visibl
 import ctypes
 import json
 import logging
+import math
 import sys
 import threading
 import time
@@ -20,6 +21,10 @@ from service.text import visible
 Format = Literal["auto", "json", "text"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+SELDOM_S = 60.0
+"""After a warning of GDAL's the next ones are left out for so long: there are several for each damaged file, and the
+same again for its blocks."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,24 @@ class TextFormatter(logging.Formatter):
         return text
 
 
+class GdalSeldom(logging.Filter):
+    """Lets one warning of GDAL's through in ``SELDOM_S``, and all that others say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_until = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be written."""
+        if not record.name.startswith("rasterio"):
+            return True
+        now = time.monotonic()
+        heard = now >= self._quiet_until
+        if heard:
+            self._quiet_until = now + SELDOM_S
+        return heard
+
+
 def configure_logging(level: str, style: Format = "auto") -> None:
     """Send all logs of the process to stderr, and what libraries would print there by themselves.
 
@@ -66,6 +89,7 @@ def configure_logging(level: str, style: Format = "auto") -> None:
     handler = logging.StreamHandler(sys.stderr)
     for_people = sys.stderr.isatty() if style == "auto" else style == "text"
     handler.setFormatter(TextFormatter() if for_people else JsonFormatter())
+    handler.addFilter(GdalSeldom())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     threading.excepthook = _log_thread

@@ -24,7 +24,7 @@ def shipped_model() -> Path:
 class Settings(BaseSettings):
     """Settings of one service process; ``max_batch`` is ``AEROFIX_MAX_BATCH`` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="AEROFIX_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="AEROFIX_", extra="forbid", frozen=True)
 
     model: Path = Field(
         default_factory=shipped_model,

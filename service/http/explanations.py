@@ -59,7 +59,8 @@ FIXES = {
     "track-not-found": "Open one with POST /tracks; it is forgotten when no photo comes for a while, and belongs to "
     "the key that opened it.",
     "unauthorized": "Send a key: Authorization: Bearer KEY.",
-    "unsupported-media-type": "Send JPEG, PNG, WebP or TIFF; what a file is called does not matter.",
+    "unsupported-media-type": "Send a photo as JPEG, PNG, WebP or TIFF, or a map in a form of docs/maps.md; the name "
+    "of a file does not matter.",
     "url-too-long": "Send long values as fields of a form.",
 }
 

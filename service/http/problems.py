@@ -24,7 +24,7 @@ PROBLEMS: dict[type[AerofixError], tuple[str, str, int]] = {
     errors.ImageUndecodable: ("image-undecodable", "The image cannot be decoded", 422),
     errors.ImageTruncated: ("image-truncated", "The image ends early", 422),
     errors.EmbeddingError: ("embedding-failed", "The model fails on this image", 422),
-    errors.UnsupportedMediaType: ("unsupported-media-type", "Not an image of a supported type", 415),
+    errors.UnsupportedMediaType: ("unsupported-media-type", "The file is of no supported type", 415),
     errors.ImageTooManyPixels: ("image-too-many-pixels", "The image has too many pixels", 413),
     errors.ImageTooComplex: ("image-too-complex", "The image file has too many parts", 422),
     errors.ImageTooSlow: ("image-too-slow", "The image takes too long to decode", 422),

@@ -168,3 +168,15 @@ def test_a_library_in_c_writes_no_lines_of_its_own():
     said = subprocess.run([sys.executable, "-c", BROKEN_TIFF], capture_output=True, text=True, check=True).stderr
     loggers = {json.loads(each)["logger"] for each in said.splitlines()}
     assert {"root"} <= loggers <= {"root", "py.warnings"}
+
+
+def test_gdal_says_one_line_of_a_damaged_file_and_others_all_of_theirs(capsys, monkeypatch):
+    configure_logging("INFO", "text")
+    for name in ("rasterio._env", "rasterio._env", "service.n", "service.n"):
+        logging.getLogger(name).warning("tags are not sorted")
+    assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == ["rasterio._env:", "n:", "n:"]
+    monkeypatch.setattr("service.logs.SELDOM_S", 0.0)
+    configure_logging("INFO", "text")
+    for _ in range(2):
+        logging.getLogger("rasterio._env").warning("tags are not sorted")
+    assert len(capsys.readouterr().err.splitlines()) == 2

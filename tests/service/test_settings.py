@@ -29,6 +29,11 @@ def test_bad_values_are_refused(name, value):
         Settings(**{name: value})
 
 
+def test_a_name_that_is_no_setting_is_refused():
+    with pytest.raises(ValidationError, match="max_bacth"):
+        Settings(max_bacth=3)
+
+
 def test_lists_are_written_with_commas_or_spaces(monkeypatch):
     monkeypatch.setenv("AEROFIX_ALLOWED_HOSTS", "map.local, 10.0.0.7  other")
     assert Settings().allowed_hosts == ("map.local", "10.0.0.7", "other")
