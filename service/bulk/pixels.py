@@ -55,7 +55,7 @@ class SourcePixels:
     def made(self, piece: PlanPiece) -> dict[int, bytes]:
         """Return the tiles of a piece of the plan."""
         if piece.kind == "read":
-            return read_tiles(self._mosaic, piece, MAP, self.cutter, extends=False)
+            return read_tiles(self._mosaic, piece, MAP, None)
         return shrink_tiles(piece, MAP, self.cutter)
 
     def _read_piece(self, x: int, y: int) -> dict[int, bytes]:

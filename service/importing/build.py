@@ -46,15 +46,14 @@ class Windows:
     flat: int
 
 
-def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, stored: Cutter, extends: bool) -> dict[int, bytes]:
+def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, before: Cutter | None) -> dict[int, bytes]:
     """Return the finest tiles of a piece, from the source.
 
     Args:
         mosaic: the source.
         piece: of kind ``read``.
         number: of the map.
-        stored: its pixels so far.
-        extends: whether these are to be kept where the source shows nothing.
+        before: pixels that are kept where the source shows nothing, if there are any.
     """
     area, zoom = piece.area, piece.zoom
     tiles: dict[int, bytes] = {}
@@ -68,7 +67,7 @@ def read_tiles(mosaic: Mosaic, piece: PlanPiece, number: int, stored: Cutter, ex
             if not tile[..., 3].any():
                 continue
             x, y = first + column, area.top + row
-            old = stored.tile(zoom, x, y) if extends else None
+            old = None if before is None else before.tile(zoom, x, y)
             tiles[key_of(number, zoom, y, x)] = encode(tile if old is None else over(tile, old))
     return tiles
 
@@ -123,8 +122,8 @@ def cut_windows(
 
 def is_flat(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
     """Say whether the valid pixels are of one colour, but for noise."""
-    seen = pixels[::2, ::2][valid[::2, ::2]].astype(np.float32)
-    return len(seen) == 0 or float(seen.std(axis=0).max()) < FLAT
+    seen = np.ascontiguousarray(pixels[::2, ::2][valid[::2, ::2]].T, np.float32)
+    return seen.size == 0 or float(seen.std(axis=1).max()) < FLAT
 
 
 def _within_the_world(left: int, right: int, columns: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,8 +26,9 @@ from service.importing.troubles import trouble_of
 from service.maps.mosaic import Mosaic
 from service.threads import Shared
 
-STEPS_AT_ONCE = 3
-"""So many pieces are under way: one is read, one embedded, one stored; more would only fill the queue."""
+PIECES_AT_ONCE = 6
+"""So many pieces are under way, of tiles and of windows: those of one are embedded, and those of the next wait for the
+encoder, while others are read and stored."""
 
 PASSES = (StorageFull, GalleryUnusable, NotReady)
 """Errors of these kinds have nothing to do with the source: the import waits until somebody frees space or restarts the
@@ -56,6 +57,31 @@ class Task:
     done: int
     overlap: bool
     extends: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The stored pixels of a map: as they were ``before`` the source is read, and as they are ``now``."""
+
+    before: Cutter
+    now: Cutter
+
+
+class _Stored:
+    """How many places of a plan are stored, for those who need some of them."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._changed = asyncio.Condition()
+
+    async def reaches(self, places: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._done >= places)
+
+    async def advance(self, places: int) -> None:
+        async with self._changed:
+            self._done = places
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -105,61 +131,57 @@ class Builder:
     async def build(
         self, task: Task, source: Shared[Mosaic], is_closing: Callable[[], bool], on_step: Callable[[], object]
     ) -> None:
-        """Do what is left of a task; ends early when the service is closing."""
-        for pieces in task.plan.phases(task.done):
-            if is_closing():
-                return
-            await self._phase(task, pieces, source, is_closing, on_step)
-
-    async def _phase(
-        self,
-        task: Task,
-        pieces: list[PlanPiece],
-        source: Shared[Mosaic],
-        is_closing: Callable[[], bool],
-        on_step: Callable[[], object],
-    ) -> None:
-        """Do pieces that need nothing of each other: one is read while others are embedded and stored."""
-        reading = asyncio.Lock()  # in order
-        stored = self.gallery.maps.cutter(task.number)
+        """Do what is left of a task: pieces are made while others are embedded. Ends early when the service closes."""
+        reading = asyncio.Lock()  # one at a time, in order
+        stored = _Stored(task.done)
+        pixels = Pixels(*(self.gallery.maps.cutter(task.number) for _ in range(2)))
 
         async def prepare(piece: PlanPiece) -> Callable[[], None] | None:
             async with reading:
+                await stored.reaches(piece.needs)
                 if is_closing():
                     return None
-                made = await source.use(partial(self._make, task, piece, stored))
+                made = await source.use(partial(self._make, task, piece, pixels))
             if not isinstance(made, Windows):
                 return partial(self.gallery.maps.put_tiles, made, Step(task.import_id, piece.end))
-            return await self._embed(task, piece, made)
+            encoded = await asyncio.gather(*map(self._encode, made.cuts))
+            return partial(self._put_windows, task, piece, made, encoded)
 
-        waiting = iter(pieces)
-        ahead = deque(asyncio.create_task(prepare(piece)) for piece in islice(waiting, STEPS_AT_ONCE))
+        waiting = iter(task.plan.after(task.done))
+        ahead: deque[tuple[PlanPiece, asyncio.Task[Callable[[], None] | None]]] = deque()
+
+        def go_on(count: int) -> None:
+            ahead.extend((piece, asyncio.create_task(prepare(piece))) for piece in islice(waiting, count))
+
+        go_on(PIECES_AT_ONCE)
         try:
             while ahead:
-                store = await ahead.popleft()
+                piece, prepared = ahead.popleft()
+                store = await prepared
                 if store is None:
                     return
-                if (piece := next(waiting, None)) is not None:
-                    ahead.append(asyncio.create_task(prepare(piece)))
+                go_on(1)
                 await asyncio.to_thread(store)
+                await stored.advance(piece.end)
                 on_step()
         finally:
-            for unfinished in ahead:
+            for _, unfinished in ahead:
                 unfinished.cancel()
-            await asyncio.gather(*ahead, return_exceptions=True)
+            await asyncio.gather(*(unfinished for _, unfinished in ahead), return_exceptions=True)
 
-    def _make(self, task: Task, piece: PlanPiece, stored: Cutter, mosaic: Mosaic) -> dict[int, bytes] | Windows:
+    def _make(self, task: Task, piece: PlanPiece, pixels: Pixels, mosaic: Mosaic) -> dict[int, bytes] | Windows:
         """What a thread can do for a piece: tiles as they are stored, or windows to be embedded."""
         if piece.kind == "read":
-            return read_tiles(mosaic, piece, task.number, stored, task.extends)
+            return read_tiles(mosaic, piece, task.number, pixels.before if task.extends else None)
         if piece.kind == "shrink":
-            return shrink_tiles(piece, task.number, stored)
+            return shrink_tiles(piece, task.number, pixels.now)
         has_local = self.contract.local_shape is not None
-        return cut_windows(piece, task.number, stored, self.gallery.lattice, task.overlap, has_local)
+        return cut_windows(piece, task.number, pixels.now, self.gallery.lattice, task.overlap, has_local)
 
-    async def _embed(self, task: Task, piece: PlanPiece, windows: Windows) -> Callable[[], None]:
-        """Embed the windows of a piece. Returns what stores them."""
-        encoded = await asyncio.gather(*map(self._encode, windows.cuts))
+    def _put_windows(
+        self, task: Task, piece: PlanPiece, windows: Windows, encoded: Sequence[Encoded | AerofixError]
+    ) -> None:
+        """Store the windows of a piece."""
         ids: list[int] = []
         embeddings, blocks, troubles = [], {}, []
         for cut, each in zip(windows.cuts, encoded, strict=True):
@@ -171,10 +193,8 @@ class Builder:
                 embeddings.append(each.embedding)
             if cut.described and each.local is not None:
                 blocks[cut.key] = middle(to_int8(each.local))
-        left_out = windows.empty + windows.flat
-        step = Step(task.import_id, piece.end, left_out, windows.flat, troubles)
-        put = self.gallery.maps.put_windows
-        return partial(put, task.number, np.array(ids, np.int64), embeddings, blocks, step)
+        step = Step(task.import_id, piece.end, windows.empty + windows.flat, windows.flat, troubles)
+        self.gallery.maps.put_windows(task.number, np.array(ids, np.int64), embeddings, blocks, step)
 
     async def _encode(self, cut: Cut) -> Encoded | AerofixError:
         """Features of a window, or what is wrong with it; waits while photos need the encoder: they go first."""

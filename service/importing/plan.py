@@ -1,30 +1,31 @@
-"""The order in which a map is built: its finest tiles, coarser ones from them, then its windows, level by level.
+"""The order in which a map is built, piece by piece: tiles of pixels, and soon after them the windows that show them.
 
-The same map always gives the same plan, so an import that was interrupted goes on after its last piece.
+So the encoder works from the start, beside what reads the source. The same map always gives the same plan: an import
+that was interrupted goes on after its last piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal
+from itertools import pairwise
+
+import numpy as np
 
 from service.errors import InvalidParameter
 from service.geo import Bounds
 from service.ground.maps import NewMap
 from service.ground.windows import TILE_PX, Lattice, Rectangle, nearest_zoom, rectangle_of
+from service.importing.layers import LAG, Kind, Layer, follow, in_order, z_order
 from service.importing.options import MapOptions
 from service.maps.mosaic import Mosaic
 
-Kind = Literal["read", "shrink", "embed"]
-"""Finest tiles are read from the source, coarser ones made from finer ones, windows embedded."""
-
-TILES_ALONG, WINDOWS_ALONG = 4, 8
+TILES_ALONG, WINDOWS_ALONG = 4, 6
 """A piece is a square of so many: 1 megapixel of the source, or 64 windows. A crash makes the import do one again."""
 
-TILE_COST = 0.15
-"""A tile is so much work against a window, of which the encoder takes most (``benchmarks/ground.py``)."""
+TILE_COST = 0.8
+"""A tile is so much work against a window: 13 to 22 ms to warp or shrink and to compress it, 24 ms to cut, embed and
+store a window on a CPU. Only the time left and the sizes of shards depend on it."""
 
 MAX_PLACES = 10_000_000
 """A plan has at most so many places, as a square of 90 km has at 0.3 m a pixel; more is a mistake in a unit or in a
@@ -42,12 +43,14 @@ class PlanPiece:
         zoom: of them.
         area: their columns and rows.
         first: places of the plan that come before.
+        needs: of these, so many have to be stored before the piece can be made.
     """
 
     kind: Kind
     zoom: int
     area: Rectangle
     first: int
+    needs: int = 0
 
     def __len__(self) -> int:
         return (self.area.right - self.area.left) * (self.area.bottom - self.area.top)
@@ -68,38 +71,46 @@ class Plan:
         min_zoom: coarsest tiles.
         max_zoom: finest tiles.
 
+    Attributes:
+        pieces: in their order.
+        windows: how many places are windows; the others are tiles.
+
     Raises:
         InvalidParameter: there would be over ten million places.
     """
 
     def __init__(self, lattice: Lattice, bounds: Bounds, levels: tuple[int, ...], min_zoom: int, max_zoom: int) -> None:
-        self.pieces: list[PlanPiece] = []
         self._check_size(lattice, bounds, levels, max_zoom)
-        for zoom in range(max_zoom, min_zoom - 1, -1):
-            kind: Kind = "read" if zoom == max_zoom else "shrink"
-            self._add(kind, zoom, tiles_in(rectangle_of(bounds, zoom)), TILES_ALONG)
-        self._tiles = len(self)
-        for zoom in levels:
-            self._add("embed", zoom, lattice.windows_in(rectangle_of(bounds, zoom)), WINDOWS_ALONG)
+        zooms = range(max_zoom, min_zoom - 1, -1)
+        areas = {zoom: rectangle_of(bounds, zoom) for zoom in zooms}
+        tiles = {
+            zoom: Layer("read" if zoom == max_zoom else "shrink", zoom, tiles_in(areas[zoom]), TILES_ALONG)
+            for zoom in zooms
+        }
+        tiles[max_zoom].due = z_order(*tiles[max_zoom].shape)
+        tiles[max_zoom].due[0, 0] = -LAG  # nothing else is there yet that the encoder could have
+        for finer, coarser in pairwise(zooms):
+            follow(tiles[coarser], tiles[finer], 2, 2)
+        windows = [Layer("embed", zoom, lattice.windows_in(areas[zoom]), WINDOWS_ALONG) for zoom in levels]
+        for layer in windows:
+            follow(layer, tiles[layer.zoom], lattice.step_px / TILE_PX, lattice.side_px / TILE_PX)
+        self.pieces = _pieces([*tiles.values(), *windows])
+        self.windows = sum(len(piece) for piece in self.pieces if piece.kind == "embed")
+        work = [len(piece) * (1.0 if piece.kind == "embed" else TILE_COST) for piece in self.pieces]
+        self._costs = np.concatenate([[0.0], np.cumsum(work)])
+        self._ends = [0, *(piece.end for piece in self.pieces)]
 
     def __len__(self) -> int:
         """Number of places: tiles and windows."""
-        return self.pieces[-1].end if self.pieces else 0
-
-    @property
-    def windows(self) -> int:
-        """Places that are windows."""
-        return len(self) - self._tiles
+        return self._ends[-1]
 
     def cost(self, done: int) -> float:
         """Return the work of the first ``done`` places, in windows."""
-        return TILE_COST * min(done, self._tiles) + max(0, done - self._tiles)
+        return float(np.interp(done, self._ends, self._costs))
 
-    def phases(self, done: int) -> Iterator[list[PlanPiece]]:
-        """Yield pieces after the first ``done``, in groups: those of one need what the groups before have stored."""
-        left = (piece for piece in self.pieces if piece.first >= done)
-        for _, pieces in groupby(left, key=lambda piece: ("embed",) if piece.kind == "embed" else (piece.zoom,)):
-            yield list(pieces)
+    def after(self, done: int) -> list[PlanPiece]:
+        """List the pieces that are left after the first ``done`` places."""
+        return self.pieces[bisect_left(self._ends, done) :]
 
     def _check_size(self, lattice: Lattice, bounds: Bounds, levels: tuple[int, ...], max_zoom: int) -> None:
         """Refuse a plan that no disk could hold before it is made."""
@@ -114,11 +125,15 @@ class Plan:
                 actual=places,
             )
 
-    def _add(self, kind: Kind, zoom: int, area: Rectangle, along: int) -> None:
-        for top in range(area.top, area.bottom, along):
-            for left in range(area.left, area.right, along):
-                part = Rectangle(left, top, min(left + along, area.right), min(top + along, area.bottom))
-                self.pieces.append(PlanPiece(kind, zoom, part, len(self)))
+
+def _pieces(layers: list[Layer]) -> list[PlanPiece]:
+    each = in_order(layers)
+    return [
+        PlanPiece(layers[number].kind, layers[number].zoom, Rectangle(*area), first, needs)
+        for number, area, first, needs in zip(
+            each.layer.tolist(), each.area.tolist(), each.first.tolist(), each.needs.tolist(), strict=True
+        )
+    ]
 
 
 def tiles_in(area: Rectangle) -> Rectangle:

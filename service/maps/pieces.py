@@ -119,7 +119,7 @@ class Pieces:
                 if rgba is None:
                     continue
                 new = (rgba[3] >= 128) & ~valid[:, columns]
-                rgb[:, columns][new] = np.moveaxis(rgba[:3], 0, 2)[new]
+                np.copyto(rgb[:, columns], np.moveaxis(rgba[:3], 0, 2), where=new[..., None])
                 valid[:, columns] |= new
                 if valid[:, columns].all():
                     break

@@ -40,7 +40,8 @@ def test_the_edge_of_a_map_does_not_darken(tile):
     half = tile.copy()
     half[:, 101:] = 0  # cuts through a pixel of the coarser tile
     joined = join([half, None, None, None])
-    np.testing.assert_allclose(joined[:128, 50, :3], tile[:, 100, :3].reshape(128, 2, 3).mean(1), atol=0.51)
+    # its pixels are half there: bytes that are multiplied by their alpha keep 7 bits
+    np.testing.assert_allclose(joined[:128, 50, :3], tile[:, 100, :3].reshape(128, 2, 3).mean(1), atol=2)
     assert joined[0, 50, 3] == 128
 
 

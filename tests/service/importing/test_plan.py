@@ -41,16 +41,52 @@ def test_every_tile_and_every_window_is_there_once(plan):
     assert plan.windows == sum(place[0] == "embed" for place in places)
 
 
-def test_a_phase_needs_nothing_that_comes_after_it(plan):
-    kinds = [{(piece.kind, piece.zoom) for piece in phase} for phase in plan.phases(0)]
-    assert kinds[:6] == [{("read", 18)}, *({("shrink", zoom)} for zoom in range(17, 12, -1))]
-    assert kinds[6:] == [{("embed", zoom) for zoom in LEVELS}]
+def tiles_below(piece):
+    """What a piece is made of, by the definition of a tile and of a window, not by the plan's own layers."""
+    left, top, right, bottom = piece.area
+    if piece.kind == "read":
+        return piece.zoom, range(0), range(0)
+    if piece.kind == "shrink":
+        return piece.zoom + 1, range(2 * left, 2 * right), range(2 * top, 2 * bottom)
+    step, side = LATTICE.step_px, LATTICE.side_px
+    across, down = (
+        range(first * step // 256, ((last - 1) * step + side - 1) // 256 + 1)
+        for first, last in ((left, right), (top, bottom))
+    )
+    return piece.zoom, across, down
+
+
+@pytest.mark.parametrize("bounds", [BOUNDS, (179.99, 24.25, -179.985, 24.27), (120.7, 24.25, 120.7003, 24.2503)])
+def test_a_piece_needs_just_what_it_is_made_of(bounds):
+    plan = Plan(LATTICE, bounds, LEVELS, 13, 18)
+    end_of = {
+        (piece.zoom, x, y): piece.end
+        for piece in plan.pieces
+        if piece.kind != "embed"
+        for x in range(piece.area.left, piece.area.right)
+        for y in range(piece.area.top, piece.area.bottom)
+    }
+    for piece in plan.pieces:
+        zoom, across, down = tiles_below(piece)
+        needs = max((end_of.get((zoom, x, y), 0) for x in across for y in down), default=0)
+        assert piece.needs == needs <= piece.first
+        assert needs or piece.kind == "read"
+
+
+def test_windows_are_embedded_while_tiles_are_read():
+    plan = Plan(LATTICE, (120.70, 24.25, 120.73, 24.28), LEVELS, 13, 18)
+    kinds = [piece.kind for piece in plan.pieces]
+    last_read = len(kinds) - 1 - kinds[::-1].index("read")
+    assert kinds.index("embed") < len(kinds) / 10
+    assert kinds[:last_read].count("embed") > 0.7 * kinds.count("embed")
+    waits = [piece.first - piece.needs for piece in plan.pieces[:last_read] if piece.kind == "embed"]
+    assert min(waits) > 0  # other pieces are between: nobody waits until one is stored
 
 
 def test_it_goes_on_after_any_piece(plan):
-    for piece in plan.pieces:
-        left = [each for phase in plan.phases(piece.end) for each in phase]
-        assert left == plan.pieces[plan.pieces.index(piece) + 1 :]
+    for number, piece in enumerate(plan.pieces):
+        assert plan.after(piece.end) == plan.pieces[number + 1 :]
+    assert plan.after(0) == plan.pieces
     assert plan.cost(0) == 0
     assert plan.cost(len(plan)) > plan.cost(len(plan) - 1)
 
