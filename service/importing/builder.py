@@ -49,6 +49,7 @@ class Task:
         done: places of the plan that were done before this run.
         overlap: see ``MapOptions``.
         extends: whether the map was there before.
+        resumes: whether an earlier run did not come to its end.
     """
 
     import_id: str
@@ -57,6 +58,7 @@ class Task:
     done: int
     overlap: bool
     extends: bool
+    resumes: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,7 @@ class Builder:
         plan = self._plan(mosaic, known)
         self.gallery.imports.begin(job.id, len(plan))
         done = job.done if len(plan) == job.total else 0
-        return Task(job.id, known.number, plan, done, known.overlap, options.extend)
+        return Task(job.id, known.number, plan, done, known.overlap, options.extend, job.state == "running")
 
     def smallest_m(self, task: Task) -> float:
         """Return the side of the smallest windows of a task's map, metres."""
@@ -131,7 +133,11 @@ class Builder:
     async def build(
         self, task: Task, source: Shared[Mosaic], is_closing: Callable[[], bool], on_step: Callable[[], object]
     ) -> None:
-        """Do what is left of a task: pieces are made while others are embedded. Ends early when the service closes."""
+        """Do what is left of a task: pieces are made while others are embedded. Ends early when the service closes.
+
+        After an interruption the pieces that were under way go one by one: should one of them have ended the process,
+        all before it are stored this time, and it is known.
+        """
         reading = asyncio.Lock()  # one at a time, in order
         stored = _Stored(task.done)
         pixels = Pixels(*(self.gallery.maps.cutter(task.number) for _ in range(2)))
@@ -153,17 +159,22 @@ class Builder:
         def go_on(count: int) -> None:
             ahead.extend((piece, asyncio.create_task(prepare(piece))) for piece in islice(waiting, count))
 
-        go_on(PIECES_AT_ONCE)
+        careful = PIECES_AT_ONCE if task.resumes else 0
+        go_on(1 if careful else PIECES_AT_ONCE)
         try:
             while ahead:
                 piece, prepared = ahead.popleft()
                 store = await prepared
                 if store is None:
                     return
-                go_on(1)
+                careful = max(0, careful - 1)
+                if not careful:
+                    go_on(PIECES_AT_ONCE - len(ahead))
                 await asyncio.to_thread(store)
                 await stored.advance(piece.end)
                 on_step()
+                if careful:
+                    go_on(1)
         finally:
             for _, unfinished in ahead:
                 unfinished.cancel()
