@@ -45,7 +45,7 @@ LIMITS = ["--network", "host", "--ulimit", "nofile=20000:20000", "--ulimit", "np
 
 
 def main(targets: list[str]) -> int:
-    """Build ``targets`` and the CPU image, then run it; returns the exit status."""
+    """Build the CPU image and run it, then build ``targets``; returns the exit status."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         print(f"skipped: needs root, and {', '.join(TOOLS)} from Debian; not here: {', '.join(missing) or 'root'}.")
@@ -56,10 +56,11 @@ def main(targets: list[str]) -> int:
     make_base()
     with tempfile.TemporaryDirectory() as folder:
         mounts = pip_as_here(Path(folder))
-        for target in dict.fromkeys(["cpu", *targets]):
+        build("cpu", mounts)
+        live()
+        compose()
+        for target in targets:
             build(target, mounts)
-    live()
-    compose()
     print("containers: all steps passed")
     return 0
 
