@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -118,8 +118,8 @@ async def save_form(request: Request, file_field: str, field_names: Collection[s
     if kind != b"multipart/form-data" or not (boundary := options.get(b"boundary")):
         raise MissingParameter(f"{file_field} must be given, in a multipart form; see /docs.")
     reader = _Reader(file_field, field_names)
-    parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
     try:
+        parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
         with path.open("xb") as file:
             async for chunk in request.stream():
                 parser.write(chunk)
@@ -129,7 +129,7 @@ async def save_form(request: Request, file_field: str, field_names: Collection[s
             parser.finalize()
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise HTTPException(400, f"The body is not a multipart form: {error}") from error
     except OSError as error:
         raise disk_error(error, "the upload cannot be written") from error

@@ -65,6 +65,21 @@ async def test_a_body_that_is_no_form(tmp_path):
             await save_form(request(b"{}", content_type=content_type), "file", [], tmp_path / "g")
 
 
+LONG = {
+    "a boundary": (b"", "x" * 300),
+    "a header of a part": (part("file", b"1", "x" * 100_000) + END, "xYzZY"),
+    "the headers of a part": (b"--xYzZY\r\n" + b"X: y\r\n" * 10_000 + b"\r\nz\r\n" + END, "xYzZY"),
+}
+
+
+@pytest.mark.parametrize(("body", "boundary"), LONG.values(), ids=LONG)
+async def test_what_is_too_long_around_the_parts_is_no_form(tmp_path, body, boundary):
+    long = request(body, content_type=f"multipart/form-data; boundary={boundary}")
+    with pytest.raises(HTTPException) as caught:
+        await save_form(long, "file", [], tmp_path / "f")
+    assert caught.value.status_code == 400
+
+
 class FullDisk:
     """An open file on a disk without space."""
 
