@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.text import Text
+from typer.main import get_command
 
 from service import __version__
 from service.cli.bridge import bridge_app
@@ -92,6 +93,10 @@ def doctor(
     raise typer.Exit(0 if all(finding.good for finding in findings) else ERROR)
 
 
+commands = get_command(app)
+"""Reading all the options takes a while, so it belongs to loading; see ``__main__``."""
+
+
 def main() -> None:
     """Run ``aerofix`` and end the process with the command's exit code.
 
@@ -103,7 +108,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 lacks characters
     try:
-        app()
+        commands()
     except SystemExit as end:
         if not any(thread.daemon for thread in threading.enumerate()):
             raise

@@ -61,6 +61,17 @@ from service.cli.__main__ import main
 main()
 """
 
+# ``aerofix`` whose commands take long to put together
+PUTTING_TOGETHER = """
+import time, typer.main
+def slowly(app):
+    print("loads", flush=True)
+    time.sleep(60)
+typer.main.get_command = slowly
+from service.cli.__main__ import main
+main()
+"""
+
 
 @pytest.fixture
 def add(tmp_path, tiny_model, ground):
@@ -99,8 +110,9 @@ def test_a_thread_that_is_still_inside_the_model_does_not_crash_the_end(add):
     assert (code, err.count("terminate called"), err.count("Traceback")) == (INTERRUPTED, 0, 0)
 
 
-def test_while_it_loads_it_ends_without_a_word(add):
-    assert interrupted_at(add(LOADING), "loads\n") == (-signal.SIGINT, "", "")
+@pytest.mark.parametrize("program", [LOADING, PUTTING_TOGETHER], ids=["parts", "commands"])
+def test_while_it_loads_it_ends_without_a_word(add, program):
+    assert interrupted_at(add(program), "loads\n") == (-signal.SIGINT, "", "")
 
 
 def interrupted_at(started, line):
