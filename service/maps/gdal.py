@@ -77,12 +77,21 @@ def calling(name: str, path: str | Path = "") -> Iterator[None]:
                 f"there is not enough memory to read {name}; give the service more, or store the map in smaller "
                 f"blocks: gdal_translate -co TILED=YES {name} tiled.tif"
             ) from error
-        what = f"{error}" or type(error).__name__
+        what = _first_said(error)
         what = what.replace(str(path), name) if str(path) else what
         raise SourceUnreadable(
             f"{name} cannot be read as a map ({what:.300}): it is damaged or ends early. Copy it again, or write it "
             f"anew: gdal_translate {name} out.tif"
         ) from error
+
+
+def _first_said(error: BaseException | None) -> str:
+    """Return what the first error that says something says; those that follow from it may only point back to it."""
+    said = "nothing says why"
+    while error is not None:
+        said = str(error) or said
+        error = error.__cause__
+    return said
 
 
 def _is_short_of_memory(error: BaseException | None) -> bool:

@@ -226,3 +226,15 @@ def test_a_tile_that_is_a_bomb_is_left_out(tmp_path, blobs, make):
         assert valid[2:-2, 2:254].all()
         assert not valid[:, 258:].any()
         assert "1 of the 4 tiles cannot be decoded" in mosaic.notes[-1]
+
+
+def test_what_is_damaged_is_told_and_not_that_something_is(tmp_path, write, blobs, read_all):
+    whole = write(tmp_path / "area.tif", blobs(512, 512), CRS, PLACE, compress="deflate", tiled=True).read_bytes()
+    middle = len(whole) // 2
+    path = tmp_path / "0123456789abcdef"  # as uploads lie there, under their id
+    path.write_bytes(whole[:middle] + bytes(255 - byte for byte in whole[middle:]))
+    with pytest.raises(SourceUnreadable) as caught, closing(open_mosaic(path, name="area.tif")) as mosaic:
+        read_all(mosaic, 18)
+    told = caught.value.detail
+    assert "Decod" in told
+    assert not any(word in told for word in ("previous exception", path.name, str(tmp_path)))
