@@ -88,17 +88,23 @@ def receive(peer: socket.socket) -> tuple[dict[str, Any], bytes] | None:
 
 def _decode(job: Decoding, data: bytes) -> Image.Image:
     """Decode under limits of the kernel's; without the one for memory where the process cannot see its own size."""
-    unlimited = resource.RLIM_INFINITY
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = int(used.ru_utime + used.ru_stime) + 1 + MAX_CPU_S
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, unlimited))  # beyond it SIGXCPU ends the process
+    _limit(resource.RLIMIT_CPU, cpu_s)  # beyond it SIGXCPU ends the process
     pixels = min(job.width * job.height // job.factor**2, MAX_DECODED_PIXELS)
     room = job.needs_bytes + 2 * len(data) + _RESULT_BYTES * pixels + SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + room, unlimited))
+    _limit(resource.RLIMIT_AS, _mapped_bytes() + room)
     try:
         return upright(data, job)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
+        _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+
+
+def _limit(what: int, wanted: int) -> None:
+    """Set a limit, or the one that the service was started under (``ulimit``, a unit of systemd), if that is lower."""
+    _, highest = resource.getrlimit(what)
+    allowed = [each for each in (wanted, highest) if each != resource.RLIM_INFINITY]
+    resource.setrlimit(what, (min(allowed, default=resource.RLIM_INFINITY), highest))
 
 
 def _mapped_bytes() -> int:

@@ -226,6 +226,29 @@ async def test_closing_ends_what_is_decoded(large):
     assert not runs(held)
 
 
+LIMITED = """
+import asyncio, resource, sys
+from pathlib import Path
+for what in (resource.RLIMIT_AS, resource.RLIMIT_CPU):
+    given = 2**33 if what == resource.RLIMIT_AS else 3600
+    resource.setrlimit(what, (given, given))
+from service.imaging.decode import open_photo
+from service.imaging.decoders import Decoders
+decoders = Decoders()
+for _ in range(2):
+    print(asyncio.run(decoders.decode(open_photo(Path(sys.argv[1]).read_bytes(), 10**8), lambda photo: photo.width)))
+decoders.close()
+"""
+
+
+async def test_a_service_that_has_limits_of_its_own_decodes_within_them(tmp_path, ground, encode_image):
+    """As ``ulimit -v`` and systemd's ``LimitAS`` set them: no process below may raise them."""
+    (tmp_path / "p.png").write_bytes(encode_image(ground(1, 64, 48)))
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "p.png")]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["64", "64"], "")
+
+
 SERVICE = """
 import asyncio, os, sys
 from pathlib import Path
