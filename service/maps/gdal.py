@@ -40,7 +40,11 @@ SIGNATURES: dict[str, tuple[bytes, ...]] = {
 }
 """For each of GDAL's drivers that are ever asked, this is what its files begin with."""
 
-_SETTINGS = {
+CACHE_BYTES = 256 * 2**20
+"""So much of what was decoded is kept for the next read. By itself GDAL keeps a twentieth of the machine's memory."""
+
+_SETTINGS: dict[str, Any] = {
+    "GDAL_CACHEMAX": CACHE_BYTES,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # nothing lies beside the file
     "GDAL_PAM_ENABLED": "NO",  # and nothing is written there
     "GDAL_GEOREF_SOURCES": "INTERNAL",

@@ -22,6 +22,10 @@ MAX_CELLS = 64
 MAX_DECIMATED_PX = 2**26
 """Larger maps without overviews are sampled, not read through."""
 
+MAX_SAMPLED_BYTES = 2**34
+"""The samples of such a map may take the decoding of so many bytes, half a minute: however small a sample is, the block
+that it lies in is decoded whole, and a file of a kilobyte may claim terabytes. Blocks of 1,024 pixels allow all samples."""
+
 NEARLY = 3
 """JPEG leaves so much of a flat colour."""
 
@@ -86,17 +90,30 @@ def survey(dataset: Any, rendering: Rendering) -> Survey:
         read = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
         mask = rendering.mask(dataset, out_shape=shape)
         return _in_cells(read, rendering.valid(read, mask))
-    side = MAX_CELLS
+    block, side = dataset.block_shapes[bands[0] - 1], _samples_along(dataset, bands)
     starts = [[int((i + 0.5) / side * length) - CELL_PX // 2 for i in range(side)] for length in (height, width)]
     read = np.zeros((len(bands), side, side, CELL_PX, CELL_PX), dataset.dtypes[bands[0] - 1])
     valid = np.zeros((side, side, CELL_PX, CELL_PX), bool)
-    for row, column in np.ndindex(side, side):
+    in_turn = sorted(np.ndindex(side, side), key=lambda at: [starts[i][at[i]] // block[i] for i in (0, 1)])
+    for row, column in in_turn:  # block after block, for few are kept
         window = Window(max(0, starts[1][column]), max(0, starts[0][row]), CELL_PX, CELL_PX)
         piece = dataset.read(bands, window=window)
         h, w = piece.shape[1:]
         read[:, row, column, :h, :w] = piece
         valid[row, column, :h, :w] = rendering.valid(piece, rendering.mask(dataset, window=window))
     return Survey(read, valid)
+
+
+def _samples_along(dataset: Any, bands: list[int]) -> int:
+    """Return how many samples along each side the decoding of their blocks allows."""
+    rows, columns = dataset.block_shapes[bands[0] - 1]
+    together = dataset.count if str(dataset.profile.get("interleave")).lower() == "pixel" else len(bands)
+    block_bytes = rows * columns * np.dtype(dataset.dtypes[bands[0] - 1]).itemsize * together
+    down, across = -(-dataset.height // rows), -(-dataset.width // columns)
+    side = MAX_CELLS
+    while min(side, down) * min(side, across) * -(-CELL_PX // rows) * block_bytes > MAX_SAMPLED_BYTES:
+        side //= 2
+    return side
 
 
 def _in_cells(bands: NDArray[Any], valid: NDArray[np.bool_]) -> Survey:
