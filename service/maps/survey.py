@@ -24,7 +24,7 @@ MAX_DECIMATED_PX = 2**26
 
 MAX_SAMPLED_BYTES = 2**34
 """The samples of such a map may take the decoding of so many bytes, half a minute: however small a sample is, the block
-that it lies in is decoded whole, and a file of a kilobyte may claim terabytes. Blocks of 1,024 pixels allow all samples."""
+that it lies in is decoded whole, and a file of a kilobyte may claim terabytes. Blocks of 1,024 pixels allow all."""
 
 NEARLY = 3
 """JPEG leaves so much of a flat colour."""
