@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# a worker for each core, a file of tests at a time; each takes up to 2 GB, so no more than four
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 WITHOUT_TORCH := tests/service tests/aerofix tests/e2e tests/examples tests/docker tests/benchmarks \
   tests/contract/test_index_contract.py tests/contract/test_milvus_contract.py tests/contract/test_offline.py
@@ -19,10 +21,10 @@ serve: .venv/cpu.done  ## the service on http://127.0.0.1:8000 (gallery file: ae
 	@$(BIN)/aerofix serve
 
 test: .venv/dev.done .venv-milvus/done  ## all tests
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-service: .venv/service.done  ## the tests that need no torch, of all but training (600 MB instead of 6 GB)
-	$(BIN)/pytest $(WITHOUT_TORCH)
+	$(PYTEST) $(WITHOUT_TORCH)
 
 soak: .venv/dev.done .venv-milvus/done  ## the tests that take minutes: thousands of damaged images, bodies and maps
 	$(BIN)/pytest -m soak

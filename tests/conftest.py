@@ -4,8 +4,12 @@ import hashlib
 import io
 import json
 import logging
+import os
 import sys
 import threading
+
+# Tiny arrays gain nothing from threads, which would only spin beside those of another worker.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
