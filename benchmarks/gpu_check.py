@@ -30,7 +30,7 @@ from service.errors import AerofixError  # noqa: E402
 
 Row = tuple[str, str]
 TRAINED = {"default": ("tf_efficientnet_lite2", 224, 64), "convnext": ("convnext_base.fb_in22k_ft_in1k_384", 384, 32)}
-"""Backbone, side in pixels and pairs a batch of the steps that are tried."""
+"""Each step that is tried has this backbone, side in pixels and number of pairs."""
 
 LOST_S = 120
 """A lost device must be told within this time; a process that says nothing for so long hangs."""
@@ -166,11 +166,7 @@ def training_rows(which: str, device: str, small: bool) -> Iterator[Row]:
     from training.step import train_step
     from training.train import make_state
 
-    backbones = {
-        "default": ("tf_efficientnet_lite2", 224, 64),
-        "convnext": ("convnext_base.fb_in22k_ft_in1k_384", 384, 32),
-    }
-    backbone, side, pairs = backbones[which]
+    backbone, side, pairs = TRAINED[which]
     if small:
         backbone, side, pairs = "tf_efficientnet_lite0", 64, 4
     target = torch.device(device)

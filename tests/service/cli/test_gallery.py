@@ -14,12 +14,7 @@ from service import errors
 from service.cli.main import app
 from service.http.problems import problem_of
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for name in ("AEROFIX_URL", "AEROFIX_GALLERY", "AEROFIX_MODEL", "AEROFIX_DEVICE"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ from service.ground.index.gpu import FaissGpuIndex
 
 MAP_PX = 256
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for name in ("AEROFIX_URL", "AEROFIX_GALLERY", "AEROFIX_MODEL", "AEROFIX_DEVICE"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

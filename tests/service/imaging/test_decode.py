@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from hostile import png_chunk
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -25,14 +26,9 @@ LIMIT = 1_000_000
 
 def png_header(width, height):
     """A PNG that announces a size and holds next to no pixels."""
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(99))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])

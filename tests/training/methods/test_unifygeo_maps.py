@@ -5,13 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_features import NAN, batch_of, features, seeded, unit
 
-from training.batch import Batch, Features
 from training.methods import unifygeo
-from training.methods.base import ModelShape
 from training.methods.unifygeo import (
     coarsen,
     collapse,
@@ -25,28 +23,7 @@ from training.methods.unifygeo import (
     true_position,
 )
 
-SHAPE = ModelShape(embedding_dim=5, stage_channels=(), local_dim=4, places=6, image_size=64)
-NAN = math.nan
 SHARES = st.floats(-0.5, 0.5)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def unit(*shape, seed=0):
-    return F.normalize(torch.randn(*shape, dtype=torch.float64, generator=seeded(seed)), dim=1)
-
-
-def features(n, seed, side=4):
-    return Features(unit(n, 5, seed=seed), local=unit(n, 4, side, side, seed=seed + 100))
-
-
-def batch_of(offset_m, tile_side_m=80.0):
-    offset = torch.tensor(offset_m, dtype=torch.float64)
-    n, side = len(offset), torch.tensor(tile_side_m, dtype=torch.float64)
-    empty = torch.zeros(n, 3, 1, 1)
-    return Batch(empty, empty, torch.arange(n), offset, side.expand(n), torch.ones(n))
 
 
 # --- where the truth is ------------------------------------------------------------------------------------------
