@@ -1,4 +1,4 @@
-"""Run under torchrun by test_step.py: fill the gradients of half of a batch, and write down what they sum to."""
+"""Run under torchrun by test_step.py: fill the gradients of half of each batch, and write down what they sum to."""
 
 import sys
 from pathlib import Path
@@ -11,24 +11,28 @@ from training.distributed import join_world, leave_world, same_everywhere, sum_g
 from training.step import backward
 from training.train import make_state
 
-folder = Path(sys.argv[1])
-work = torch.load(folder / "work.pt", weights_only=True)
-config = parse_config(work["config"])
-world = join_world("cpu")
+
+def share_of(work, world):
+    """Gradient and losses, as this process has them in the end."""
+    config = parse_config(work["config"])
+    torch.manual_seed(world.rank)  # different weights, until the first process's are sent round
+    state = make_state(config, 12, world)
+    if world.leads:
+        state.encoder.load_state_dict(work["encoder"])
+    same_everywhere(state.encoder, world)
+    state.encoder.train()
+    half = len(work["batch"]["place"]) // 2
+    share = Batch(**{k: v[world.rank * half :][:half] for k, v in work["batch"].items() if v is not None})
+    losses, _ = backward(state, share, config.optim, world, torch.Generator().manual_seed(0), progress=0.3)
+    sum_gradients(state.encoder.parameters(), world)
+    weights = [*state.encoder.parameters(), *state.method.parameters()]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in weights])
+    return {"gradient": flat, "losses": {k: float(v.detach()) for k, v in losses.items()}}
+
+
 torch.set_num_threads(1)
-torch.manual_seed(world.rank)  # different weights, until the first process's are sent round
-state = make_state(config, 12, world)
-if world.leads:
-    state.encoder.load_state_dict(work["encoder"])
-same_everywhere(state.encoder, world)
-state.encoder.train()
-half = len(work["batch"]["place"]) // 2
-share = Batch(**{k: v[world.rank * half :][:half] for k, v in work["batch"].items() if v is not None})
-losses, _ = backward(state, share, config.optim, world, torch.Generator().manual_seed(0), progress=0.3)
-sum_gradients(state.encoder.parameters(), world)
-weights = [*state.encoder.parameters(), *state.method.parameters()]
-flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in weights])
-torch.save(
-    {"gradient": flat, "losses": {k: float(v.detach()) for k, v in losses.items()}}, folder / f"rank{world.rank}.pt"
-)
+world = join_world("cpu")
+for path in sorted(Path(sys.argv[1]).glob("*.work.pt")):
+    name = path.name.removesuffix(".work.pt")
+    torch.save(share_of(torch.load(path, weights_only=True), world), path.with_name(f"{name}.rank{world.rank}.pt"))
 leave_world(world)

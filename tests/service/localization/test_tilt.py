@@ -85,7 +85,7 @@ def test_a_view_straight_down_stays_a_similarity(seed):
 
 @pytest.mark.parametrize("pitch_deg", [-90.0, -45.0])
 def test_the_centre_errs_as_the_matches_say(pitch_deg):
-    """Against what a thousand draws of their errors do to it."""
+    """Against what hundreds of draws of their errors do to it."""
     rng = np.random.default_rng(0)
     view = Pinhole(Attitude.of_angles(30.0, pitch_deg), 60.0, 1.0)
     points = rng.uniform(-0.5, 0.5, 60) + 1j * rng.uniform(-0.5, 0.5, 60)
@@ -93,7 +93,7 @@ def test_the_centre_errs_as_the_matches_say(pitch_deg):
     matrix = matrix / matrix[2, 2]
     ground, sigma = apply(matrix, points), np.full(60, 0.5)
     drawn = []
-    for _ in range(1000):
+    for _ in range(300):
         off = 0.5 * (rng.standard_normal(60) + 1j * rng.standard_normal(60))
         fitted = fit_homography(points, ground + off, matrix)
         drawn.append(complex(fitted[0, 2], fitted[1, 2]) - complex(matrix[0, 2], matrix[1, 2]))
