@@ -198,7 +198,7 @@ def test_two_processes_have_the_gradient_of_one(tiny_config, pairs, awake, tmp_p
         ],
         check=True,
         capture_output=True,
-        timeout=240,
+        timeout=500,
     )
     for name, (gradient, losses) in expected.items():
         for rank in (0, 1):

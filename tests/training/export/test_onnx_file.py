@@ -136,6 +136,7 @@ def test_a_model_with_dense_descriptors_is_calibrated_on_the_services_answers(tm
     monkeypatch.setattr("training.export.calibrate.FEWEST_TEXTURES", 10)
     monkeypatch.setattr("training.export.calibrate.FEWEST_RIGHT", 1)
     monkeypatch.setattr("training.export.rehearsal.CIRCLES", 2)
+    monkeypatch.setattr("training.export.rehearsal.PHOTOS_PER_CIRCLE", 8)
     tree = copy.deepcopy(TREE) | {"run": {"out": str(tmp_path / "run"), "device": "cpu"}}
     tree["data"]["root"] = str(picture_folder)
     tree["model"] |= {"local_dim": 64, "local_from": "xfeat"}
