@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # a worker for each core, a file of tests at a time; each takes up to 2 GB, so no more than four
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 WITHOUT_TORCH := tests/service tests/aerofix tests/e2e tests/examples tests/docker tests/benchmarks \
   tests/contract/test_index_contract.py tests/contract/test_milvus_contract.py tests/contract/test_offline.py
