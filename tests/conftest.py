@@ -119,7 +119,7 @@ def build_tiny_model(
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model():
     """``tiny_model(path, **overrides)`` writes a tiny model file and returns its path."""
 

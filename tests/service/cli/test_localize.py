@@ -1,6 +1,7 @@
 """``aerofix localize`` on folders, many photos and videos: what it writes, and going on after a stop."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,18 +16,26 @@ from service.cli.main import app
 pytestmark = pytest.mark.usefixtures("own_folder")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world(ground):
     return ground(4, 256, 256)
 
 
-@pytest.fixture
-def run(tmp_path, tiny_model, write_map, world):
-    """``run(*arguments)``: ``aerofix localize`` on a gallery of 256 m of made-up ground."""
-    model = tiny_model(tmp_path / "m.onnx")
-    local = ["--gallery", str(tmp_path / "g.gallery"), "--model", str(model), "--device", "cpu"]
-    added = CliRunner().invoke(app, ["gallery", "add", str(write_map(tmp_path / "town.tif", world)), *local])
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, tiny_model, write_map, world):
+    """A folder with a model, and a gallery of 256 m of made-up ground."""
+    folder = tmp_path_factory.mktemp("filled")
+    local = ["--gallery", str(folder / "g.gallery"), "--model", str(tiny_model(folder / "m.onnx")), "--device", "cpu"]
+    added = CliRunner().invoke(app, ["gallery", "add", str(write_map(folder / "town.tif", world)), *local])
     assert added.exit_code == 0, added.output
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, filled):
+    """``run(*arguments)``: ``aerofix localize`` on a copy of that gallery."""
+    gallery = shutil.copy(filled / "g.gallery", tmp_path)
+    local = ["--gallery", gallery, "--model", str(filled / "m.onnx"), "--device", "cpu"]
 
     def invoke(*arguments):
         return CliRunner().invoke(app, ["localize", *map(str, arguments), *local])
