@@ -31,7 +31,7 @@ Form = Callable[[Path, Path], Path]
 
 
 def forms() -> dict[str, Form]:
-    """All forms by their names, in the order of the table."""
+    """Return all forms by their names, in the order of the table."""
     found: dict[str, Form] = {
         "GeoTIFF": lambda town, out: Path(shutil.copy(town, out)),
         "COG": lambda town, out: _copy(town, out / "town.tif", driver="COG", compress="JPEG"),
@@ -59,7 +59,7 @@ def forms() -> dict[str, Form]:
 
 
 def tiles(town: Path, out: Path, zooms: Iterable[int], tms: bool = False, describe: bool = False) -> Path:
-    """A folder of ``z/x/y.png``, rows from the north or, as TMS has them, from the south."""
+    """Make a folder of ``z/x/y.png``, rows from the north or, as TMS has them, from the south."""
     folder = out / "town"
     with rasterio.open(town) as source:
         west, south, east, north = transform_bounds(source.crs, "EPSG:3857", *source.bounds)
@@ -87,7 +87,7 @@ def tiles(town: Path, out: Path, zooms: Iterable[int], tms: bool = False, descri
 
 
 def table(town: Path, out: Path) -> Path:
-    """Nine pictures of 206 m, and the CSV of their corners as wildnav has it."""
+    """Make nine pictures of 206 m, and the CSV of their corners as wildnav has it."""
     folder = out / "town"
     folder.mkdir()
     lines = ["Filename,Top_left_lat,Top_left_lon,Bottom_right_lat,Bottom_right_long"]
@@ -105,7 +105,7 @@ def table(town: Path, out: Path) -> Path:
 
 
 def sheets(town: Path, out: Path, count: int) -> Path:
-    """A folder of ``count`` squared GeoTIFFs side by side."""
+    """Make a folder of ``count`` squared GeoTIFFs side by side."""
     folder = out / "town"
     folder.mkdir()
     with rasterio.open(town) as source:
@@ -122,7 +122,7 @@ def sheets(town: Path, out: Path, count: int) -> Path:
 
 
 def photo(town: Path, out: Path, beside: str) -> Path:
-    """A JPEG with a world file and a ``.prj`` beside it, or with an ``.aux.xml``."""
+    """Make a JPEG with a world file and a ``.prj`` beside it, or with an ``.aux.xml``."""
     with rasterio.open(town) as source:
         _picture(source.read()).save(out / "town.jpg", quality=92)
         place, wkt = source.transform, source.crs.to_wkt()
@@ -139,7 +139,7 @@ def photo(town: Path, out: Path, beside: str) -> Path:
 
 
 def overlay(town: Path, out: Path) -> Path:
-    """A KMZ with one ground overlay."""
+    """Make a KMZ with one ground overlay."""
     with rasterio.open(town) as source:
         west, south, east, north = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
         place = from_bounds(west, south, east, north, source.width, source.height)
@@ -157,13 +157,13 @@ def overlay(town: Path, out: Path) -> Path:
 
 
 def zipped(path: Path) -> Path:
-    """A zip of a folder, or of all that lies in the folder of a file; named like it, and beside that folder."""
+    """Zip a folder, or all that lies in the folder of a file; named like it, and beside that folder."""
     folder = path if path.is_dir() else path.parent
     return Path(shutil.make_archive(str(folder.parent / path.stem), "zip", folder))
 
 
 def truths(examples: Path) -> dict[str, tuple[float, float]]:
-    """Latitude and longitude of the ground point at the centre of each demo photo."""
+    """Return latitude and longitude of the ground point at the centre of each demo photo."""
     entries = json.loads((examples / "truth.json").read_text())
     return {entry["file"]: (entry["position"]["lat"], entry["position"]["lon"]) for entry in entries}
 

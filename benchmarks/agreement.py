@@ -19,7 +19,7 @@ Complex = NDArray[np.complex128]
 
 
 def cells(local: NDArray[np.float32]) -> tuple[NDArray[np.float32], Complex]:
-    """Unit descriptors ``[P, C]`` of the inner cells of a map ``[C, h, w]``, and where they lie, right + i·down."""
+    """Return unit descriptors ``[P, C]`` of a map's inner cells, ``[C, h, w]``, and where they lie, right + i·down."""
     inner = local[:, BORDER:-BORDER, BORDER:-BORDER]
     rows, columns = np.mgrid[: inner.shape[1], : inner.shape[2]]
     flat = inner.reshape(len(local), -1).T
@@ -27,7 +27,7 @@ def cells(local: NDArray[np.float32]) -> tuple[NDArray[np.float32], Complex]:
 
 
 def agreeing(photo: NDArray[np.float32], window: NDArray[np.float32]) -> int:
-    """Matches of two maps ``[C, h, w]`` that one similarity explains."""
+    """Find the matches of two maps ``[C, h, w]`` that one similarity explains."""
     (one, at), (other, to) = cells(photo), cells(window)
     cosines = one @ other.T
     best = cosines.argmax(1)
@@ -49,11 +49,11 @@ def agreeing(photo: NDArray[np.float32], window: NDArray[np.float32]) -> int:
 
 
 def most_agreeing(turns: NDArray[np.float32], window: NDArray[np.float32]) -> int:
-    """The best of a photo's four quarter turns ``[4, C, h, w]``."""
+    """Return the best of a photo's four quarter turns ``[4, C, h, w]``."""
     return max(agreeing(turn, window) for turn in turns)
 
 
 def auroc(right: NDArray[np.int64], wrong: NDArray[np.int64]) -> float:
-    """Probability that a right one has more than a wrong one; ties count half."""
+    """Return the probability that a right one has more than a wrong one; ties count half."""
     gap = np.asarray(right)[:, None] - np.asarray(wrong)[None]
     return float((gap > 0).mean() + (gap == 0).mean() / 2)

@@ -55,7 +55,7 @@ async def measure(count: int) -> str:
 
 
 def table(errors_m: NDArray[np.float64], places: NDArray[np.float64], lattice: Lattice) -> str:
-    """Rows of each kind of border."""
+    """Return rows of each kind of border."""
     lat = places[0, 0]
     zoom = nearest_zoom(2 * HEIGHT_M * np.tan(np.radians(30)) / lattice.side_px, lat)
     pixels = np.array([rectangle_of((lon, lat, lon, lat), zoom)[:2] for lat, lon in places])

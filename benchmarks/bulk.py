@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(work: Path, model: Path, windows: int) -> None:
-    """All three ways, and the comparison."""
+    """Try all three ways, and compare them."""
     step = check_contract(model).image_size // 2
     area = work / "area.tif"
     if not area.exists():
@@ -82,7 +82,7 @@ def measure(work: Path, model: Path, windows: int) -> None:
 
 
 def draw(path: Path, side: int) -> None:
-    """Patches of random colours, each unlike its neighbours: nothing is left out for being flat."""
+    """Draw patches of random colours, each unlike its neighbours: nothing is left out for being flat."""
     pixel_m = 40_075_016.685578488 / (256 * 2**ZOOM)
     origin = (LEFT * pixel_m - 20_037_508.342789244, 20_037_508.342789244 - TOP * pixel_m)
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:3857", "width": side, "height": side}
@@ -99,12 +99,12 @@ def draw(path: Path, side: int) -> None:
 
 
 def run(words: list[str]) -> None:
-    """A command, to its end."""
+    """Run a command to its end."""
     subprocess.run([*AEROFIX, *words], check=True)
 
 
 def run_and_kill(words: list[str], out: Path) -> int:
-    """The command in shards; a worker is killed when the first is whole. Returns how many were whole then."""
+    """Run the command in shards and kill a worker when the first is whole; returns how many were whole then."""
     command = [*AEROFIX, *words, "--of", str(SHARDS), "--workers", str(WORKERS)]
     with subprocess.Popen(command) as process:
         while not (whole := len(list(out.glob("*.json")))) and process.poll() is None:
@@ -118,18 +118,18 @@ def run_and_kill(words: list[str], out: Path) -> int:
 
 
 def shards_of(folder: Path) -> list[tuple[Path, Marker]]:
-    """Shards that are whole, with what their markers say."""
+    """List shards that are whole, with what their markers say."""
     found = [(path, Marker.of(path)) for path in sorted(folder.glob("*.parquet"))]
     return [(path, marker) for path, marker in found if marker is not None]
 
 
 def rows_of(folder: Path) -> dict[int, list[Row]]:
-    """All rows of all shards, by the piece of the plan that they belong to."""
+    """Return all rows of all shards, by the piece of the plan that they belong to."""
     return {done.piece: rows for path, marker in shards_of(folder) for done, rows in pieces_in(path, marker)}
 
 
 def spent(work: Callable[[], T]) -> tuple[T, float]:
-    """What work gives, and the CPU seconds of the processes that it started and saw end."""
+    """Return what work gives, and the CPU seconds of the processes that it started and saw end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     given = work()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

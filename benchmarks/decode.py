@@ -39,7 +39,7 @@ NOISE = 8.0  # of 255, standard deviation; makes a file of 4 MB, as those of sma
 
 
 def made_photos() -> dict[str, bytes]:
-    """An example at 12 megapixels, without and with noise."""
+    """Make an example at 12 megapixels, without and with noise."""
     smooth = Image.open(ROOT / "examples/photos/photo-1.jpg").resize(SIZE_PX, Image.Resampling.BICUBIC)
     noise = np.random.default_rng(0).normal(0, NOISE, (SIZE_PX[1], SIZE_PX[0], 1))
     noisy = Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
@@ -47,14 +47,14 @@ def made_photos() -> dict[str, bytes]:
 
 
 def jpeg(picture: Image.Image) -> bytes:
-    """The picture as a file."""
+    """Return the picture as a file."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
 
 
 def milliseconds(ways: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median of what each way takes, in turns."""
+    """Return the median of what each way takes, in turns."""
     took = np.empty((rounds, len(ways)))
     for i in range(rounds):
         for j, way in enumerate(ways):
@@ -65,7 +65,7 @@ def milliseconds(ways: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def row(name: str, data: bytes, contract: ModelContract, worker: Worker, rounds: int) -> list[str]:
-    """A photo's line of the table."""
+    """Return a photo's line of the table."""
     max_pixels, useful_px = Settings().max_image_pixels, DECODE_SCALE * contract.image_size
 
     def full() -> Image.Image:

@@ -69,7 +69,7 @@ PHOTOS_AT_ONCE = 128
 
 
 def settings(arm: str, seed: int, folder: Path, steps: int, plain_mu: float = 1.0) -> Config:
-    """The same for all arms, but for what the arm is."""
+    """Return the settings of an arm: the same for all, but for what the arm is."""
     model = {"embedding_dim": 256, "image_size": SIZE, "frozen_stages": 3}
     special = ARMS[arm]
     tree = {
@@ -146,7 +146,7 @@ def run(
 
 
 def ask(encoder: Encoder, questions: Questions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean AP and R@1 of each place's photos, ``[Q]``; AP is 1 / rank of the one right tile, behind whatever ties."""
+    """Return mean AP and R@1 of each place's photos, ``[Q]``; AP is 1 / rank of the one right tile, behind its ties."""
     encoder.eval()
     tiles = embed(encoder, questions.tile)
     photos = embed(encoder, questions.photo.flatten(0, 1)).unflatten(0, questions.photo.shape[:2])
@@ -158,7 +158,7 @@ def ask(encoder: Encoder, questions: Questions) -> tuple[NDArray[np.float64], ND
 
 @torch.inference_mode()
 def embed(encoder: Encoder, images: Tensor) -> Tensor:
-    """``[N, 3, S, S]`` uint8 → ``[N, D]``."""
+    """Turn ``[N, 3, S, S]`` uint8 into ``[N, D]``."""
     return torch.cat([encoder(some.permute(0, 2, 3, 1)) for some in images.split(PHOTOS_AT_ONCE)])
 
 
@@ -196,13 +196,13 @@ def pilot(arguments: argparse.Namespace, pairs: Pairs) -> dict[str, Any]:
 
 
 def holds(mean: dict[str, float]) -> bool:
-    """Whether the manipulation check does."""
+    """Tell whether the manipulation check holds."""
     enough = mean["ratio"] >= NEEDED["ratio"] and mean["weights_sd"] >= NEEDED["weights_sd"]
     return enough and mean["cosine"] <= NEEDED["cosine"]
 
 
 def gradients(state: State, batch: Batch) -> dict[str, float]:
-    """What DPHR would do to the weights by one batch: lengths of gradients, and how they point.
+    """Tell what DPHR would do to the weights by one batch: lengths of gradients, and how they point.
 
     Returns:
         ``ratio``: length of DPHR's gradient over the host's; ``cosine`` of the weighted triplet's gradient to the plain
@@ -261,7 +261,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/dphr"), help="folder of views, runs and results")

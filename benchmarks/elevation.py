@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def hills(scene: Scene, relief_m: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth hills under a scene, ``[h, w]`` metres."""
+    """Make smooth hills under a scene, ``[h, w]`` metres."""
     rows, columns = round(scene.depth_m / 2), round(scene.width_m / 2)
     north, east = np.mgrid[0:rows, 0:columns] * 2.0
     height = np.zeros((rows, columns))
@@ -71,7 +71,7 @@ def hills(scene: Scene, relief_m: float, rng: np.random.Generator) -> np.ndarray
 
 
 def shoot(scene: Scene, options: argparse.Namespace, rng: np.random.Generator) -> dict[str, Any]:
-    """One photo from somewhere over the middle of the map, and where its camera was."""
+    """Take one photo from somewhere over the middle of the map, and tell where its camera was."""
     east_m, north_m = rng.uniform(-0.22, 0.22, 2) * (scene.width_m, scene.depth_m)
     heading = float(rng.uniform(0, 360))
     heights = scene.height_m[0].numpy()
@@ -89,7 +89,7 @@ def shoot(scene: Scene, options: argparse.Namespace, rng: np.random.Generator) -
 
 
 def write_dem(scene: Scene, path: Path) -> Path:
-    """The hills as a raster in degrees."""
+    """Write the hills as a raster in degrees."""
     heights = scene.height_m[0].numpy() + 250.0
     rows, columns = heights.shape
     (north, west), (south, east) = (
@@ -105,7 +105,7 @@ def write_dem(scene: Scene, path: Path) -> Path:
 async def ask(
     options: argparse.Namespace, shots: list[dict[str, Any]], dem: bytes, gallery: Path
 ) -> dict[str, list[dict[str, Any]]]:
-    """The answers, over a plane and over the hills."""
+    """Return the answers, over a plane and over the hills."""
     app = create_app(Settings(gallery=gallery, device="cpu", model=options.model, deadline_s=60))
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aerofix", timeout=60)
     answers: dict[str, list[dict[str, Any]]] = {}

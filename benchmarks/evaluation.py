@@ -38,14 +38,14 @@ class NoImages:
 
 
 def unit_vectors(rng: np.random.Generator, n: int, dim: int) -> Embeddings:
-    """``[n, dim]`` float32, uniform on the sphere."""
+    """Draw ``[n, dim]`` float32, uniform on the sphere."""
     vectors = rng.standard_normal((n, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
 
 def memory_mb(line: str) -> float:
-    """Resident memory of this process: ``VmRSS`` now, ``VmHWM`` at its peak (Linux)."""
+    """Return this process's resident memory: ``VmRSS`` now, ``VmHWM`` at its peak (Linux)."""
     status = dict(row.split(":") for row in Path("/proc/self/status").read_text().splitlines())
     return int(status[line].split()[0]) / 1000
 

@@ -106,7 +106,7 @@ def fly(count: int, rng: np.random.Generator, folder: Path) -> list[Shot]:
 
 
 def aim(scene: Scene, point_m: Any, heading_deg: float, pitch_deg: float, side_m: float) -> Camera:
-    """The camera whose square covers ``side_m`` across at a ground point, east and north."""
+    """Return the camera whose square covers ``side_m`` across at a ground point, east and north."""
     east_m, north_m = map(float, point_m)
     away, pitch, heading = (
         side_m / 2 / math.tan(math.radians(HFOV_DEG) / 2),
@@ -120,18 +120,18 @@ def aim(scene: Scene, point_m: Any, heading_deg: float, pitch_deg: float, side_m
 
 
 def off_m(shot: Shot, answer: dict[str, Any]) -> float:
-    """Metres from the truth to the answered position, or to the first candidate where there is none."""
+    """Return metres from the truth to the answered position, or to the first candidate where there is none."""
     found = answer["position"] or answer["candidates"][0]
     return float(haversine_m(shot.lat, shot.lon, found["lat"], found["lon"]))
 
 
 def is_wrong(shot: Shot, answer: dict[str, Any]) -> bool:
-    """Further off than half a tile."""
+    """Tell whether it is further off than half a tile."""
     return off_m(shot, answer) > TILE_SIDE_M / 2
 
 
 def draw(failed: list[tuple[Shot, dict[str, Any]]], town_map: Path) -> Image.Image:
-    """Photo, true place and answered place below each other, a column for each."""
+    """Draw photo, true place and answered place below each other, a column for each."""
     rows, caption = ("photo", "where it was taken", "best candidate"), 44
     sheet = Image.new("RGB", (len(failed) * (PANEL + GAP) + GAP, 3 * (PANEL + GAP + 16) + GAP + caption), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -150,7 +150,7 @@ def draw(failed: list[tuple[Shot, dict[str, Any]]], town_map: Path) -> Image.Ima
 
 
 def cut(town_map: Path, lat: float, lon: float) -> Image.Image:
-    """A tile's ground round a position."""
+    """Cut out a tile's ground round a position."""
     with rasterio.open(town_map) as source:
         xs, ys = rasterio.warp.transform("EPSG:4326", source.crs, [lon], [lat])
         half = TILE_SIDE_M / 2

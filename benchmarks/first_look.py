@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def imported(version: Path, gallery: Path) -> Path:
-    """The demo area, imported by a version's own code with default options."""
+    """Import the demo area by a version's own code with default options."""
     command = ["-m", "service.cli.main", "gallery", "add", str(ROOT / "examples/town.tif"), "--gallery", str(gallery)]
     env = os.environ | {"PYTHONPATH": str(version)}
     subprocess.run([sys.executable, *command], cwd=version, env=env, check=True, capture_output=True)
@@ -83,7 +83,7 @@ def imported(version: Path, gallery: Path) -> Path:
 
 
 def served(version: Path, gallery: Path) -> Any:
-    """A version's service, as it is started by a user."""
+    """Start a version's service as a user does."""
     server = aerofix(gallery, version / "models/aerofix-lite2.onnx", {"AEROFIX_DEADLINE_S": DEADLINE_S})
     return replace(server, cwd=version, env=server.env | {"PYTHONPATH": str(version)}).running()
 
@@ -91,7 +91,7 @@ def served(version: Path, gallery: Path) -> Any:
 def measure(
     client: httpx.Client, ours: str, theirs: str | None, photos: dict[str, bytes], rounds: int
 ) -> dict[tuple[str, str], list[Asked]]:
-    """Answers by kind of photo, and by effort or ``other``; the first round is not counted."""
+    """Collect answers by kind of photo, and by effort or ``other``; the first round is not counted."""
     kinds = {HERE: photos, AWAY: elsewhere(len(photos))}
     answers = defaultdict[tuple[str, str], list[Asked]](list)
     for number in range(rounds + 1):
@@ -107,7 +107,7 @@ def measure(
 
 
 def ask(client: httpx.Client, url: str, data: bytes, form: dict[str, str]) -> Asked:
-    """One photo's answer."""
+    """Return one photo's answer."""
     started = time.perf_counter()
     told = client.post(url, files={"image": ("photo.jpg", data)}, data=form).raise_for_status().json()
     took_ms = (time.perf_counter() - started) * 1e3
@@ -115,7 +115,7 @@ def ask(client: httpx.Client, url: str, data: bytes, form: dict[str, str]) -> As
 
 
 def elsewhere(count: int) -> dict[str, bytes]:
-    """Photos of made-up towns that are on no map, without metadata."""
+    """Make photos of towns that are on no map, without metadata."""
     photos = {}
     for seed in range(TOWNS, TOWNS + count):
         town = Image.fromarray(make_town(seed, SHOWN_M, SHOWN_M / PHOTO_PX[0]).rgb)

@@ -57,7 +57,7 @@ def main() -> None:
 def follow(
     client: httpx.Client, base: str, options: argparse.Namespace, rows: list[dict[str, str]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The answers to the photos of one track, and its history after the last."""
+    """Return the answers to the photos of one track, and its history after the last."""
     track = base + client.post(f"{base}/tracks").raise_for_status().headers["location"]
     answers = []
     for row in rows:

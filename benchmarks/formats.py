@@ -101,7 +101,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def counted(result: Result) -> tuple[str, str, str]:
-    """What the photos' answers are worth: how they went, photos found, and their median error in metres."""
+    """Tell what the photos' answers are worth: how they went, photos found, and their median error in metres."""
     answers, described = result
     if "error" in described:
         return described["error"], "0", "-"
@@ -115,7 +115,7 @@ def counted(result: Result) -> tuple[str, str, str]:
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """What two ways disagree on."""
+    """Tell what two ways disagree on."""
     if "error" in one or "error" in other:
         return "yes" if one == other else "not the same error"
     kept = [name for name in COMPARED if one[name] != other[name]]

@@ -89,7 +89,7 @@ def print_part(title: str, part: Callable[[], Iterator[Row]]) -> bool:
 
 
 def encoder_rows(model: Path, device: str, small: bool) -> Iterator[Row]:
-    """The encoder against the CPU, its rate by batch size, and what changing batch sizes cost."""
+    """Try the encoder against the CPU, its rate by batch size, and what changing batch sizes cost."""
     here, cpu = Encoder(model, device), Encoder(model, "cpu")  # type: ignore[arg-type]
     side = here.contract.image_size
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def encoder_rows(model: Path, device: str, small: bool) -> Iterator[Row]:
 
 
 def search_rows(device: str, count: int) -> Iterator[Row]:
-    """The index that the service would use on this device, against NumPy."""
+    """Try the index that the service would use on this device, against NumPy."""
     from service.ground.index.gpu import make_index
 
     dim, queries = 512, 16
@@ -141,7 +141,7 @@ def search_rows(device: str, count: int) -> Iterator[Row]:
 
 
 def losing_rows(model: Path, device: str) -> Iterator[Row]:
-    """Whether the encoder tells that its GPU is gone, instead of hanging or crashing."""
+    """Try whether the encoder tells that its GPU is gone, instead of hanging or crashing."""
     if device == "cpu":
         yield "a CPU cannot be lost", "not run"
         return
@@ -157,7 +157,7 @@ def losing_rows(model: Path, device: str) -> Iterator[Row]:
 
 
 def training_rows(which: str, device: str, small: bool) -> Iterator[Row]:
-    """A training step in bf16 and its peak memory."""
+    """Try a training step in bf16, and its peak memory."""
     import torch
 
     from training.batch import Batch
@@ -202,7 +202,7 @@ def training_rows(which: str, device: str, small: bool) -> Iterator[Row]:
 
 
 def matrix_rate(device: str, side: int) -> float:
-    """Floating-point operations a second of a float32 matrix product, run by onnxruntime as the model is."""
+    """Return floating-point operations a second of a float32 matrix product, run by onnxruntime as the model is."""
     shape = [side, side]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -224,7 +224,7 @@ def matrix_rate(device: str, side: int) -> float:
 
 
 def flops_an_image(model: Path) -> float:
-    """Two for each multiplication of the model's convolutions and matrix products, for one image."""
+    """Count two for each multiplication of the model's convolutions and matrix products, for one image."""
     inferred = shape_inference.infer_shapes(onnx.load(model))
     shapes = {
         info.name: [axis.dim_value or 1 for axis in info.type.tensor_type.shape.dim]
@@ -241,7 +241,7 @@ def flops_an_image(model: Path) -> float:
 
 
 def seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median duration of a call, after one that does not count."""
+    """Return the median duration of a call, after one that does not count."""
     call()
     took = []
     for _ in range(rounds):

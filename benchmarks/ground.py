@@ -144,7 +144,7 @@ print(took, worked, grown, rss() - before, gallery.count(), gallery.info().index
 
 
 def photo_times(before: Path, rounds: int) -> None:
-    """Median time of a demo photo, in turns by this version and another."""
+    """Return the median time of a demo photo, in turns by this version and another."""
     photos = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
     times: dict[str, list[float]] = {"now": [], "before": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -66,7 +66,7 @@ class Pairs:
         return np.arange(self.places)
 
     def load(self, pairs: Sequence[int], generator: Generator, *, clean: bool = False) -> Batch:
-        """One of each place's views, seen by another camera and map maker unless ``clean``."""
+        """Load one of each place's views, seen by another camera and map maker unless ``clean``."""
         place = torch.tensor(list(pairs))
         view = torch.randint(self.photo.shape[1], (len(place),), generator=generator)
         photo, tile = (images[place, view].float() / 255 for images in (self.photo, self.tile))
@@ -95,7 +95,7 @@ class Questions:
 
 
 def load_places(data: Path, kept: Path) -> tuple[Pairs, Questions]:
-    """Pairs to train on and questions to be judged by; rendered at the first call, then read.
+    """Load pairs to train on and questions to be judged by; rendered at the first call, then read.
 
     Args:
         data: the folder that holds ``aerial_texture`` and ``levir_cd``.

@@ -74,7 +74,7 @@ async def measure(data: Path, heights_m: Sequence[float], count: int, seed: int,
 async def served(
     picture: Image.Image, bounds: Bounds, tile_size_m: str = "", **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A service in this process whose gallery has the picture as a map, and the demo town beside it."""
+    """Serve, in this process, a gallery that has the picture as a map, and the demo town beside it."""
 
     def maps(folder: Path) -> list[Path]:
         return [write_map(folder / "fengyuan.tif", picture, bounds), ROOT / "examples" / "town.tif"]
@@ -87,7 +87,7 @@ async def served(
 async def served_maps(
     maps: Callable[[Path], Sequence[Path]], tile_size_m: str = "", **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A service in this process whose gallery has the maps that ``maps`` names, or writes to the folder it is given."""
+    """Serve, in this process, a gallery with the maps that ``maps`` names, or writes to the folder it is given."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(gallery=Path(folder) / "g.gallery", deadline_s=DEADLINE_S, **settings))
         transport = httpx.ASGITransport(app)
@@ -101,7 +101,7 @@ async def served_maps(
 
 
 def row_of(height_m: float, rows: list[tuple[float, str, str]]) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     short_m = 2 * height_m * math.tan(math.radians(HFOV_DEG / 2)) * PHOTO_PX[1] / PHOTO_PX[0]
     errors_m = np.array([error_m for error_m, _, _ in rows])
     found = errors_m <= short_m / 4
@@ -126,7 +126,7 @@ async def add(http: httpx.AsyncClient, path: Path, tile_size_m: str) -> None:
 
 
 async def ask(http: httpx.AsyncClient, photo: bytes, truth: tuple[float, float]) -> tuple[float, str, str]:
-    """Error in metres, status, and the zoom of the best window."""
+    """Return error in metres, status, and the zoom of the best window."""
     reply = await http.post("/localize", files={"image": ("photo.jpg", photo)}, timeout=2 * DEADLINE_S)
     answer = reply.raise_for_status().json()
     best = answer["candidates"][0]
@@ -141,7 +141,7 @@ def photo_of(
     rng: np.random.Generator,
     place_m: tuple[float, float] | None = None,
 ) -> tuple[bytes, tuple[float, float]]:
-    """A photo straight down with a random heading, and its centre: random, or metres east and north of the middle."""
+    """Take a photo straight down, and tell its centre: random, or metres east and north of the middle."""
     west, south, east, north = bounds
     lat0, lon0 = (south + north) / 2, (west + east) / 2
     width_m, depth_m = (float(abs(v)) for v in offset_m(south, west, north, east))
@@ -166,7 +166,7 @@ def photo_of(
 
 
 def camera(photo: Image.Image, rng: np.random.Generator) -> bytes:
-    """What a camera makes of it: another exposure and colour, a little blur, noise, and a JPEG."""
+    """Return what a camera makes of it: another exposure and colour, a little blur, noise, and a JPEG."""
     blurred = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5)))
     pixels = (np.asarray(blurred, np.float32) / 255) ** rng.uniform(0.7, 1.4) * rng.uniform(0.85, 1.15, 3)
     pixels += rng.normal(0, 0.02, pixels.shape)
@@ -176,7 +176,7 @@ def camera(photo: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 def write_map(path: Path, picture: Image.Image, bounds: tuple[float, float, float, float]) -> Path:
-    """The picture at 0.3 m/px as a GeoTIFF in degrees."""
+    """Write the picture at 0.3 m/px as a GeoTIFF in degrees."""
     west, south, east, north = bounds
     width_m, depth_m = (float(abs(v)) for v in offset_m(south, west, north, east))
     size = (round(width_m / MAP_GSD_M), round(depth_m / MAP_GSD_M))
@@ -190,7 +190,7 @@ def write_map(path: Path, picture: Image.Image, bounds: tuple[float, float, floa
 
 
 def bounds_of(path: Path) -> tuple[float, float, float, float]:
-    """West, south, east, north of the corners in a JSON file."""
+    """Return west, south, east, north of the corners in a JSON file."""
     corners = json.loads(path.read_text())["corners_lonlat"]
     lons, lats = zip(*corners.values(), strict=True)
     return min(lons), min(lats), max(lons), max(lats)

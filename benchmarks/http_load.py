@@ -20,7 +20,7 @@ BOUNDARY = "photo-of-the-benchmark"
 
 
 def request_for(url: str, field: str, photo: bytes) -> bytes:
-    """A whole request with the photo as the form's only field."""
+    """Write a whole request with the photo as the form's only field."""
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="p.jpg"\r\n'
     body = f"{part}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{BOUNDARY}--\r\n".encode()
     where = urlsplit(url)

@@ -104,7 +104,7 @@ def measured(vectors: Any, centres: Any, count: int, table: Table) -> None:
 
 
 def one_colour(vectors: Any) -> float:
-    """How many times as long a search for 10 takes when all vectors are the same."""
+    """Tell how many times as long a search for 10 takes when all vectors are the same."""
     query = unit(vectors[:1])[0]
     took = []
     for each in (vectors, np.repeat(vectors[:1], len(vectors), axis=0)):
@@ -115,7 +115,7 @@ def one_colour(vectors: Any) -> float:
 
 
 def timed(search: Callable[[Any], Any], queries: Iterable[Any]) -> float:
-    """Median milliseconds of a CPU, of searches one by one."""
+    """Return median milliseconds of a CPU, of searches one by one."""
     times = []
     for query in queries:
         started = time.thread_time()
@@ -134,14 +134,14 @@ def row(
     flat: dict[int, float],
     recall: tuple[float, ...],
 ) -> None:
-    """One line."""
+    """Add one line."""
     ratios = f"{flat[10] / times[10]:.1f}, {flat[128] / times[128]:.1f}"
     cells = [f"{size:,}", tier, f"{took:.1f}", f"{each:.0f}", f"{times[10]:.1f} ms", f"{times[128]:.1f} ms", ratios]
     table.add_row(*cells, ", ".join(f"{share:.4f}" for share in recall))
 
 
 def resident() -> int:
-    """Bytes of this process in memory that no file holds."""
+    """Return bytes of this process in memory that no file holds."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
 

@@ -33,7 +33,7 @@ POLL_S = 0.2  # every answer costs the service a millisecond or two
 
 
 def encoder_rate(encoder: Encoder, batch: int, seconds: float) -> float:
-    """Images a second of the encoder alone."""
+    """Return images a second of the encoder alone."""
     side = encoder.contract.image_size
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
     started, done = time.perf_counter(), 0
@@ -44,7 +44,7 @@ def encoder_rate(encoder: Encoder, batch: int, seconds: float) -> float:
 
 
 def import_rate(http: httpx.Client, name: str) -> float:
-    """Windows a second of an import, from the answer to its request until it is done."""
+    """Return windows a second of an import, from the answer to its request until it is done."""
     form = {"map": name}
     job = http.post("/gallery/imports", files={"file": ("town.tif", MAP.read_bytes())}, data=form).json()
     started = time.perf_counter()
@@ -58,7 +58,7 @@ def import_rate(http: httpx.Client, name: str) -> float:
 
 
 def command_rate(url: str, name: str, windows: int) -> float:
-    """Windows a second of the command line."""
+    """Return windows a second of the command line."""
     command = [sys.executable, "-m", "service.cli.main", "gallery"]
     add = ["add", str(MAP), "--map", name, "--url", url]
 

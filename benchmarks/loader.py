@@ -40,7 +40,7 @@ VIEWS = ("drone", "satellite")
 
 
 def write_university(root: Path) -> None:
-    """A University-1652 of noise over soft patches, which JPEG compresses about as it does photos."""
+    """Write a University-1652 of noise over soft patches, which JPEG compresses about as it does photos."""
     rng = np.random.default_rng(0)
     for part in ("train/drone", "train/satellite", *(f"test/{a}_{b}" for a in ("query", "gallery") for b in VIEWS)):
         for building in range(BUILDINGS if part.startswith("train") else 1):
@@ -51,14 +51,14 @@ def write_university(root: Path) -> None:
 
 
 def picture(rng: np.random.Generator) -> Image.Image:
-    """An image of the data set's size."""
+    """Return an image of the data set's size."""
     soft = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((IMAGE_PX, IMAGE_PX))
     noisy = np.asarray(soft, np.int16) + rng.integers(-12, 13, (IMAGE_PX, IMAGE_PX, 1), dtype=np.int16)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def loading_rate(data: PairData, batch_pairs: int, batches: int, workers: int) -> float:
-    """Pairs a second, from the second batch on: starting the workers is no part of an epoch's length."""
+    """Return pairs a second, from the second batch on: starting the workers is no part of an epoch's length."""
     specs = plan(data, batch_pairs, batches)
     loaded = load_batches(data, specs, seed=0, workers=workers)
     next(loaded)
@@ -68,7 +68,7 @@ def loading_rate(data: PairData, batch_pairs: int, batches: int, workers: int) -
 
 
 def plan(data: PairData, batch_pairs: int, batches: int) -> list[tuple[int, list[int]]]:
-    """Enough batches, over several epochs where one is too short."""
+    """Plan enough batches, over several epochs where one is too short."""
     made: list[list[int]] = []
     while len(made) < batches:
         made += epoch_batches(data.place, batch_pairs, torch.Generator().manual_seed(len(made)))
@@ -76,7 +76,7 @@ def plan(data: PairData, batch_pairs: int, batches: int) -> list[tuple[int, list
 
 
 def step_rate(batch: Batch, backbone: str, device: torch.device, steps: int) -> float:
-    """Pairs a second of training steps, the first of which does not count; bf16 on a GPU."""
+    """Return pairs a second of training steps, the first of which does not count; bf16 on a GPU."""
     model = timm.create_model(backbone, pretrained=False, num_classes=0).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters())
     images = torch.cat((batch.photo, batch.tile)).to(device)
@@ -114,7 +114,7 @@ def table_of(data: dict[str, PairData], arguments: argparse.Namespace) -> Table:
 
 
 def data_sets(folder: Path, size: int) -> Iterable[tuple[str, PairData]]:
-    """The pairs of files and of the simulator."""
+    """Return the pairs of files and of the simulator."""
     input_size = SimpleNamespace(image_size=size, resize="squash")
     write_university(folder / "university")
     yield "files", open_dataset(University1652Config(folder / "university"), input_size, seed=0).train()

@@ -94,7 +94,7 @@ class MadeGround:
             made += len(part.vectors)
 
     def photos(self, windows: Floats) -> Floats:
-        """Queries that show these windows: unit vectors with cosines of 0.5 to 0.8, as those of real photos."""
+        """Make queries that show these windows: unit vectors with cosines of 0.5 to 0.8, as those of real photos."""
         noise = self._directions(len(windows))
         noise -= (noise * windows).sum(1, keepdims=True) * windows
         cosines = self._rng.uniform(0.5, 0.8, (len(windows), 1)).astype(np.float32)
@@ -144,7 +144,7 @@ class MadeGround:
 
 
 def stored(file: Path, count: int) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
-    """So many vectors and centres, from a file or made and kept there for the next time."""
+    """Return so many vectors and centres, from a file or made and kept there for the next time."""
     beside = file.with_suffix(".centres.npy")
     if not file.exists():
         out = np.lib.format.open_memmap(file, "w+", np.float16, (count, 512))
@@ -162,7 +162,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def real_squares(data: Path, side: int) -> dict[str, Floats]:
-    """Embeddings ``[side, side, D]`` of the windows in the middle of each map of the finest level."""
+    """Embed the windows in the middle of each map of the finest level: ``[side, side, D]``."""
     from real_sets import maps_of
 
     encoder = Encoder(Settings().model, "cpu", 1)
@@ -187,7 +187,7 @@ def real_squares(data: Path, side: int) -> dict[str, Floats]:
 
 
 def likeness(squares: dict[str, Floats]) -> str:
-    """Median cosines of windows of different sources, of one, and of those some steps apart."""
+    """Return median cosines of windows of different sources, of one, and of those some steps apart."""
 
     def median(left: Floats, right: Floats) -> float:
         return float(np.median((left * right).sum(-1)))

@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def saved_bytes(encoder: Encoder, images: int, precision: Precision) -> int:
-    """Bytes that the graph of some images holds, each storage once, float32 weights aside."""
+    """Count bytes that the graph of some images holds, each storage once, float32 weights aside."""
     weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

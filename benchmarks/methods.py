@@ -81,7 +81,7 @@ def run(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> No
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Mean ± standard deviation over seeds."""
+    """Show mean ± standard deviation over seeds."""
     table = Table(title="held-back places, drone → satellite; survey: real photos, heading unknown")
     columns = ("seeds", "R@1", "AP", "< 25 m", "steps to 90 %", "survey < 43 m", "survey median")
     for column in ("method", *columns):
@@ -103,13 +103,13 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def steps_to_90_percent(curve: list[dict[str, float]]) -> float:
-    """The first judged step with at least 90 % of the last R@1."""
+    """Return the first judged step with at least 90 % of the last R@1."""
     goal = 0.9 * curve[-1]["drone_to_satellite/recall@1"]
     return next(point["step"] for point in curve if point["drone_to_satellite/recall@1"] >= goal)
 
 
 def spread(values: Iterable[float], unit: str = "", digits: int = 1) -> str:
-    """``mean ± standard deviation``; without the latter for a single value."""
+    """Write ``mean ± standard deviation``; without the latter for a single value."""
     numbers = list(values)
     if not numbers:
         return "-"
@@ -118,12 +118,12 @@ def spread(values: Iterable[float], unit: str = "", digits: int = 1) -> str:
 
 
 def slug(name: str) -> str:
-    """A file name for a variant."""
+    """Return a file name for a variant."""
     return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of the config, for all variants: optim.steps=400 …")
     parser.add_argument("--data", type=Path, required=True, help="folder of aerial pictures")

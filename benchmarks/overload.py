@@ -49,7 +49,7 @@ async def load(url: str, clients: int, seconds: float) -> tuple[Counter[int], li
 
 
 def row(clients: int, seconds: float, outcome: tuple[Counter[int], list[float], list[float]], deadline_s: float) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     statuses, answered, refused = outcome
     p50, p99, worst = np.percentile(answered, (50, 99, 100))
     refusal = f"{np.percentile(refused, 50) * 1e3:12.0f}" if refused else "           -"

@@ -71,7 +71,7 @@ def _show_differences(
 
 
 def compare(gap: NDArray[np.float64]) -> tuple[str, str, str, str, str]:
-    """What to say of differences ``[seeds, places]`` in points.
+    """Tell what to say of differences ``[seeds, places]`` in points.
 
     Returns:
         The mean; its 95 % interval and p by a paired t-test over seeds; its 95 % interval by a bootstrap over places;
@@ -99,22 +99,22 @@ def compare(gap: NDArray[np.float64]) -> tuple[str, str, str, str, str]:
 def difference(
     run: dict[str, Any], other: dict[str, Any], measure: str, chosen: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """``[places]`` in points."""
+    """Return ``[places]`` in points."""
     gap: NDArray[np.float64] = 100 * (np.array(run[measure]) - np.array(other[measure]))[chosen]
     return gap
 
 
 def points(run: dict[str, Any], measure: str, chosen: NDArray[np.bool_]) -> float:
-    """Mean over places, in points."""
+    """Return the mean over places, in points."""
     return float(100 * np.array(run[measure])[chosen].mean())
 
 
 def steps_to_90_percent(curve: list[list[float]]) -> float:
-    """The first judged step with at least 90 % of the last AP."""
+    """Return the first judged step with at least 90 % of the last AP."""
     return next(step for step, ap in curve if ap >= 0.9 * curve[-1][1])
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    """``mean ± standard deviation``; without the latter for a single value."""
+    """Write ``mean ± standard deviation``; without the latter for a single value."""
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"

@@ -53,7 +53,7 @@ class MapView:
         return float(xs[0]), float(ys[0])
 
     def pixel(self, lat: float, lon: float) -> tuple[float, float]:
-        """Where a position lies in the picture."""
+        """Tell where a position lies in the picture."""
         x, y = self._metres(lat, lon)
         return (x - self.west) * self.px_per_m, (self.north - y) * self.px_per_m
 
@@ -63,7 +63,7 @@ class MapView:
         self.draw.rectangle((*self.pixel(north, west), *self.pixel(south, east)), outline=FOUND, width=3 * FINE)
 
     def grid(self, candidates: list[dict[str, Any]]) -> None:
-        """Faint lines where tiles begin and end."""
+        """Draw faint lines where tiles begin and end."""
         side, lines = self.image.width, set()
         for candidate in candidates:
             west, south, east, north = candidate["tile"]["bounds"]
@@ -74,7 +74,7 @@ class MapView:
             self.draw.line(ends, fill=(255, 255, 255, 55), width=FINE)
 
     def answer(self, position: dict[str, Any], truth: dict[str, Any] | None) -> None:
-        """The answered position with its accuracy circle, and a cross at the truth."""
+        """Draw the answered position with its accuracy circle, and a cross at the truth."""
         x, y = self.pixel(position["lat"], position["lon"])
         r, dot = max(position["accuracy_m"] * self.px_per_m, 5 * FINE), 3 * FINE
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=(*ANSWER, 60), outline=ANSWER, width=2 * FINE)
@@ -101,21 +101,21 @@ def localize(url: str, photo: Path) -> dict[str, Any]:
 
 
 def truth_of(photo: Path) -> dict[str, Any] | None:
-    """The true position of a photo of the examples, None for other photos."""
+    """Return the true position of a photo of the examples, None for other photos."""
     path = photo.resolve().parents[1] / "truth.json"
     entries = json.loads(path.read_text()) if path.exists() else []
     return next((entry["position"] for entry in entries if entry["file"] == photo.name), None)
 
 
 def distance_m(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """Metres between two close positions, on a sphere of the mean radius 6371.009 km."""
+    """Return metres between two close positions, on a sphere of the mean radius 6371.009 km."""
     north = math.radians(a["lat"] - b["lat"])
     east = math.radians(a["lon"] - b["lon"]) * math.cos(math.radians(a["lat"]))
     return 6_371_009.0 * math.hypot(north, east)
 
 
 def draw_map(path: Path, answer: dict[str, Any], truth: dict[str, Any] | None) -> Image.Image:
-    """The map with what was found, and a close-up of it in the opposite corner."""
+    """Draw the map with what was found, and a close-up of it in the opposite corner."""
     position = answer["position"]
     overview = MapView(path, HEIGHT)
     close = MapView(path, round(HEIGHT * CLOSE_UP_SHARE), (position["lat"], position["lon"]))
@@ -134,7 +134,7 @@ def draw_map(path: Path, answer: dict[str, Any], truth: dict[str, Any] | None) -
 
 
 def compose(photo: Path, map_path: Path, answer: dict[str, Any], truth: dict[str, Any] | None) -> Image.Image:
-    """Photo left, map right, captions below."""
+    """Put the photo left, the map right, captions below."""
     picture, position = Image.open(photo).convert("RGB"), answer["position"]
     picture = picture.resize((round(HEIGHT * picture.width / picture.height), HEIGHT), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (picture.width + HEIGHT + 3 * GAP, HEIGHT + CAPTION + GAP), PAPER)

@@ -92,7 +92,7 @@ async def measure(data: Path, hints: Sequence[str], count: int, seed: int, model
 
 
 def report(every: Sequence[Outcome]) -> None:
-    """What is claimed, and what of it is true."""
+    """Print what is claimed, and what of it is true."""
     located = [each for each in every if each.located]
     inside = [each.inside for each in located if each.inside is not None]
     cameras = [each for each in located if each.found and each.camera_m is not None]
@@ -104,12 +104,12 @@ def report(every: Sequence[Outcome]) -> None:
 
 
 def share(hits: Sequence[bool]) -> str:
-    """As a share and as numbers."""
+    """Write it as a share and as numbers."""
     return f"{sum(hits) / max(1, len(hits)):.2f} ({sum(hits)}/{len(hits)})"
 
 
 async def ask(http: httpx.AsyncClient, shot: Shot, kind: str) -> Outcome:
-    """One photo's answer against the truth."""
+    """Compare one photo's answer with the truth."""
     form = shot.known if kind == "all" else {}
     told = (await http.post("/localize", files={"image": ("photo.jpg", shot.photo)}, data=form)).json()
     first, position, where = told["candidates"][0], told["position"], told["camera"]
@@ -127,7 +127,7 @@ async def ask(http: httpx.AsyncClient, shot: Shot, kind: str) -> Outcome:
 def shoot(
     picture: Image.Image, bounds: tuple[float, float, float, float], pitch: float, size: float, rng: np.random.Generator
 ) -> Shot:
-    """A photo from a random place from which the ground near enough to be looked at lies on the map."""
+    """Take a photo from a random place from which the ground near enough to be looked at lies on the map."""
     west, south, east, north = bounds
     middle = (south + north) / 2, (west + east) / 2
     map_m = np.array([float(abs(v)) for v in offset_m(south, west, north, east)])
@@ -157,7 +157,7 @@ def shoot(
 def draw(
     picture: Image.Image, map_m: NDArray[np.float64], seen: Pinhole, place: complex, height_m: float
 ) -> Image.Image:
-    """What the camera sees of the picture as level ground; sky and ground beyond its edge are grey."""
+    """Draw what the camera sees of the picture as level ground; sky and ground beyond its edge are grey."""
     width, height = PHOTO_PX
     to_photo = np.array([[1 / width, 0, -0.5], [0, -1 / width, height / width / 2], [0, 0, 1]])
     to_place = np.array([[height_m, 0, place.real], [0, height_m, place.imag], [0, 0, 1]])

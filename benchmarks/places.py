@@ -70,7 +70,7 @@ class _Windows:
 
 
 def cut_windows(image: Tensor, levels: Sequence[float] = LEVELS) -> _Windows:
-    """All half-overlapping windows of a map, uint8 ``[3, H, W]``."""
+    """Cut all half-overlapping windows of a map, uint8 ``[3, H, W]``."""
     pictures, centres, sides = [], [], []
     for level in levels:
         shape = [round(s / level) for s in image.shape[1:]]
@@ -90,7 +90,7 @@ def _starts(length: int) -> list[int]:
 
 
 def other_dates(data: SimulatedConfig) -> tuple[Split, Split]:
-    """The held-out places of two dates: the same photos taken on the map's own date, and on the other one."""
+    """Take the same photos of the held-out places of two dates on the map's own date, and on the other one."""
     places = [place for place in load_dates(data) if place.name in data.dates_held_out]
     if not places:
         raise SystemExit("The config holds no place of two dates out: give one with data.dates_held_out.")
@@ -168,7 +168,7 @@ def _folder(place: Texture) -> str:
 
 
 def fengyuan(folder: Path) -> Split:
-    """Real photos straight down: their centre squares."""
+    """Return real photos straight down: their centre squares."""
     corners = np.array(list(json.loads((folder / "map.json").read_text())["corners_lonlat"].values()))
     (west, south), (east, north) = corners.min(0), corners.max(0)
     photos, truth = [], []
@@ -182,7 +182,7 @@ def fengyuan(folder: Path) -> Split:
 
 
 def ariel(folder: Path) -> Split:
-    """Real photos at 45°, laid flat by their pitch and height."""
+    """Return real photos at 45°, laid flat by their pitch and height."""
     bounds = json.loads((folder / "map.json").read_text())["bounds"]
     photos, truth, sides = [], [], []
     for row in _rows(folder):
@@ -202,7 +202,7 @@ def ariel(folder: Path) -> Split:
 
 
 def survey_split(folder: Path) -> Split:
-    """Real photos straight down against half-overlapping tiles of 86 m (``survey.py``)."""
+    """Return real photos straight down against half-overlapping tiles of 86 m (``survey.py``)."""
     task = survey_task(folder, SIZE)
     photos, windows = (
         images.load(range(len(images))).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
@@ -245,7 +245,7 @@ def _real(
 
 
 def distractors(root: Path | None, globs: Sequence[str], count: int) -> NDArray[np.uint8]:
-    """Windows of other places, uint8 ``[count, S, S, 3]``: random squares of random pictures."""
+    """Cut windows of other places, uint8 ``[count, S, S, 3]``: random squares of random pictures."""
     paths = [] if root is None else sorted(path for glob in globs for path in root.glob(glob))
     rng = np.random.default_rng(SEED)
     windows = []

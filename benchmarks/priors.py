@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def tell(what: str, times: dict[int, Any]) -> None:
-    """A line for each size."""
+    """Print a line for each size."""
     first = next(iter(times.values()))
     print(f"searches {what}:")
     for size, each in times.items():
@@ -71,7 +71,7 @@ def tell(what: str, times: dict[int, Any]) -> None:
 
 
 def gallery(vectors: Any, centres: Any, size: int) -> TieredIndex:
-    """An index of so many windows, written as a gallery that is opened writes it; without codes, which areas ignore."""
+    """Make an index of so many windows, as a gallery that is opened does; without codes, which areas ignore."""
     index, maps, started = TieredIndex(DIM, codes_from=2 * size), len(vectors) // MAP_WINDOWS, time.process_time()
     for start in range(0, size, BATCH):
         windows = np.arange(start, min(start + BATCH, size))
@@ -82,7 +82,7 @@ def gallery(vectors: Any, centres: Any, size: int) -> TieredIndex:
 
 
 def moved(centres: Any, again: Any) -> Any:
-    """Centres of the same ground elsewhere, so many times on."""
+    """Return centres of the same ground elsewhere, so many times on."""
     lons = (centres[:, 1] + APART_DEG * again + 180) % 360 - 180
     return np.column_stack([centres[:, 0], lons])
 
@@ -90,7 +90,7 @@ def moved(centres: Any, again: Any) -> Any:
 def in_turns(
     filled: dict[int, TieredIndex], vectors: Any, centres: Any, searches: int, other: Any = None
 ) -> dict[int, Any]:
-    """Milliseconds of searches, one of each size in turn: at the same place of any of its maps.
+    """Return milliseconds of searches, one of each size in turn: at the same place of any of its maps.
 
     Args:
         filled: galleries, by size.

@@ -84,7 +84,7 @@ def add_maps(root: Path, gallery: Path, model: Path, scratch: Path) -> None:
 
 
 def ask(client: httpx.Client, url: str, shot: Shot, kind: str, effort: str) -> dict[str, Any]:
-    """One photo's answer, and how far off it is."""
+    """Return one photo's answer, and how far off it is."""
     form = {"use_exif": "false", "effort": effort} | shot.hints.get(kind, {})
     answer = client.post(url, files={"image": (shot.path.name, shot.path.read_bytes())}, data=form)
     answer.raise_for_status()
@@ -111,12 +111,12 @@ def ask(client: httpx.Client, url: str, shot: Shot, kind: str, effort: str) -> d
 
 
 def off_m(place: dict[str, float], truth: tuple[float, float]) -> float:
-    """Metres between a place of an answer and the truth."""
+    """Return metres between a place of an answer and the truth."""
     return float(haversine_m(*truth, place["lat"], place["lon"]))
 
 
 def print_table(sets: Sequence[RealSet], hints: Sequence[str], done: dict[str, list[dict[str, Any]]]) -> None:
-    """One row for each set and kind of hints."""
+    """Print one row for each set and kind of hints."""
     table = Table(title="real photos (right: see real_sets.py; located of those right; right of those located)")
     columns = ("set", "hints", "photos", "right", "< 10 m", "median", "located", "right of located", "in accuracy_m")
     for column in (*columns, "camera median, in accuracy_m", "disputed", "looks", "p50"):
@@ -130,7 +130,7 @@ def print_table(sets: Sequence[RealSet], hints: Sequence[str], done: dict[str, l
 
 
 def cells(each: RealSet, kind: str, answers: list[dict[str, Any]]) -> list[str]:
-    """The numbers of one row; disputed: of the located, which dispute the wrong hint, or any if none is wrong."""
+    """Return a row's numbers; disputed: of the located, which dispute the wrong hint, or any if none is wrong."""
     looks = looks_of(answers)
     p50 = f"{statistics.median(answer['total_ms'] for answer in answers):.0f} ms"
     located = [answer for answer in answers if answer["status"] == "located"]
@@ -160,13 +160,13 @@ def cells(each: RealSet, kind: str, answers: list[dict[str, Any]]) -> list[str]:
 
 
 def looks_of(answers: list[dict[str, Any]]) -> str:
-    """How many photos needed how many looks, as ``1 x 18, 3 x 2``."""
+    """Tell how many photos needed how many looks, as ``1 x 18, 3 x 2``."""
     counts = Counter(answer["looks"] for answer in answers)
     return ", ".join(f"{looks} x {count}" for looks, count in sorted(counts.items()))
 
 
 def share(hits: list[bool]) -> str:
-    """``0.83 (25/30)``, or a dash for none."""
+    """Write ``0.83 (25/30)``, or a dash for none."""
     return f"{sum(hits) / len(hits):.2f} ({sum(hits)}/{len(hits)})" if hits else "-"
 
 

@@ -53,7 +53,7 @@ class RealSet:
 
 
 def maps_of(root: Path, scratch: Path) -> Iterator[tuple[str, Path, Path | None]]:
-    """Name, file and corners' file of every map; corners that a data set writes its own way go to ``scratch``."""
+    """List name, file and corners' file of each map; corners that a data set writes its own way go to ``scratch``."""
     for name, folder in (
         ("ariel", "ariel"),
         ("fengyuan", "fengyuan"),
@@ -72,7 +72,7 @@ def maps_of(root: Path, scratch: Path) -> Iterator[tuple[str, Path, Path | None]
 
 
 def sets_of(root: Path) -> Iterator[RealSet]:
-    """Every set whose folder is there; the last one is of places that no map shows."""
+    """Return every set whose folder is there; the last one is of places that no map shows."""
     if (root / "ariel").exists():
         rows = [row for row in _rows(root / "ariel/meta.csv") if row["reg_ok"] == "1"]
         for flight in ("v17", "v19"):
@@ -90,7 +90,7 @@ def sets_of(root: Path) -> Iterator[RealSet]:
 
 
 def wrong(known: dict[str, str], *, heading_deg: str, altitude_m: str, hfov_deg: str) -> dict[str, dict[str, str]]:
-    """All hints with one that is wrong, by its kind (``WRONG``); the pitch is the caller's."""
+    """Return all hints with one that is wrong, by its kind (``WRONG``); the pitch is the caller's."""
     half = math.degrees(2 * math.atan(math.tan(math.radians(float(hfov_deg)) / 2) / 2))
     return {
         "wrong-heading": known | {"heading_deg": f"{(float(heading_deg) + 180) % 360:.1f}"},
@@ -101,7 +101,7 @@ def wrong(known: dict[str, str], *, heading_deg: str, altitude_m: str, hfov_deg:
 
 
 def ariel_shot(root: Path, row: dict[str, str]) -> Shot:
-    """A frame of the Ariel flights, from its row of ``meta.csv``."""
+    """Return a frame of the Ariel flights, from its row of ``meta.csv``."""
     heading = {"heading_deg": row["reg_heading_deg"] or "0"}  # flight.py leaves out one that is unknown
     known = heading | {"altitude_m": row["rel_alt_m"], "pitch_deg": row["pitch_deg"], "hfov_deg": row["hfov_deg"]}
     hints = {"none": {}, "heading": heading, "all": known, "all-67": known | {"hfov_deg": "67"}}

@@ -49,20 +49,20 @@ class Ground:
 
 
 def tile(number: int, east_m: float, north_m: float) -> Hit:
-    """A candidate so far from the origin."""
+    """Return a candidate so far from the origin."""
     lat, lon = offset(*ORIGIN, east_m, north_m)
     footprint = Footprint.from_centre(float(lat), float(lon), SIDE_M / 256, 256, 256)
     return Hit(Tile(f"t{number}", footprint), 0.9 - number / 100)
 
 
 def seen(ground: Ground, hit: Hit, side: int) -> LocalMap:
-    """The stored map of a candidate's tile."""
+    """Return the stored map of a candidate's tile."""
     points, _ = ground_grid(hit.tile.footprint, side, side, "squash")
     return to_int8(ground(points + complex(*offset_m(*ORIGIN, *hit.tile.footprint.centre))))
 
 
 def photo(ground: Ground, side: int, a: complex, b: complex, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The map of a photo, with noise."""
+    """Return the map of a photo, with noise."""
     noise = rng.normal(size=(CHANNELS, side, side))
     noisy = ground(a * cell_centres(side, side) + b) + 0.5 * noise / np.linalg.norm(noise, axis=0)
     return (noisy / np.linalg.norm(noisy, axis=0)).astype(np.float32)
@@ -75,7 +75,7 @@ def matched(hits: list[Hit], query: NDArray[np.float32], maps: dict[str, LocalMa
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median and 95 % of the times that a call takes."""
+    """Return the median and 95 % of the times that a call takes."""
     took = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -85,7 +85,7 @@ def milliseconds(work: Callable[[], object], rounds: int) -> tuple[float, float]
 
 
 def times(side: int, turns: int, tiles: int, rounds: int) -> str:
-    """One line of the first table."""
+    """Return one line of the first table."""
     rng = np.random.default_rng(0)
     ground = Ground(rng)
     steps = (0.0, 0.5, -0.5)
@@ -109,7 +109,7 @@ def times(side: int, turns: int, tiles: int, rounds: int) -> str:
 
 
 def counts(side: int, grain_m: float, rounds: int) -> str:
-    """One line of the second table."""
+    """Return one line of the second table."""
     rng = np.random.default_rng(1)
     chance, right = [], []
     hit = tile(0, 0.0, 0.0)

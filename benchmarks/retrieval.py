@@ -49,7 +49,7 @@ class Model:
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Unit vectors ``[N, D]`` of pictures ``[N, S, S, 3]``."""
+        """Return unit vectors ``[N, D]`` of pictures ``[N, S, S, 3]``."""
         file = self.kept / f"{hashlib.sha256(pictures.tobytes()).hexdigest()[:16]}.npy"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,18 +61,18 @@ class Model:
         return vectors
 
     def local(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Descriptors ``[N, C, h, w]``."""
+        """Return descriptors ``[N, C, h, w]``."""
         rows = [self.session.run(["local"], {"image": pictures[i : i + 8]})[0] for i in range(0, len(pictures), 8)]
         return np.concatenate(rows)
 
 
 def four_turns(pictures: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The pictures ``[N, S, S, 3]``, and turned by quarters."""
+    """Return the pictures ``[N, S, S, 3]``, and turned by quarters."""
     return [np.ascontiguousarray(np.rot90(pictures, k, (1, 2))) for k in range(4)]
 
 
 def ranks(model: Model, split: Split, others: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many wrong windows come before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four."""
+    """Count wrong windows before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four."""
     gallery = np.concatenate([model.embed(pictures) for pictures in (split.windows, others) if len(pictures)])
     right = np.pad(split.right, ((0, 0), (0, len(others))))
     scores = np.stack([model.embed(photos) @ gallery.T for photos in four_turns(split.photos)])
@@ -86,7 +86,7 @@ def _before(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np
 
 
 def matched(model: Model, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Agreeing positions with the window that fits, ``[Q]``, and with wrong ones, ``[Q, 24]``."""
+    """Count agreeing positions with the window that fits, ``[Q]``, and with wrong ones, ``[Q, 24]``."""
     windows = model.local(split.windows)
     turns = np.stack([model.local(photos) for photos in four_turns(split.photos)], 1)
     rng = np.random.default_rng(SEED)

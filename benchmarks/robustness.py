@@ -98,7 +98,7 @@ def main() -> None:
 def take(
     simulator: PairSimulator, scene: Scene, side_m: float, generator: torch.Generator
 ) -> list[tuple[torch.Tensor, Floats]]:
-    """One photo for each change, aimed at the same point from the same light; and the ground at its centre, metres."""
+    """Take one photo for each change, all of one point in one light; and tell the ground at its centre, metres."""
     east_m, north_m = ((torch.rand(2, 1, generator=generator) - 0.5) * side_m).unbind()
     hfov, pitch = (low + 10 * torch.rand(1, generator=generator) for low in (55.0, 80.0))
     light = int(torch.randint(2**31, (), generator=generator))
@@ -114,7 +114,7 @@ def take(
 
 
 def summary(answers: list[dict[str, Any]], truth: list[Floats], side_m: float) -> list[str]:
-    """The cells of one row; an answer is right within half a tile."""
+    """Return the cells of one row; an answer is right within half a tile."""
     best = [answer["candidates"][0] for answer in answers]
     found = np.array([(each["lon"], each["lat"]) for each in best]) / DEGREES_PER_M
     errors = np.linalg.norm(found - np.array(truth), axis=1)

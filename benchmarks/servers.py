@@ -31,7 +31,7 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """The URL that photos are sent to, while the server runs."""
+        """Give the URL that photos are sent to, while the server runs."""
         port = _free_port()
         command = [str(word).replace("PORT", str(port)) for word in self.command]
         process = subprocess.Popen(
@@ -50,19 +50,19 @@ class Server:
 
 
 def aerofix(gallery: Path, model: Path, env: dict[str, str] | None = None) -> Server:
-    """This service, as a user starts it."""
+    """Return this service, as a user starts it."""
     command = [sys.executable, "-m", "service.cli.main", "serve", "--port", "PORT", "--device", "cpu"]
     return Server("aerofix", [*command, "--gallery", gallery, "--model", model], "/localize", "/readyz", env=env or {})
 
 
 def litserve(python: Path, gallery: Path, model: Path, decoders: int) -> Server:
-    """LitServe, with the Python that it is installed for; ``decoders`` threads decode a batch."""
+    """Return LitServe, with the Python that it is installed for; ``decoders`` threads decode a batch."""
     command = [python, PEERS / "litserve_server.py", gallery, model, decoders, "PORT"]
     return Server(_called("LitServe", decoders), command, "/predict", "/health")
 
 
 def bentoml(python: Path, gallery: Path, model: Path, decoders: int) -> Server:
-    """BentoML, likewise."""
+    """Return BentoML, likewise."""
     command = [python, "-m", "bentoml", "serve", "bentoml_server:Localize", "--host", "127.0.0.1", "--port", "PORT"]
     env = {"GALLERY": str(gallery), "MODEL": str(model), "DECODERS": str(decoders), "BENTOML_DO_NOT_TRACK": "True"}
     return Server(_called("BentoML", decoders), command, "/localize", "/readyz", PEERS, env)

@@ -58,7 +58,7 @@ class Load:
     wall_s: float
 
     def of(self, photo: int | None) -> np.ndarray:
-        """Milliseconds of the answers to one photo, or to all."""
+        """Return milliseconds of the answers to one photo, or to all."""
         number, ms = self.took_ms.T
         return ms if photo is None else ms[number == photo]
 
@@ -74,13 +74,13 @@ def ask(url: str, clients: int, seconds: float, photos: list[Path]) -> Load:
 
 
 def for_seconds(seconds: float) -> Callable[[], bool]:
-    """Whether so many seconds have not passed since this call."""
+    """Tell whether so many seconds have not passed since this call."""
     end = time.perf_counter() + seconds
     return lambda: time.perf_counter() < end
 
 
 def latency(bare: Bare, server: Server, photos: list[Path], seconds: float, rounds: int) -> Table:
-    """One at a time, in turns."""
+    """Measure one at a time, in turns."""
     data = [path.read_bytes() for path in photos]
     over_http, in_loop = [], []
     with server.running() as url:
@@ -103,7 +103,7 @@ def latency(bare: Bare, server: Server, photos: list[Path], seconds: float, roun
 
 
 def timed(bare: Bare, photos: list[bytes], seconds: float) -> np.ndarray:
-    """Photo numbers and milliseconds of the bare loop."""
+    """Return photo numbers and milliseconds of the bare loop."""
     took, go_on = [], for_seconds(seconds)
     for number in cycle(range(len(photos))):
         if not go_on():
@@ -115,13 +115,13 @@ def timed(bare: Bare, photos: list[bytes], seconds: float) -> np.ndarray:
 
 
 def rate_of(loop: Loop, bare: Bare, photos: Iterator[bytes], seconds: float) -> float:
-    """Photos a second of a loop."""
+    """Return photos a second of a loop."""
     started = time.perf_counter()
     return loop.run(bare, photos, for_seconds(seconds)) / (time.perf_counter() - started)
 
 
 def throughput(bare: Bare, server: Server, photos: list[Path], seconds: float, rounds: int) -> Table:
-    """Many at a time, in turns."""
+    """Measure many at a time, in turns."""
     data = cycle([path.read_bytes() for path in photos])
     trial = {loop: rate_of(loop, bare, data, seconds / 2) for loop in LOOPS}
     best = max(trial, key=lambda loop: trial[loop])
@@ -155,7 +155,7 @@ def throughput(bare: Bare, server: Server, photos: list[Path], seconds: float, r
 
 
 def peers(servers: list[Server], photos: list[Path], seconds: float, rounds: int) -> Table:
-    """Server after server, each alone on the machine, several times round."""
+    """Measure server after server, each alone on the machine, several times round."""
     loads: dict[str, list[Load]] = {server.name: [] for server in servers}
     for _ in range(rounds):
         for server in servers:
@@ -175,18 +175,18 @@ def peers(servers: list[Server], photos: list[Path], seconds: float, rounds: int
 
 
 def cpu(loads: list[Load]) -> str:
-    """What the clients themselves took."""
+    """Tell what the clients themselves took."""
     return f"{sum(load.cpu_s for load in loads):.1f} of {sum(load.wall_s for load in loads):.1f}"
 
 
 def has_peers(python: Path) -> bool:
-    """Whether this Python has the servers that ours is compared with."""
+    """Tell whether this Python has the servers that ours is compared with."""
     find = "from importlib.util import find_spec; raise SystemExit(None in map(find_spec, ('litserve', 'bentoml')))"
     return python.is_file() and subprocess.run([python, "-c", find]).returncode == 0
 
 
 def versions(python: Path | None) -> str:
-    """Of what is compared, and of what does the work."""
+    """Name versions of what is compared, and of what does the work."""
     ours = [f"{name} {version(name)}" for name in ("aerofix", "onnxruntime", "faiss-cpu", "pillow", "uvicorn")]
     if python is None:
         return ", ".join(ours)
@@ -233,7 +233,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, model: Path) -> tuple[list[Path], list[Path]]:
-    """Galleries, one for each process that wants one, and the photos."""
+    """Make galleries, one for each process that wants one, and the photos."""
     first = folder / "first.gallery"
     add = [sys.executable, "-m", "service.cli.main", "gallery", "add", ROOT / "examples/town.tif", "--gallery", first]
     subprocess.run([*map(str, add), "--model", str(model)], check=True, capture_output=True, cwd=ROOT)

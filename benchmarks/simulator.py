@@ -25,7 +25,7 @@ PITCHES_DEG = (90, 75, 60, 45, 30, 20)
 
 
 def make_scene() -> Scene:
-    """Noise over blocks: what the texture shows does not change the time it takes."""
+    """Make noise over blocks: what the texture shows does not change the time it takes."""
     pixels = round(SIDE_M / GSD_M)
     height = raise_blocks(SIDE_M, SIDE_M, np.random.default_rng(0))
     texture = torch.rand(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
@@ -33,7 +33,7 @@ def make_scene() -> Scene:
 
 
 def cameras(pitches_deg: list[float], device: torch.device) -> Camera:
-    """One pose for each pitch, in all directions, aimed within 50 m of the middle."""
+    """Return one pose for each pitch, in all directions, aimed within 50 m of the middle."""
     n, generator = len(pitches_deg), torch.Generator().manual_seed(1)
     east, north = (torch.rand(2, n, generator=generator) - 0.5) * 100
     heading = torch.rand(n, generator=generator) * 360
@@ -42,7 +42,7 @@ def cameras(pitches_deg: list[float], device: torch.device) -> Camera:
 
 
 def views_per_second(scene: Scene, camera: Camera, size: int) -> float:
-    """Best of three passes over all poses."""
+    """Return the best of three passes over all poses."""
     seconds = []
     for _ in range(3):
         _wait(scene)

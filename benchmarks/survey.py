@@ -36,7 +36,7 @@ class Photo:
 
 
 def read_photos(folder: Path) -> list[Photo]:
-    """The photos whose centre could be registered to the map."""
+    """Return the photos whose centre could be registered to the map."""
     with (folder / "meta.csv").open() as file:
         return [
             Photo(
@@ -50,12 +50,12 @@ def read_photos(folder: Path) -> list[Photo]:
 
 
 def map_of(folder: Path) -> Path:
-    """The folder's map."""
+    """Return the folder's map."""
     return next(path for name in ("map.tif", "map.jpg") if (path := folder / name).exists())
 
 
 def survey_task(folder: Path, image_size: int) -> Task:
-    """Photos (centre squares, as they were flown) against half-overlapping tiles; right within half a tile side.
+    """Ask photos (centre squares, as flown) among half-overlapping tiles; right within half a tile side.
 
     Args:
         folder: with ``map.jpg``; the corners are taken as a north-up rectangle.
@@ -83,7 +83,7 @@ class Pictures:
         return len(self.name)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Images ``[n, 3, S, S]``, 0 to 1."""
+        """Load images ``[n, 3, S, S]``, 0 to 1."""
         stacked = torch.from_numpy(np.stack([np.asarray(self.images[i]) for i in index]))
         return stacked.permute(0, 3, 1, 2).float() / 255
 

@@ -65,7 +65,7 @@ class Shot:
 
 
 def flight_path(half_m: float, count: int, step_m: float) -> NDArray[np.float64]:
-    """``[count, 3]`` east, north and heading every ``step_m`` along rounds of a turned square with rounded corners."""
+    """Return ``[count, 3]`` east, north, heading every ``step_m`` along rounds of a turned square, corners round."""
     line_m, turn_m = 2 * (half_m - CORNER_RADIUS_M), math.pi / 2 * CORNER_RADIUS_M
     poses = []
     for at_m in np.arange(count) * step_m:
@@ -114,33 +114,33 @@ def fly(scene: Scene, other: Scene, options: argparse.Namespace) -> list[Shot]:
 
 
 def weather(images: torch.Tensor, options: argparse.Namespace) -> torch.Tensor:
-    """The first of ``[N, 3, H, W]`` views as another day shows it, another for each photo."""
+    """Show the first of ``[N, 3, H, W]`` views as on another day, another for each photo."""
     drawn = torch.Generator().manual_seed(int(1e6 * float(images.mean())) + options.seed)
     return augment(images, drawn, strength=options.weather)[0] if options.weather else images[0]
 
 
 def picture_of(image: Any, rng: np.random.Generator) -> Image.Image:
-    """A rendered ``[3, H, W]`` view as a small camera has it: another exposure each time, and noise."""
+    """Show a rendered ``[3, H, W]`` view as a small camera does: another exposure each time, and noise."""
     light = image.permute(1, 2, 0).numpy() * rng.uniform(0.9, 1.1) + rng.normal(0, 0.012, (*image.shape[1:], 1))
     return Image.fromarray((np.clip(light, 0, 1) * 255).astype(np.uint8))
 
 
 def jpeg(picture: Image.Image) -> bytes:
-    """The picture as a file."""
+    """Return the picture as a file."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=90)
     return out.getvalue()
 
 
 def another_place() -> Scene:
-    """A town that is not on the map."""
+    """Make a town that is not on the map."""
     town = make_town(99, 300.0, 0.3)
     texture = torch.from_numpy(town.rgb.copy()).permute(2, 0, 1)[None].float() / 255
     return Scene(texture, torch.zeros(1, 2, 2), town.gsd_m)
 
 
 async def follow(geotiff: bytes, shots: list[Shot], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The service's answers to the photos of one track."""
+    """Return the service's answers to the photos of one track."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(gallery=Path(folder) / "g.gallery", device="cpu", model=options.model))
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aerofix", timeout=60)
@@ -174,7 +174,7 @@ async def add_map(http: httpx.AsyncClient, geotiff: bytes) -> None:
 
 
 def error_m(position: dict[str, Any] | None, truth: tuple[float, float]) -> float:
-    """Metres between an answer and the truth; NaN where there is no position."""
+    """Return metres between an answer and the truth; NaN where there is no position."""
     return math.nan if position is None else float(haversine_m(position["lat"], position["lon"], *truth))
 
 
@@ -251,7 +251,7 @@ def report_cameras(shots: list[Shot], answers: list[dict[str, Any]], console: Co
 
 
 def rmse(errors: NDArray[np.float64]) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return math.sqrt(float(np.mean(errors**2)))
 
 

@@ -78,13 +78,13 @@ async def measure(data: Path, date: str, hints: Sequence[str], seed: int, model:
 
 
 def held_out() -> list[str]:
-    """Names of the pairs that training leaves out."""
+    """List the pairs that training leaves out."""
     paths = load_config(ROOT / "configs" / "lite2_dates.yaml").data.dates_held_out
     return [Path(path).stem for path in paths if path.startswith("levir_cd")]
 
 
 async def ask(http: httpx.AsyncClient, shot: Shot, kind: str) -> tuple[float, bool]:
-    """How far off the first candidate is in metres, and whether the answer says located."""
+    """Tell how far off the first candidate is in metres, and whether the answer says located."""
     form = {} if kind == "none" else dict(shot.known)
     if kind == "prior":
         rng = np.random.default_rng(len(shot.photo))

@@ -29,11 +29,11 @@ class Localize(litserve.LitAPI):
         self.pool = ThreadPoolExecutor(int(decoders))
 
     def decode_request(self, request: Annotated[bytes, File(alias="image")]) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return request
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """A list is what we take."""
+        """Leave it: a list is what we take."""
         return inputs
 
     def predict(self, batch: list[bytes]) -> list[dict]:
@@ -43,7 +43,7 @@ class Localize(litserve.LitAPI):
         return [place(answer) for answer in self.bare.localize(batch, self.pool)]
 
     def unbatch(self, output: list[dict]) -> list[dict]:
-        """A list is what we give."""
+        """Leave it: a list is what we give."""
         return output
 
 
