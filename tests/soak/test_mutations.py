@@ -21,6 +21,7 @@ from service.settings import Settings
 COUNT = 10_000
 IMPORTS = 1_000
 AT_ONCE = 8
+LONG_S = 600  # nothing takes that long, on the slowest machine
 # Bytes that the process may grow by after the first tenth. Were the pixels of each image kept, 48 * 40 * 3 bytes, that
 # would be 50 MB.
 MAX_GROWTH = 32 * 2**20
@@ -36,7 +37,12 @@ pytestmark = [
 async def http(tmp_path, tiny_model, ground, encode_image):
     """A running service with one tile, of an image that is not damaged."""
     settings = Settings(
-        model=tiny_model(tmp_path / "m.onnx"), gallery=tmp_path / "g", device="cpu", threads=1, max_image_pixels=10**6
+        model=tiny_model(tmp_path / "m.onnx"),
+        gallery=tmp_path / "g",
+        device="cpu",
+        threads=1,
+        max_image_pixels=10**6,
+        deadline_s=LONG_S,  # a machine that is busy with other things is no failure
     )
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
@@ -56,7 +62,7 @@ async def attack(http, requests):
     """Send requests, a few at a time; each is answered as its own fault, and memory stays what it was."""
     before = 0
     for round_ in range(COUNT // AT_ONCE):
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LONG_S):
             answers = await asyncio.gather(*(http.post(path, **next(requests)) for path in ["/localize"] * AT_ONCE))
         assert {answer.status_code for answer in answers} <= {200, 400, 413, 415, 422}
         if round_ == COUNT // AT_ONCE // 10:
@@ -126,7 +132,7 @@ def zipped(files):
 
 async def ended(http, location):
     """What became of an import; one that a damaged number has made endless is cancelled."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(LONG_S):
         while True:
             answer = await http.get(location)
             state = answer.json()
@@ -165,7 +171,7 @@ async def test_damaged_maps(http, damage, geotiffs, image_files):
                 return "a.zip", zipped({"17/109000/56000.png": change(image), "17/109000/56001.png": image})
 
     for number in range(IMPORTS):
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LONG_S):
             answer = await http.post("/gallery/imports", files={"file": upload()}, data={"replace": "true"})
         assert answer.status_code in {202, 413, 415, 422}, answer.text
         if answer.status_code == 202:

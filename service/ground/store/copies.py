@@ -123,7 +123,7 @@ def restore(source: Path, target: Path) -> tuple[int, Path | None]:
 
 
 def _check(part: Path, name: str) -> int:
-    """Migrate and read a copy of the gallery called ``name``, which is not touched; returns the number of tiles."""
+    """Read a copy of the gallery called ``name``, which is not touched; returns the number of tiles."""
     try:
         with closing(Store(part)) as copy:
             return verify(copy)
