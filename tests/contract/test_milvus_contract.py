@@ -30,10 +30,11 @@ best, whatever the search parameters. ``milvus-lite`` follows more of the graph 
     scope="module", params=[pytest.param(lite, id="lite"), pytest.param(genuine, id="2.3.5", marks=pytest.mark.soak)]
 )
 def make_index(request, tmp_path_factory):
-    """``make_index(dim)``: an index in a new collection."""
+    """``make_index(dim)``: an index in a new collection. A slow machine is no failure: searches have a minute."""
     names = (f"contract{n}" for n in itertools.count())
     made = []
-    with request.param(tmp_path_factory.mktemp("milvus")) as (_, uri):
+    with request.param(tmp_path_factory.mktemp("milvus")) as (_, uri), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.ground.index.collection.SEARCH_TIMEOUT_S", 60.0)
 
         def make(dim):
             collection = Collection(uri, next(names), "a model", dim)
