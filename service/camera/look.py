@@ -60,15 +60,28 @@ def look_of(camera: Pinhole, *, north_up: bool, ground_side: float | None = None
         north_up: turn the square's top to the north; else it is where the camera looks.
         ground_side: largest side of the square in camera heights; None takes what the photo shows.
     """
-    heading = camera.attitude.heading_deg
-    ahead = Pinhole(camera.attitude.turned(-heading), camera.hfov_deg, camera.aspect)
+    ahead = _ahead(camera)
     middle, side = _square_ahead(ahead)
     if ground_side is not None:
         side = min(side, ground_side)
-    turn = np.exp(-1j * math.radians(heading)) if north_up else 1.0  # clockwise
-    seen_from = camera if north_up else ahead
+    return _laid_flat(camera, side, middle) if north_up else _laid_flat(ahead, side, middle)
+
+
+def square_of(camera: Pinhole, ground_side: float) -> Look:
+    """Lay flat a square of just this side, in camera heights, north up, whether or not the photo fills it."""
+    return _laid_flat(camera, ground_side, _square_ahead(_ahead(camera))[0])
+
+
+def _ahead(camera: Pinhole) -> Pinhole:
+    """The camera, turned to the north."""
+    return Pinhole(camera.attitude.turned(-camera.attitude.heading_deg), camera.hfov_deg, camera.aspect)
+
+
+def _laid_flat(camera: Pinhole, side: float, middle: float) -> Look:
+    """The square of this side whose middle lies so far ahead."""
+    turn = np.exp(-1j * math.radians(camera.attitude.heading_deg))  # clockwise
     square = similarity_matrix(complex(side), complex(1j * middle * turn))
-    return Look(seen_from.to_photo @ square, camera.aspect, side)
+    return Look(camera.to_photo @ square, camera.aspect, side)
 
 
 def _square_ahead(camera: Pinhole) -> tuple[float, float]:

@@ -1,13 +1,19 @@
 """What one photo leads to."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.camera.look import Look
+from service.camera.pinhole import apply
 from service.ground.records import Hit
 from service.localization.confidence import Verdict
 from service.localization.hints import Known
+from service.localization.looks import PlannedLook
 from service.localization.refine import Fix
 from service.localization.rerank import Ranking
 from service.localization.whereabouts import Camera
@@ -43,6 +49,16 @@ class View:
     photo_width_m: float | None = None
     side_m: float | None = None
     tile_side_m: float | None = None
+
+    @classmethod
+    def of(cls, plan: PlannedLook, look: Look, aspect: float, largest_m: float | None) -> View:
+        """Tell what a look shows of a photo of this height over width, compared with tiles of ``largest_m``."""
+        side_m, height = plan.side_m(look), plan.known.height_m
+        if side_m is None or height is None:
+            return cls()
+        across = apply(plan.camera(aspect).to_ground, np.array([-0.5 + 0j, 0.5 + 0j]))
+        width_m = float(abs(across[1] - across[0])) * height.value
+        return cls(width_m if math.isfinite(width_m) else None, side_m, largest_m)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.camera.known import KnownCamera
-from service.camera.look import Look, look_of
+from service.camera.look import Look, look_of, square_of
 from service.camera.pinhole import Pinhole
 
 Effort = Literal["fast", "normal", "thorough"]
@@ -84,6 +84,11 @@ class PlannedLook:
         """Return the ground side of a look's square, metres; None where the photo's size is not known."""
         height_m = self._height_m
         return None if height_m is None or look.side_heights is None else look.side_heights * height_m
+
+    def square(self, aspect: float, side_m: float) -> Look | None:
+        """Lay flat a square of just this ground side, north up; None where the photo's size is not known."""
+        height_m = self._height_m
+        return None if height_m is None else square_of(self.camera(aspect), side_m / height_m)
 
     def within_deg(self, turns: int) -> float:
         """Tell how far the square can be from lying north up, in the best of so many ``turns``."""

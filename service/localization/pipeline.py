@@ -16,9 +16,7 @@ from service.encoder.batcher import Batcher, Encoded
 from service.encoder.contract import ModelContract
 from service.encoder.preprocess import preprocess
 from service.geo import Circle
-from service.ground.elevation import Elevation, is_near
 from service.ground.gallery import Gallery
-from service.ground.maps import GroundMap
 from service.ground.records import Hit
 from service.ground.search import Found
 from service.imaging.decode import Photo, PhotoFile, open_photo
@@ -30,7 +28,9 @@ from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, SentLens, resolve
 from service.localization.looks import Effort, PlannedLook, plan_looks
+from service.localization.overlay import MOST_WINDOWS, lay_over, plan_overlays
 from service.localization.places import matched_error
+from service.localization.placing import Over
 from service.localization.refine import Fix, footprint_of, matched_position, weighted_position
 from service.localization.rematch import Again, match_again, worth_a_second
 from service.localization.rerank import (
@@ -46,7 +46,7 @@ from service.localization.rerank import (
     with_others,
 )
 from service.localization.scale import TileSizes, first_of_levels, fitting_side_m, levels, prefer_size
-from service.localization.terrain import Terrain, level_m
+from service.localization.terrain import Terrain, elevation_at, ground_m
 from service.localization.whereabouts import NO_MATCH, find_camera
 from service.settings import Settings
 from service.telemetry import Stopwatch
@@ -138,6 +138,9 @@ class PhotoLocalizer:
         if ranking.was_matched and not ranking.is_sure(calibration):
             more = await self._match(hits, seen, MANY, watch, done=ranking)
             ranking, verdict = await self._confirm(joined(ranking, more, calibration), image, watch)
+        if verdict.status != "located" and ranking.was_matched and len(job.plans) > 1:
+            laid = await self._lay_over(search, job, encoded.embedding, image, watch)
+            ranking, verdict = await self._confirm(joined(ranking, laid, calibration), image, watch)
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
             if watch.total_ms() / 1e3 > TIME_SHARE * self.settings.deadline_s:
                 break
@@ -181,14 +184,14 @@ class PhotoLocalizer:
         file = open_photo(data, self.settings.max_image_pixels)
         above_sea_m = file.pose.gps_altitude_m
         if hints.ground_elevation_m is None and above_sea_m is not None:
-            hints = replace(hints, ground_elevation_m=self._ground_m(maps, hints.prior, above_sea_m))
+            hints = replace(hints, ground_elevation_m=ground_m(self.gallery, maps, hints.prior, above_sea_m))
         known = resolve(hints, file.pose, self.settings.exif_position_radius_m)
         known = known if lens is None else known.with_lens(lens)
         generation, aspect = self.gallery.generation, file.height / file.width
         plans = plan_looks(known.camera, effort)
         largest_m = self._largest_m(plans[0], aspect, generation)
         look = plans[0].look(aspect, largest_m)
-        return _Job(file, known, generation, plans, look, _view(plans[0], look, aspect, largest_m))
+        return _Job(file, known, generation, plans, look, View.of(plans[0], look, aspect, largest_m))
 
     def _largest_m(self, plan: PlannedLook, aspect: float, generation: int) -> float | None:
         """Side of the windows that are nearest to what a look shows; None when its size is not known."""
@@ -299,15 +302,35 @@ class PhotoLocalizer:
         nearest_m = self.gallery.nearest_sides_m(found, side_m)
         return found.take(prefer_size(*self.gallery.geometry(found), nearest_m, side_m))
 
+    async def _lay_over(
+        self, search: "_Search", job: _Job, embedding: NDArray[np.float32], image: Image.Image, watch: Stopwatch
+    ) -> Ranking:
+        """Where a photo of known heading and size lies as a whole."""
+        plan, calibration = job.plans[0], self.contract.calibration
+
+        def plan_it() -> list[Over]:
+            found = self.gallery.find(embedding, MOST_WINDOWS, search.prior, search.maps)
+            return plan_overlays(plan, job.aspect, self.gallery, found)
+
+        overs = await self.matchers.run(plan_it)
+        if not overs:
+            return unmatched([], calibration)
+        local = await self._describe(image, [over.look for over in overs], watch)
+        return await self.matchers.run(lay_over, overs, local, self.gallery, calibration, search.prior)
+
+    async def _describe(self, image: Image.Image, looks: list[Look], watch: Stopwatch) -> list[NDArray[np.float32]]:
+        """The descriptors of a photo under some looks."""
+        squares = await self.matchers.run(self._draw, image, looks)
+        left_s = self.settings.deadline_s - watch.total_ms() / 1e3
+        encoded = await asyncio.gather(*(self.batcher.encode(square, left_s, whole=False) for square in squares))
+        return [each.local for each in encoded if each.local is not None]
+
     async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
         """Match the best places again, and judge."""
         calibration = self.contract.calibration
         again: list[Again] = worth_a_second(ranking, sure_support(calibration))
         if again:
-            squares = await self.matchers.run(self._draw, image, [each.look for each in again])
-            left_s = self.settings.deadline_s - watch.total_ms() / 1e3
-            encoded = await asyncio.gather(*(self.batcher.encode(square, left_s, whole=False) for square in squares))
-            local = [each.local for each in encoded if each.local is not None]
+            local = await self._describe(image, [each.look for each in again], watch)
             ranking = await self.matchers.run(
                 match_again, ranking, again, local, self.gallery, calibration, self.contract.resize
             )
@@ -343,34 +366,13 @@ class PhotoLocalizer:
         plan, said = job.plans[fix.seen.plan], job.known.camera
         disputed = disputes(fix, said, plan.pitch_deg, job.aspect) if verdict.status == "located" else {}
         believed = said.without(*("height_m" if name == "altitude_m" else name for name in disputed))
-        terrain = Terrain.around(fix, self._elevation(fix.lat, fix.lon))
+        terrain = Terrain.around(fix, elevation_at(self.gallery, fix.lat, fix.lon))
         camera, missing = find_camera(fix, believed, plan.pitch_deg, job.aspect, terrain)
         shape = footprint_of(fix, corners(job.aspect))
         if terrain and camera and camera.hfov_deg and camera.height_m:
             shape = terrain.footprint(camera, camera.height_m, camera.hfov_deg, job.aspect)
         accuracy = None if camera is None else radius_m(camera.sigma_m, verdict.confidence)
         return disputed, Whereabouts(camera, accuracy, missing, shape)
-
-    def _ground_m(self, maps: Sequence[str], prior: Circle | None, above_sea_m: float) -> float | None:
-        """Height of the ground under a camera ``above_sea_m``, with a prior that of the ground there."""
-        if prior is not None:
-            elevation = self._elevation(prior.lat, prior.lon, maps)
-            return None if elevation is None else float(elevation.at(prior.lat, prior.lon))
-        grids = (self.gallery.maps.elevation_grid(known) for known in self._chosen(maps))
-        return level_m([grid for grid in grids if grid is not None], above_sea_m)
-
-    def _elevation(self, lat: float, lon: float, maps: Sequence[str] = ()) -> Elevation | None:
-        """Heights of the ground at a place: of the first map that has some there."""
-        near = (known for known in self._chosen(maps) if is_near(known.bounds, lat, lon))
-        for elevation in map(self.gallery.maps.elevation, near):
-            if elevation is not None and math.isfinite(float(elevation.at(lat, lon))):
-                return elevation
-        return None
-
-    def _chosen(self, maps: Sequence[str]) -> list[GroundMap]:
-        """The maps that are searched."""
-        atlas = self.gallery.maps
-        return [atlas.get(name) for name in maps] if maps else atlas.all()
 
 
 @dataclass(frozen=True)
@@ -388,13 +390,3 @@ def _seen(plan: PlannedLook, look: Look, encoded: Encoded, number: int, turns: i
         return None
     local = encoded.local[None] if encoded.turned is None else np.vstack([encoded.local[None], encoded.turned])
     return Seen(look, local, number, plan.within_deg(turns), plan.sides_m(look))
-
-
-def _view(plan: PlannedLook, look: Look, aspect: float, largest_m: float | None) -> View:
-    """What the first look shows, in metres."""
-    side_m, known = plan.side_m(look), plan.known
-    if side_m is None or known.height_m is None:
-        return View()
-    across = apply(plan.camera(aspect).to_ground, np.array([-0.5 + 0j, 0.5 + 0j]))
-    width_m = float(abs(across[1] - across[0])) * known.height_m.value
-    return View(width_m if math.isfinite(width_m) else None, side_m, largest_m)

@@ -171,7 +171,7 @@ def ranked(
     """
     local, worth = calibration.local, pooled(sightings)
     supports = [
-        None if found is None else worth.get((hit.tile.id, found.seen.plan), found.support)
+        None if found is None else max(found.support, worth.get((hit.tile.id, found.seen.plan), 0.0))
         for hit, found in zip(hits, matches, strict=True)
     ]
     evidence = [local.evidence(hit.score, support) for hit, support in zip(hits, supports, strict=True)]

@@ -11,8 +11,10 @@ import numpy as np
 
 from service.camera.attitude import Attitude
 from service.camera.pinhole import Floats, Pinhole, corners
-from service.geo import offset
-from service.ground.elevation import Elevation, Grid
+from service.geo import Circle, offset
+from service.ground.elevation import Elevation, Grid, is_near
+from service.ground.gallery import Gallery
+from service.ground.maps import GroundMap
 from service.localization.refine import Fix
 
 if TYPE_CHECKING:
@@ -104,6 +106,35 @@ def level_m(grids: Sequence[Grid], above_sea_m: float) -> float | None:
     low_m, high_m = min(each.low_m for each in grids), max(each.high_m for each in grids)
     middle_m = (low_m + high_m) / 2
     return middle_m if high_m - low_m <= LEVEL_SHARE * (above_sea_m - middle_m) else None
+
+
+def ground_m(gallery: Gallery, maps: Sequence[str], prior: Circle | None, above_sea_m: float) -> float | None:
+    """Tell how high the ground is under a camera ``above_sea_m``; with a prior, there.
+
+    Args:
+        gallery: has the heights.
+        maps: names of those that are searched; none given: all.
+        prior: where the camera looks.
+        above_sea_m: the camera's height above the sea.
+    """
+    if prior is not None:
+        elevation = elevation_at(gallery, prior.lat, prior.lon, maps)
+        return None if elevation is None else float(elevation.at(prior.lat, prior.lon))
+    grids = (gallery.maps.elevation_grid(known) for known in _searched(gallery, maps))
+    return level_m([grid for grid in grids if grid is not None], above_sea_m)
+
+
+def elevation_at(gallery: Gallery, lat: float, lon: float, maps: Sequence[str] = ()) -> Elevation | None:
+    """Return the heights of the ground at a place: those of the first map (of ``maps``, if given) that has some."""
+    near = (known for known in _searched(gallery, maps) if is_near(known.bounds, lat, lon))
+    for elevation in map(gallery.maps.elevation, near):
+        if elevation is not None and math.isfinite(float(elevation.at(lat, lon))):
+            return elevation
+    return None
+
+
+def _searched(gallery: Gallery, maps: Sequence[str]) -> list[GroundMap]:
+    return [gallery.maps.get(name) for name in maps] if maps else gallery.maps.all()
 
 
 def _places(fix: Fix) -> tuple[Floats, Floats]:
