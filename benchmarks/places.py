@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ GSD_M = {"levir_cd": 0.5, "sztaki": 1.5, "gaofen": 0.8}
 PHOTOS = {"levir_cd": 10, "sztaki": 4, "gaofen": 4}
 METRES_PER_DEGREE = 111_320.0  # of latitude; good to 0.5 % anywhere
 SEED = 20_260_418
+AT_ONCE = 1000  # windows that are in memory together
 
 
 @dataclass(frozen=True)
@@ -244,17 +245,18 @@ def _real(
     return Split(name, np.stack(photos), windows.picture, right, fits, [name] * len(photos))
 
 
-def distractors(root: Path | None, globs: Sequence[str], count: int) -> NDArray[np.uint8]:
-    """Cut windows of other places, uint8 ``[count, S, S, 3]``: random squares of random pictures."""
-    paths = [] if root is None else sorted(path for glob in globs for path in root.glob(glob))
+def distractors(root: Path, globs: Sequence[str], count: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield windows of other places, random squares of random pictures, at most ``AT_ONCE`` uint8 ``[N, S, S, 3]``."""
+    paths = sorted(path for glob in globs for path in root.glob(glob))
     rng = np.random.default_rng(SEED)
-    windows = []
-    while len(windows) < count:
-        with Image.open(paths[int(rng.integers(len(paths)))]) as picture:
-            image = picture.convert("RGB")
-        side = float(rng.uniform(SIZE * 0.8, min(*image.size, SIZE * 2.2)))
-        for _ in range(4):
-            left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
-            box = (left, top, left + side, top + side)
-            windows.append(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)))
-    return np.array(windows[:count], np.uint8).reshape(count, SIZE, SIZE, 3)
+    for start in range(0, count, AT_ONCE):
+        windows = []
+        while len(windows) < AT_ONCE:
+            with Image.open(paths[int(rng.integers(len(paths)))]) as picture:
+                image = picture.convert("RGB")
+            side = float(rng.uniform(SIZE * 0.8, min(*image.size, SIZE * 2.2)))
+            for _ in range(4):
+                left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
+                box = (left, top, left + side, top + side)
+                windows.append(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)))
+        yield np.array(windows[: count - start], np.uint8)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import _needs  # noqa: F401 - before the others
@@ -47,6 +48,7 @@ class Model:
         options.intra_op_num_threads = threads
         self.path, self.kept = path, kept / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.embed_dim: int = next(each.shape[-1] for each in self.session.get_outputs() if each.name == "embedding")
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return unit vectors ``[N, D]`` of pictures ``[N, S, S, 3]``."""
@@ -60,6 +62,10 @@ class Model:
         vectors: NDArray[np.float32] = np.load(file)
         return vectors
 
+    def embed_each(self, pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return vectors of pictures that come in parts, for which there is no room at once."""
+        return np.concatenate([np.empty((0, self.embed_dim), np.float32), *map(self.embed, pictures)])
+
     def local(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return descriptors ``[N, C, h, w]``."""
         rows = [self.session.run(["local"], {"image": pictures[i : i + 8]})[0] for i in range(0, len(pictures), 8)]
@@ -71,9 +77,12 @@ def four_turns(pictures: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [np.ascontiguousarray(np.rot90(pictures, k, (1, 2))) for k in range(4)]
 
 
-def ranks(model: Model, split: Split, others: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count wrong windows before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four."""
-    gallery = np.concatenate([model.embed(pictures) for pictures in (split.windows, others) if len(pictures)])
+def ranks(model: Model, split: Split, others: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count wrong windows before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four.
+
+    The gallery is the split's windows and ``others``, vectors ``[N, D]``.
+    """
+    gallery = np.concatenate([model.embed(split.windows), others])
     right = np.pad(split.right, ((0, 0), (0, len(others))))
     scores = np.stack([model.embed(photos) @ gallery.T for photos in four_turns(split.photos)])
     single = np.concatenate([_before(each, right) for each in scores])
@@ -98,7 +107,7 @@ def matched(model: Model, split: Split) -> tuple[NDArray[np.int64], NDArray[np.i
     return np.array(right), np.array(wrong)
 
 
-def _add_found(table: Table, model: Model, split: Split, others: NDArray[np.uint8], size: int) -> None:
+def _add_found(table: Table, model: Model, split: Split, others: NDArray[np.float32], size: int) -> None:
     filled = others[: max(0, size - len(split.windows))]
     single, four = ranks(model, split, filled)
     for turns, found in (("one", single), ("best of 4", four)):
@@ -137,12 +146,13 @@ def main() -> None:
     options = parser.parse_args()
     splits = _splits(options.root, every=options.all) if options.data is None else [survey_split(options.data)]
     sizes = options.galleries if options.data is None else [0]
-    others = distractors(options.root, OTHERS, max(sizes, default=0))
     found = Table("model", "split", "windows", "turns", *(f"R@{k}" for k in RANKS), title="found by embedding")
     table = Table(
         "model", "split", "places", "photos", "AUROC", "right first", "right, median", "wrong, 99 %", title="matched"
     )
     for model in (Model(path, options.kept, options.threads) for path in options.models):
+        most = max(sizes, default=0)
+        others = model.embed_each(distractors(options.root, OTHERS, most) if most else ())
         for split in splits:
             for size in sizes:
                 _add_found(found, model, split, others, size)
