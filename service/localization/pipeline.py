@@ -61,7 +61,7 @@ DECODE_SCALE = 2
 # Shorter side of the copy of a photo that waits for further looks: 3 MB at the most for photos of 16:9.
 KEPT_PX = 720
 LOOKS_AT_ONCE = 2  # looks that share a batch, after the first
-TIME_SHARE = 0.7  # of the deadline, after which no further look begins
+TIME_SHARE = 0.7  # of the deadline, after which nothing further is tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +138,11 @@ class PhotoLocalizer:
         if ranking.was_matched and not ranking.is_sure(calibration):
             more = await self._match(hits, seen, MANY, watch, done=ranking)
             ranking, verdict = await self._confirm(joined(ranking, more, calibration), image, watch)
-        if verdict.status != "located" and ranking.was_matched and len(job.plans) > 1:
+        if verdict.status != "located" and ranking.was_matched and len(job.plans) > 1 and self._has_time(watch):
             laid = await self._lay_over(search, job, encoded.embedding, image, watch)
             ranking, verdict = await self._confirm(joined(ranking, laid, calibration), image, watch)
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
-            if watch.total_ms() / 1e3 > TIME_SHARE * self.settings.deadline_s:
+            if not self._has_time(watch):
                 break
             for more in await self._further(search, job, looks, image, watch):
                 ranking, looks = joined(ranking, more, calibration), looks + 1
@@ -317,6 +317,9 @@ class PhotoLocalizer:
             return unmatched([], calibration)
         local = await self._describe(image, [over.look for over in overs], watch)
         return await self.matchers.run(lay_over, overs, local, self.gallery, calibration, search.prior)
+
+    def _has_time(self, watch: Stopwatch) -> bool:
+        return watch.total_ms() / 1e3 <= TIME_SHARE * self.settings.deadline_s
 
     async def _describe(self, image: Image.Image, looks: list[Look], watch: Stopwatch) -> list[NDArray[np.float32]]:
         """The descriptors of a photo under some looks."""
