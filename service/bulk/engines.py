@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -46,7 +46,7 @@ def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
     while left:
         with ProcessPoolExecutor(workers, context, _listen_to, (stop,)) as pool:
             try:
-                waiting = {pool.submit(_shard_here, job, shard): shard for shard in sorted(left)}
+                waiting = {_submit(pool, job, shard): shard for shard in sorted(left)}
                 for future in as_completed(waiting):
                     on_shard(future.result())
                     left.discard(waiting[future])
@@ -65,6 +65,14 @@ def _locally(job: Job, workers: int, on_shard: OnShard) -> None:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def _submit(pool: ProcessPoolExecutor, job: Job, shard: int) -> Future[Marker]:
+    """Ask for a shard; a pool that breaks while it starts a process for it fails in a way of its own."""
+    try:
+        return pool.submit(_shard_here, job, shard)
+    except OSError as error:
+        raise BrokenProcessPool(f"no process could be started: {error}") from error
 
 
 class _Stopped(AerofixError):

@@ -15,6 +15,7 @@ from dying import die
 
 pytest.importorskip("pyarrow")
 
+from service.bulk import engines
 from service.bulk.engines import embed_all
 from service.bulk.job import Job
 from service.bulk.load import load, whole_job
@@ -274,3 +275,23 @@ def test_a_marker_that_cannot_be_read_names_the_fix(job):
     marker.write_text(json.dumps(told | {"unknown": 1}))
     with pytest.raises(SourceUnreadable, match="embed the shard again"):
         Marker.of(job(1).path(0))
+
+
+def test_a_pool_that_breaks_while_it_starts_a_process_is_replaced(job, monkeypatch):
+    class Breaks(engines.ProcessPoolExecutor):
+        pools = 0
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            Breaks.pools += 1
+
+        def submit(self, *args):
+            if Breaks.pools == 1:
+                raise OSError("handle is closed")
+            return super().submit(*args)
+
+    monkeypatch.setattr(engines, "ProcessPoolExecutor", Breaks)
+    made = []
+    engines.embed_all(job(2), 1, "local", made.append)
+    assert (len(made), Breaks.pools) == (2, 2)
+    assert all(job(2).path(shard).exists() for shard in range(2))
