@@ -140,7 +140,8 @@ class PhotoLocalizer:
             ranking, verdict = await self._confirm(joined(ranking, more, calibration), image, watch)
         if verdict.status != "located" and ranking.was_matched and len(job.plans) > 1 and self._has_time(watch):
             laid = await self._lay_over(search, job, encoded.embedding, image, watch)
-            ranking, verdict = await self._confirm(joined(ranking, laid, calibration), image, watch)
+            if laid is not None:
+                ranking, verdict = await self._confirm(joined(ranking, laid, calibration), image, watch)
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
             if not self._has_time(watch):
                 break
@@ -304,8 +305,8 @@ class PhotoLocalizer:
 
     async def _lay_over(
         self, search: "_Search", job: _Job, embedding: NDArray[np.float32], image: Image.Image, watch: Stopwatch
-    ) -> Ranking:
-        """Where a photo of known heading and size lies as a whole."""
+    ) -> Ranking | None:
+        """Where a photo lies as a whole; None where its heading or its size is not known."""
         plan, calibration = job.plans[0], self.contract.calibration
 
         def plan_it() -> list[Over]:
@@ -314,7 +315,7 @@ class PhotoLocalizer:
 
         overs = await self.matchers.run(plan_it)
         if not overs:
-            return unmatched([], calibration)
+            return None
         local = await self._describe(image, [over.look for over in overs], watch)
         return await self.matchers.run(lay_over, overs, local, self.gallery, calibration, search.prior)
 

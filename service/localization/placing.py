@@ -103,9 +103,9 @@ def places_of(square: Square, gallery: Gallery, origin: tuple[float, float], pri
         origin: ``lat, lon`` from which places count.
         prior: the photo's centre lies in this circle.
     """
-    corners, sides = _blocks(square)
+    corners, windows, sides = _blocks(square)
     rough = _roughly(square, gallery, corners, sides)
-    photo_m = _photo_m(square, gallery, origin, corners)
+    photo_m = _photo_m(square, gallery, origin, corners, windows)
     step = 2 * square.over.side_m / square.shown.shape[1]
     rows, columns = np.indices(rough.shape[1:])
     where_m = photo_m[:, None, None] + step * (columns - 1j * rows)
@@ -117,16 +117,19 @@ def places_of(square: Square, gallery: Gallery, origin: tuple[float, float], pri
     return _exactly(square, gallery, first, [complex(where_m[place]) for place in best])
 
 
-def _blocks(square: Square) -> tuple[Ids, tuple[int, int]]:
-    """Blocks of ground to try: map, zoom and first cell of each ``[B, 4]``, those of the best windows first; cells."""
+def _blocks(square: Square) -> tuple[Ids, Ids, tuple[int, int]]:
+    """Blocks of ground to try, those of the best windows first.
+
+    Returns:
+        Map, zoom and first cell of each ``[B, 4]``, its best window (a row of ``over.cells``), cells of a side.
+    """
     cells, (down, across) = square.over.cells, square.half
     blocks = cells.copy()
     blocks[:, 2:] //= BLOCK
-    _, first = np.unique(blocks, axis=0, return_index=True)
-    chosen = blocks[np.sort(first)[:MOST_BLOCKS]]
-    chosen[:, 2] = chosen[:, 2] * BLOCK * down - down // 2
-    chosen[:, 3] = chosen[:, 3] * BLOCK * across - across // 2
-    return chosen, ((BLOCK + 2) * down, (BLOCK + 2) * across)
+    best = np.sort(np.unique(blocks, axis=0, return_index=True)[1])[:MOST_BLOCKS]
+    chosen = blocks[best]
+    chosen[:, 2:] = chosen[:, 2:] * BLOCK * [down, across] - [down // 2, across // 2]
+    return chosen, best, ((BLOCK + 2) * down, (BLOCK + 2) * across)
 
 
 def _roughly(square: Square, gallery: Gallery, corners: Ids, sides: tuple[int, int]) -> Floats:
@@ -168,20 +171,15 @@ def _exactly(square: Square, gallery: Gallery, first: Ids, where_m: list[complex
     return places
 
 
-def _photo_m(square: Square, gallery: Gallery, origin: tuple[float, float], corners: Ids) -> Complex:
+def _photo_m(square: Square, gallery: Gallery, origin: tuple[float, float], corners: Ids, windows: Ids) -> Complex:
     """Where the photo's centre is when the square lies at the first cell of each block, from the origin."""
-    over, (down, across) = square.over, square.half
-    own = over.cells.copy()
-    own[:, 2:] = own[:, 2:] // BLOCK * BLOCK * [down, across] - [down // 2, across // 2]
-    lats, lons = gallery.geometry(over.windows)[0].T
+    over = square.over
+    lats, lons = gallery.geometry(over.windows.take(windows))[0].T
+    east_m, north_m = offset_m(*origin, lats, lons)
+    below, right = (over.cells[windows, 2:] * square.half - corners[:, 2:]).T
     centre = complex(apply(over.look.from_photo, np.zeros(1, np.complex128))[0])
-    found = np.empty(len(corners), np.complex128)
-    for n, corner in enumerate(corners):
-        window = int(np.flatnonzero((own == corner).all(axis=1))[0])
-        below, right = over.cells[window, 2:] * [down, across] - corner[2:]
-        east_m, north_m = offset_m(*origin, lats[window], lons[window])
-        cell_m = over.side_m / square.shown.shape[1]
-        found[n] = complex(east_m, north_m) - cell_m * complex(right, -below) + over.side_m * centre
+    cell_m = over.side_m / square.shown.shape[1]
+    found: Complex = east_m + 1j * north_m - cell_m * (right - 1j * below) + over.side_m * centre
     return found
 
 
