@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.ground.local_maps import LocalMap
-from service.ground.windows import Ids, cells_of, maps_of, pack, zooms_of
+from service.ground.windows import Ids, cells_of, key_of, maps_of, zooms_of
 
 CACHED_BYTES = 2**26
 """So much of the blocks that were asked for last is kept at hand: 5,000 blocks of the default model. The photos of a
@@ -95,7 +95,7 @@ class Blocks:
             place = {}
             for row in range(max(0, first_row), last_row + 1):
                 for column in range(max(0, first_col), last_col + 1):
-                    block = int(pack(number, zoom, np.int64(row), np.int64(column)))  # type: ignore[arg-type]
+                    block = key_of(number, zoom, row, column)
                     place[block] = (row * down + offset_down - top, column * across + offset_across - left)
             needed.append(place)
         blocks = self._get({block for place in needed for block in place})

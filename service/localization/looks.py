@@ -15,7 +15,7 @@ from service.camera.pinhole import Pinhole
 
 Effort = Literal["fast", "normal", "thorough"]
 
-LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 10}
+LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 8}
 """A photo is given at most so many looks."""
 
 MIN_HEIGHT_M = 0.01

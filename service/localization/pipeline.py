@@ -35,6 +35,7 @@ from service.localization.refine import Fix, footprint_of, matched_position, wei
 from service.localization.rematch import Again, match_again, worth_a_second
 from service.localization.rerank import (
     FEW,
+    LATER,
     MANY,
     Amount,
     Ranking,
@@ -60,7 +61,9 @@ MIN_CANDIDATES = GLANCED
 DECODE_SCALE = 2
 # Shorter side of the copy of a photo that waits for further looks: 3 MB at the most for photos of 16:9.
 KEPT_PX = 720
-LOOKS_AT_ONCE = 2  # looks that share a batch, after the first
+# After the first, so many looks share a batch, then one more each time: the longer nothing is sure, the less it is
+# likely that the next look ends it.
+LOOKS_AT_ONCE = 2
 TIME_SHARE = 0.7  # of the deadline, after which nothing further is tried
 
 
@@ -132,7 +135,7 @@ class PhotoLocalizer:
         search, calibration = _Search(top_k, job.known.prior, maps), self.contract.calibration
         encoded = (await self._encode([pixels], [job.plans[0]], watch))[0]
         searched, hits, others = await self._find(search, job.plans[0], job.first, encoded.embedding, watch, near)
-        first, looks = encoded.local, 1
+        first, looks, at_once = encoded.local, 1, LOOKS_AT_ONCE
         seen = _seen(job.plans[0], job.first, encoded, 0, calibration.local.turns)
         ranking, verdict = await self._confirm(await self._match(hits, seen, FEW, watch), image, watch)
         if ranking.was_matched and not ranking.is_sure(calibration):
@@ -145,8 +148,9 @@ class PhotoLocalizer:
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
             if not self._has_time(watch):
                 break
-            for more in await self._further(search, job, looks, image, watch):
+            for more in await self._further(search, job, looks, at_once, image, watch):
                 ranking, looks = joined(ranking, more, calibration), looks + 1
+            at_once += 1
             ranking, verdict = await self._confirm(ranking, image, watch)
 
         best, fix = await self.matchers.run(self._position, ranking, verdict, refine)
@@ -211,9 +215,13 @@ class PhotoLocalizer:
 
         return await self.decoders.decode(job.file, look, useful_px, in_line=in_line)
 
-    def _draw(self, image: Image.Image, looks: list[Look]) -> list[NDArray[np.uint8]]:
+    async def _draw(self, image: Image.Image, looks: list[Look]) -> list[NDArray[np.uint8]]:
         """The model's input for each look."""
-        return [preprocess(make_view(image, look), self.contract) for look in looks]
+
+        def draw(look: Look) -> NDArray[np.uint8]:
+            return preprocess(make_view(image, look), self.contract)
+
+        return await asyncio.gather(*(self.matchers.run(draw, look) for look in looks))
 
     async def _encode(
         self, squares: list[NDArray[np.uint8]], plans: list[PlannedLook], watch: Stopwatch
@@ -236,18 +244,17 @@ class PhotoLocalizer:
     # the places
 
     async def _further(
-        self, search: "_Search", job: _Job, looks: int, image: Image.Image, watch: Stopwatch
+        self, search: "_Search", job: _Job, looks: int, at_once: int, image: Image.Image, watch: Stopwatch
     ) -> list[Ranking]:
-        """What the next looks find, after so many; they share a batch, and each has a core of its own."""
-        plans = job.plans[looks : looks + LOOKS_AT_ONCE]
+        """What the next looks find, after so many; they share a batch."""
+        plans = job.plans[looks : looks + at_once]
         flat = [plan.look(job.aspect, self._largest_m(plan, job.aspect, job.generation)) for plan in plans]
-        squares = await self.matchers.run(self._draw, image, flat)
-        encoded = await self._encode(squares, plans, watch)
+        encoded = await self._encode(await self._draw(image, flat), plans, watch)
 
         async def find(number: int, plan: PlannedLook, look: Look, each: Encoded) -> Ranking:
             _, hits, _ = await self._find(search, plan, look, each.embedding, watch)
             seen = _seen(plan, look, each, number, self.contract.calibration.local.turns)
-            return await self._match(hits, seen, MANY, watch)
+            return await self._match(hits, seen, LATER, watch)
 
         return await asyncio.gather(*map(find, range(looks, len(job.plans)), plans, flat, encoded))
 
@@ -324,7 +331,7 @@ class PhotoLocalizer:
 
     async def _describe(self, image: Image.Image, looks: list[Look], watch: Stopwatch) -> list[NDArray[np.float32]]:
         """The descriptors of a photo under some looks."""
-        squares = await self.matchers.run(self._draw, image, looks)
+        squares = await self._draw(image, looks)
         left_s = self.settings.deadline_s - watch.total_ms() / 1e3
         encoded = await asyncio.gather(*(self.batcher.encode(square, left_s, whole=False) for square in squares))
         return [each.local for each in encoded if each.local is not None]

@@ -27,10 +27,9 @@ from service.localization.matching import (
 )
 from service.localization.scale import first_of_levels, levels_of
 
-MATCHED = 48
-"""At most so many candidates are matched, those of each level which look best; most photos need a few (``SURE``). Of 28
-real photos straight down among five maps, 48 of 192 put 27 right without hints, 24 of 128 put 24, in four fifths of the
-time (``benchmarks/real.py``)."""
+MATCHED = 32
+"""At most so many candidates are matched, those of each level which look best; most photos need a few (``SURE``). Of 57
+real photos among five maps, 48 find no other place, with or without hints (``benchmarks/real.py``)."""
 
 SURE, AT_LEAST = 2.0, 8
 """No other candidate needs to be matched when one has so many times ``min_inliers`` of support and at least so many
@@ -53,9 +52,10 @@ class Amount:
     matched: int
 
 
-FEW, MANY = Amount(48, 12), Amount(GLANCED, MATCHED)
-"""What the first look begins with, and what it goes on to while nothing is beyond doubt; later looks get as much at
-once. Of 28 real photos straight down without hints, two are lost where later looks get half."""
+FEW, MANY, LATER = Amount(48, 12), Amount(GLANCED, MATCHED), Amount(96, 24)
+"""What the first look begins with, what it goes on to while nothing is beyond doubt, and what each later look gets. Of
+the same photos with all hints, none is lost against 192 and 48 in later looks, and one of 57 without hints; with 96 and
+16 it is two, and one is no longer ``located``."""
 
 
 @dataclass(frozen=True, eq=False)
