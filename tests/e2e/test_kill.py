@@ -88,7 +88,7 @@ def test_what_was_acknowledged_survives_kills_during_ingest(serve, settings, til
         assert verify(store) == len(left)
 
 
-@pytest.mark.parametrize(("rounds", "side_px"), [(3, 1024), pytest.param(30, 4096, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("rounds", "side_px"), [(3, 1024), pytest.param(30, 2048, marks=pytest.mark.soak)])
 def test_an_import_that_is_killed_again_and_again_adds_every_window_once(
     serve, settings, ground, write_map, rounds, side_px, tmp_path
 ):
