@@ -7,9 +7,9 @@ service (``POST /gallery/imports``), and the same map by `aerofix gallery add --
 adds nothing). Every window is new: each round makes a map of its own.
 
 An encoder on a CPU takes all cores, and whatever else a window costs is taken from it. --threads 1 leaves it one: on
-two cores the rest of the work then has the other, as it has them all beside an encoder on a GPU. Where two "cores" are
-threads of one, the encoder is slower as soon as the other does anything: its rate beside a process that compresses
-pictures, as an import does, is measured as well.
+two cores the rest of the work then has the other, as it has them all beside an encoder on a GPU. Virtual cores may be
+threads of one, and then slow each other down: so the encoder is also measured beside a process that compresses
+pictures, as an import does.
 """
 
 import argparse
