@@ -24,6 +24,10 @@ from survey import survey_task
 from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from service.camera.attitude import Attitude
+from service.camera.look import look_of
+from service.camera.pinhole import Pinhole
+from service.imaging.view import make_view
 from training.data.simulator.drone import Drone
 from training.data.simulator.looks import flat_positions
 from training.data.simulator.scene import Scene, raise_blocks
@@ -36,6 +40,7 @@ SCALE = (0.7, 1.4)  # ground side of a photo over that of a window
 #: Ground of a pixel in metres, by the folder of the data; the cities' is not known and set to 0.8.
 GSD_M = {"levir_cd": 0.5, "sztaki": 1.5, "gaofen": 0.8}
 PHOTOS = {"levir_cd": 10, "sztaki": 4, "gaofen": 4}
+ARIEL_HFOV_DEG = 67.0  # fits these frames; the data sheet says 73.7
 METRES_PER_DEGREE = 111_320.0  # of latitude; good to 0.5 % anywhere
 SEED = 20_260_418
 AT_ONCE = 1000  # windows that are in memory together
@@ -90,8 +95,13 @@ def _starts(length: int) -> list[int]:
     return sorted({*range(0, length - SIZE + 1, SIZE // 2), max(0, length - SIZE)})
 
 
-def other_dates(data: SimulatedConfig) -> tuple[Split, Split]:
-    """Take the same photos of the held-out places of two dates on the map's own date, and on the other one."""
+def other_dates(data: SimulatedConfig, heading_deg: tuple[float, float] = (0.0, 360.0)) -> tuple[Split, Split]:
+    """Take the same photos of the held-out places of two dates on the map's own date, and on the other one.
+
+    Args:
+        data: where the places are.
+        heading_deg: of the photos. What looks to the north is as a photo of known heading is drawn.
+    """
     places = [place for place in load_dates(data) if place.name in data.dates_held_out]
     if not places:
         raise SystemExit("The config holds no place of two dates out: give one with data.dates_held_out.")
@@ -100,7 +110,7 @@ def other_dates(data: SimulatedConfig) -> tuple[Split, Split]:
     centre, side = np.concatenate([m.centre for m in maps]), np.concatenate([m.side for m in maps])
     same, other, group, rights = [], [], [], []
     for number, place in enumerate(places):
-        photos, point, ground = _photos(place, data, number)
+        photos, point, ground = _photos(place, replace(data, heading_deg=heading_deg), number)
         same += photos[0]
         other += photos[1]
         group += [_folder(place)] * len(point)
@@ -146,9 +156,7 @@ def _photos(
         level = LEVELS[len(points) % len(LEVELS)]
         scale = SCALE[0] * (SCALE[1] / SCALE[0]) ** float(torch.rand((), generator=dice))
         side_m = SIZE * level * gsd_m
-        flight = replace(
-            data, tile_side_m=side_m, scale=(scale, scale), flat_share=1.0, heading_deg=(0.0, 360.0), cache=None
-        )
+        flight = replace(data, tile_side_m=side_m, scale=(scale, scale), flat_share=1.0, cache=None)
         drone = Drone(flight, SIZE)
         room = torch.tensor([width, height]) / 2 - side_m / 2
         target = (torch.rand(1, 2, generator=dice) * 2 - 1) * room
@@ -182,24 +190,31 @@ def fengyuan(folder: Path) -> Split:
     return _real("Fengyuan", folder, (west, south, east, north), photos, truth, [86.0] * len(photos), (2, 4))
 
 
-def ariel(folder: Path) -> Split:
-    """Return real photos at 45°, laid flat by their pitch and height."""
+def ariel(folder: Path, *, north_up: bool = False) -> Split:
+    """Return real photos at 45°, laid flat by their pitch and height; ``north_up`` as the service draws them."""
     bounds = json.loads((folder / "map.json").read_text())["bounds"]
     photos, truth, sides = [], [], []
     for row in _rows(folder):
         up_m, pitch = float(row["rel_alt_m"]), -float(row["pitch_deg"])
-        half = math.tan(math.radians(67.0) / 2)  # the field of view that fits these frames; the data sheet says 73.7
+        half = math.tan(math.radians(ARIEL_HFOV_DEG) / 2)
         side_m = 0.9 * 2 * half * up_m / math.sin(math.radians(pitch))
-        image = torch.from_numpy(np.array(Image.open(folder / row["file"]).convert("RGB"))).permute(2, 0, 1)
-        across, upward = flat_positions(torch.tensor([up_m]), torch.tensor([pitch]), torch.tensor([side_m]), SIZE)
-        aspect = image.shape[1] / image.shape[2]
-        grid = torch.stack((across / half, -upward / (half * aspect)), -1).reshape(1, SIZE, SIZE, 2)
-        look = F.grid_sample(image[None].float(), grid, align_corners=False)[0]
-        photos.append(look.round().byte().permute(1, 2, 0).numpy())
+        picture = Image.open(folder / row["file"]).convert("RGB")
+        if north_up:
+            attitude = Attitude.of_angles(float(row["reg_heading_deg"]), -pitch)
+            camera = Pinhole(attitude, ARIEL_HFOV_DEG, picture.height / picture.width)
+            square = make_view(picture, look_of(camera, north_up=True))
+            photos.append(np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC)))
+        else:
+            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            across, upward = flat_positions(torch.tensor([up_m]), torch.tensor([pitch]), torch.tensor([side_m]), SIZE)
+            aspect = image.shape[1] / image.shape[2]
+            grid = torch.stack((across / half, -upward / (half * aspect)), -1).reshape(1, SIZE, SIZE, 2)
+            look = F.grid_sample(image[None].float(), grid, align_corners=False)[0]
+            photos.append(look.round().byte().permute(1, 2, 0).numpy())
         truth.append((float(row["reg_center_lat"]), float(row["reg_center_lon"])))
         sides.append(side_m)
     edges = (bounds["west"], bounds["south"], bounds["east"], bounds["north"])
-    return _real("Ariel", folder, edges, photos, truth, sides, LEVELS)
+    return _real("Ariel, north up" if north_up else "Ariel", folder, edges, photos, truth, sides, LEVELS)
 
 
 def survey_split(folder: Path) -> Split:

@@ -5,7 +5,8 @@
 
 DATA is the folder that the globs of configs/lite2_dates.yaml count from; ``fengyuan`` and ``ariel`` in it are the real
 photos. Splits: simulated photos of places that training never saw, on the map's own date and on another one; real
-photos. Every gallery is filled with windows of other places to the size asked for. FOLDER as for ``real.py``: its
+photos. North up are those that a known heading turns so. Every gallery is filled with windows of other places to the
+size asked for. FOLDER as for ``real.py``: its
 photos against tiles of 86 m of its own map, alone.
 
 Found: the right window is among the k best by embedding, the photo asked as it is (one turn), or in four quarter turns
@@ -19,6 +20,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import _needs  # noqa: F401 - before the others
@@ -127,8 +129,13 @@ def _add_matched(table: Table, model: Model, split: Split) -> None:
 
 
 def _splits(root: Path, *, every: bool) -> list[Split]:
-    same, other = other_dates(load_config(CONFIG, [f"data.root={root}"]).data)
-    return [same, other, fengyuan(root / "fengyuan"), ariel(root / "ariel")] if every else [other]
+    data = load_config(CONFIG, [f"data.root={root}"]).data
+    same, other = other_dates(data)
+    if not every:
+        return [other]
+    to_the_north = replace(other_dates(data, (0.0, 0.0))[1], name="other date, north up")
+    real = [fengyuan(root / "fengyuan"), ariel(root / "ariel"), ariel(root / "ariel", north_up=True)]
+    return [same, other, to_the_north, *real]
 
 
 def main() -> None:
