@@ -56,6 +56,7 @@ class Split:
         right: bool ``[Q, W]``; the photo's centre lies within half a side of the window's, at a scale of 0.5 to 2.
         fits: ``[Q]`` the right window whose centre and scale are nearest.
         group: of each photo, what it is told apart by in the tables.
+        north_up: the photos' heading is known, and they are drawn so: no other turn of them is asked for.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Split:
     right: NDArray[np.bool_]
     fits: NDArray[np.int64]
     group: list[str]
+    north_up: bool = False
 
 
 @dataclass
@@ -214,7 +216,8 @@ def ariel(folder: Path, *, north_up: bool = False) -> Split:
         truth.append((float(row["reg_center_lat"]), float(row["reg_center_lon"])))
         sides.append(side_m)
     edges = (bounds["west"], bounds["south"], bounds["east"], bounds["north"])
-    return _real("Ariel, north up" if north_up else "Ariel", folder, edges, photos, truth, sides, LEVELS)
+    split = _real("Ariel", folder, edges, photos, truth, sides, LEVELS)
+    return replace(split, name="Ariel, north up", north_up=True) if north_up else split
 
 
 def survey_split(folder: Path) -> Split:

@@ -112,7 +112,8 @@ def matched(model: Model, split: Split) -> tuple[NDArray[np.int64], NDArray[np.i
 def _add_found(table: Table, model: Model, split: Split, others: NDArray[np.float32], size: int) -> None:
     filled = others[: max(0, size - len(split.windows))]
     single, four = ranks(model, split, filled)
-    for turns, found in (("one", single), ("best of 4", four)):
+    rows = {"one": single[: len(split.photos)]} if split.north_up else {"one": single, "best of 4": four}
+    for turns, found in rows.items():
         shares = (f"{(found < k).mean():.3f}" for k in RANKS)
         table.add_row(model.path.stem, split.name, str(len(split.windows) + len(filled)), turns, *shares)
 
@@ -133,7 +134,7 @@ def _splits(root: Path, *, every: bool) -> list[Split]:
     same, other = other_dates(data)
     if not every:
         return [other]
-    to_the_north = replace(other_dates(data, (0.0, 0.0))[1], name="other date, north up")
+    to_the_north = replace(other_dates(data, (0.0, 0.0))[1], name="other date, north up", north_up=True)
     real = [fengyuan(root / "fengyuan"), ariel(root / "ariel"), ariel(root / "ariel", north_up=True)]
     return [same, other, to_the_north, *real]
 
