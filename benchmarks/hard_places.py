@@ -42,7 +42,7 @@ class Pairs:
     """Rendered pairs as the training loop takes them (``training.data.base.PairData``): a view is drawn each time.
 
     Attributes:
-        photo: uint8 ``[P, V, 3, S, S]``.
+        photo: uint8 ``[P, V, 3, S, S]``, or what a network's first stages make of them, float ``[P, V, C, h, w]``.
         tile: likewise.
         offset_m: ``[P, V, 2]``, see ``Batch``.
         tile_side_m: of all tiles.
@@ -66,13 +66,10 @@ class Pairs:
         return np.arange(self.places)
 
     def load(self, pairs: Sequence[int], generator: Generator, *, clean: bool = False) -> Batch:
-        """Load one of each place's views, seen by another camera and map maker unless ``clean``."""
+        """Return one of each place's views. All were rendered as a camera and a map maker see; none is ``clean``."""
         place = torch.tensor(list(pairs))
         view = torch.randint(self.photo.shape[1], (len(place),), generator=generator)
         photo, tile = (images[place, view].float() / 255 for images in (self.photo, self.tile))
-        if not clean:
-            photo = augment(photo, generator, strength=PHOTO_STRENGTH)
-            tile = augment(tile, generator, strength=TILE_STRENGTH)
         side_m, overlap = torch.full((len(place),), self.tile_side_m), torch.ones(len(place))
         return Batch(photo, tile, place, self.offset_m[place, view], side_m, overlap)
 
@@ -82,8 +79,8 @@ class Questions:
     """Photos to find in one gallery of tiles.
 
     Attributes:
-        photo: uint8 ``[Q, V, 3, S, S]``: V photos of each place that is asked for.
-        tile: uint8 ``[G, 3, S, S]``, one of each place.
+        photo: uint8 ``[Q, V, 3, S, S]``: V photos of each place that is asked for; or maps, as in ``Pairs``.
+        tile: uint8 ``[G, 3, S, S]``, one of each place; likewise.
         row: ``[Q]`` the tile of each place.
         dated: bool ``[Q]``, whether photo and tile are of two dates.
     """
@@ -122,7 +119,12 @@ def _pairs(textures: list[Texture], config: SimulatedConfig) -> tuple[Tensor, ..
     for number in range(VIEWS):
         dice = Generator().manual_seed(SEED + number)
         taken = [simulator.take(some, dice) for some in torch.arange(len(textures)).split(32)]
-        views.append([torch.cat([getattr(t, name) for t in taken]) for name in ("photo", "tile", "offset_m")])
+        photo, tile, offset_m = (
+            torch.cat([getattr(each, name) for each in taken]) for name in ("photo", "tile", "offset_m")
+        )
+        photo = augment(photo.float() / 255, dice, strength=PHOTO_STRENGTH)
+        tile = augment(tile.float() / 255, dice, strength=TILE_STRENGTH)
+        views.append((_bytes(photo), _bytes(tile), offset_m))
     return tuple(torch.stack(same, 1) for same in zip(*views, strict=True))
 
 
