@@ -61,9 +61,7 @@ MIN_CANDIDATES = GLANCED
 DECODE_SCALE = 2
 # Shorter side of the copy of a photo that waits for further looks: 3 MB at the most for photos of 16:9.
 KEPT_PX = 720
-# After the first, so many looks share a batch, then one more each time: the longer nothing is sure, the less it is
-# likely that the next look ends it.
-LOOKS_AT_ONCE = 2
+LOOKS_AT_ONCE = 2  # looks that share a batch, after the first; then one more each time, for ever fewer find the place
 TIME_SHARE = 0.7  # of the deadline, after which nothing further is tried
 
 
@@ -331,8 +329,7 @@ class PhotoLocalizer:
 
     async def _describe(self, image: Image.Image, looks: list[Look], watch: Stopwatch) -> list[NDArray[np.float32]]:
         """The descriptors of a photo under some looks."""
-        squares = await self._draw(image, looks)
-        left_s = self.settings.deadline_s - watch.total_ms() / 1e3
+        squares, left_s = await self._draw(image, looks), self.settings.deadline_s - watch.total_ms() / 1e3
         encoded = await asyncio.gather(*(self.batcher.encode(square, left_s, whole=False) for square in squares))
         return [each.local for each in encoded if each.local is not None]
 
