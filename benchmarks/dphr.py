@@ -71,7 +71,7 @@ ARMS: dict[str, dict[str, Any]] = {
 FROZEN, FROM_PICTURES = 3, ("csp_hd", "singeo", "unifygeo")
 PILOT_SEED, VALIDATION_EVERY = 0, 8  # every eighth place of training is held back in the pilot
 CHECK_EVERY, CURVE_EVERY = 25, 50  # steps
-PHOTOS_AT_ONCE = 128
+PHOTOS_AT_ONCE = 16
 
 
 def settings(arm: str, seed: int, folder: Path, steps: int, plain_mu: float = 1.0) -> Config:

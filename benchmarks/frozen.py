@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.models.encoder import Encoder
 
-AT_ONCE = 256  # pictures
+AT_ONCE = 16  # pictures: what goes from stage to stage stays in the processor's cache
 
 
 def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) -> tuple[Pairs, Questions]:
