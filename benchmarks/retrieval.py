@@ -82,11 +82,14 @@ def four_turns(pictures: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 def ranks(model: Model, split: Split, others: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count wrong windows before the first right one: ``[4 Q]`` for each turn, ``[Q]`` for the best of four.
 
+    What is drawn north up has one turn, ``[Q]`` and ``[Q]``.
+
     The gallery is the split's windows and ``others``, vectors ``[N, D]``.
     """
     gallery = np.concatenate([model.embed(split.windows), others])
     right = np.pad(split.right, ((0, 0), (0, len(others))))
-    scores = np.stack([model.embed(photos) @ gallery.T for photos in four_turns(split.photos)])
+    turned = [split.photos] if split.north_up else four_turns(split.photos)
+    scores = np.stack([model.embed(photos) @ gallery.T for photos in turned])
     single = np.concatenate([_before(each, right) for each in scores])
     return single, _before(scores.max(0), right)
 
@@ -112,7 +115,7 @@ def matched(model: Model, split: Split) -> tuple[NDArray[np.int64], NDArray[np.i
 def _add_found(table: Table, model: Model, split: Split, others: NDArray[np.float32], size: int) -> None:
     filled = others[: max(0, size - len(split.windows))]
     single, four = ranks(model, split, filled)
-    rows = {"one": single[: len(split.photos)]} if split.north_up else {"one": single, "best of 4": four}
+    rows = {"one": single} if split.north_up else {"one": single, "best of 4": four}
     for turns, found in rows.items():
         shares = (f"{(found < k).mean():.3f}" for k in RANKS)
         table.add_row(model.path.stem, split.name, str(len(split.windows) + len(filled)), turns, *shares)
