@@ -65,8 +65,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "unifygeo": {"method": {"name": "unifygeo"}, "model": {"local_dim": 32, "local_stride": 16}},
 }
 #: Of the backbone's seven stages the last four learn. The others are run once for all pictures (``frozen.py``), which
-#: halves the time of a step; but not for methods that look at all stages, or turn the pictures themselves. Where only
-#: two learn, a step takes a quarter of the time, and the host learns next to nothing (AP 0.21 instead of 0.51 after 200
+#: leaves two thirds of a step's time; but not for methods that look at all stages, or turn the pictures themselves.
+#: Where only two learn, it leaves a quarter, and the host learns next to nothing (AP 0.21 instead of 0.51 after 200
 #: steps).
 FROZEN, FROM_PICTURES = 3, ("csp_hd", "singeo", "unifygeo")
 PILOT_SEED, VALIDATION_EVERY = 0, 8  # every eighth place of training is held back in the pilot

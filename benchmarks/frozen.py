@@ -16,7 +16,7 @@ AT_ONCE = 16  # pictures: what goes from stage to stage stays in the processor's
 
 
 def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) -> tuple[Pairs, Questions]:
-    """Pairs and questions with maps for pictures; worked out at the first call, then read.
+    """Return pairs and questions with maps in the place of pictures; worked out at the first call, then read.
 
     Args:
         encoder: has the frozen stages, ``model.frozen_stages`` of an EfficientNet.
@@ -41,7 +41,7 @@ def cut(encoder: Encoder) -> None:
 
 @torch.inference_mode()
 def _maps(encoder: Encoder, images: Tensor) -> Tensor:
-    """uint8 ``[…, 3, S, S]`` → float32 ``[…, C, h, w]``."""
+    """Turn pictures, uint8 ``[…, 3, S, S]``, into maps, float32 ``[…, C, h, w]``."""
     backbone: Any = encoder.eval().backbone
     stages = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[: encoder.config.frozen_stages])
     stages = stages.to(memory_format=torch.channels_last)  # a third faster on CPUs
