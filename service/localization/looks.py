@@ -15,7 +15,7 @@ from service.camera.pinhole import Pinhole
 
 Effort = Literal["fast", "normal", "thorough"]
 
-LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 8}
+LOOKS: dict[Effort, int] = {"fast": 1, "normal": 6, "thorough": 7}
 """A photo is given at most so many looks."""
 
 MIN_HEIGHT_M = 0.01
@@ -26,6 +26,9 @@ PITCHES_DEG = (-90.0, -45.0)
 
 STEEP_DEG = -67.5
 """Pitches are told apart halfway between the two."""
+
+LIKE_DEG = 10.0
+"""Of looks whose pitch differs by less than this, and that otherwise believe the same, one is enough."""
 
 HALF_TURN_DEG = 45.0
 """Descriptors know turns of up to 50° or so. A photo of unknown heading is tried in four quarter turns; every other
@@ -64,6 +67,11 @@ class PlannedLook:
     def heading_known(self) -> bool:
         """Whether one turn is enough."""
         return self.known.heading_deg is not None
+
+    def is_like(self, other: "PlannedLook") -> bool:
+        """Tell whether another look that believes neither heading nor size shows nearly the same."""
+        bare = not (self.heading_known or other.heading_known or self.known.has_size or other.known.has_size)
+        return bare and self.turn_deg == other.turn_deg and abs(self.pitch_deg - other.pitch_deg) <= LIKE_DEG
 
     def camera(self, aspect: float) -> Pinhole:
         """Return the hypothesis, for a photo of this height over width."""
@@ -134,9 +142,9 @@ def plan_looks(known: KnownCamera, effort: Effort) -> list[PlannedLook]:
     if len(said) > 2:
         plans.append(_plan(known, said[:2]))  # whatever height and compass say: gimbals err least
     bare = known.without(*(HINTS[name][0] for name in said))
-    if said:
-        plans.append(PlannedLook(bare, PITCHES_DEG[0], 0.0, said))
-    plans += [PlannedLook(bare, pitch, turn, said) for pitch, turn in GUESSES]
+    guesses = [(PITCHES_DEG[0], 0.0), *GUESSES] if said else GUESSES
+    left = [PlannedLook(bare, pitch, turn, said) for pitch, turn in guesses]
+    plans += [look for look in left if not any(look.is_like(other) for other in plans)]
     return plans[: LOOKS[effort]]
 
 

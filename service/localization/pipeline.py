@@ -23,7 +23,7 @@ from service.imaging.decode import Photo, PhotoFile, open_photo
 from service.imaging.decoders import Decoders
 from service.imaging.view import make_view, shrunk
 from service.localization.answer import Answer, Position, View, Whereabouts
-from service.localization.confidence import Verdict, accuracy_m, judge, radius_m, with_proof
+from service.localization.confidence import Verdict, accuracy_m, radius_m
 from service.localization.disputes import disputes
 from service.localization.glance import GLANCED
 from service.localization.hints import Hints, Known, SentLens, resolve
@@ -42,8 +42,8 @@ from service.localization.rerank import (
     Seen,
     joined,
     rerank,
-    sure_support,
     unmatched,
+    verdict_of,
     with_others,
 )
 from service.localization.scale import TileSizes, first_of_levels, fitting_side_m, levels, prefer_size
@@ -61,7 +61,7 @@ MIN_CANDIDATES = GLANCED
 DECODE_SCALE = 2
 # Shorter side of the copy of a photo that waits for further looks: 3 MB at the most for photos of 16:9.
 KEPT_PX = 720
-LOOKS_AT_ONCE = 2  # looks that share a batch, after the first; then one more each time, for ever fewer find the place
+SHORT = 3  # so many looks, the second and third in one batch, before all that are left share another
 TIME_SHARE = 0.7  # of the deadline, after which nothing further is tried
 
 
@@ -133,22 +133,24 @@ class PhotoLocalizer:
         search, calibration = _Search(top_k, job.known.prior, maps), self.contract.calibration
         encoded = (await self._encode([pixels], [job.plans[0]], watch))[0]
         searched, hits, others = await self._find(search, job.plans[0], job.first, encoded.embedding, watch, near)
-        first, looks, at_once = encoded.local, 1, LOOKS_AT_ONCE
+        first, looks = encoded.local, 1
         seen = _seen(job.plans[0], job.first, encoded, 0, calibration.local.turns)
-        ranking, verdict = await self._confirm(await self._match(hits, seen, FEW, watch), image, watch)
-        if ranking.was_matched and not ranking.is_sure(calibration):
+        ranking, verdict = await self._match(hits, seen, FEW, watch), None
+        if ranking.is_proven(calibration) or not ranking.was_matched:
+            ranking, verdict = await self._confirm(ranking, image, watch)
+        if verdict is None or (ranking.was_matched and not ranking.is_sure(calibration)):
             more = await self._match(hits, seen, MANY, watch, done=ranking)
             ranking, verdict = await self._confirm(joined(ranking, more, calibration), image, watch)
         if verdict.status != "located" and ranking.was_matched and len(job.plans) > 1 and self._has_time(watch):
             laid = await self._lay_over(search, job, encoded.embedding, image, watch)
             if laid is not None:
-                ranking, verdict = await self._confirm(joined(ranking, laid, calibration), image, watch)
+                ranking = joined(ranking, laid, calibration)
+                verdict = verdict_of(ranking, calibration)
         while verdict.status != "located" and looks < len(job.plans) and first is not None and ranking.hits:
             if not self._has_time(watch):
                 break
-            for more in await self._further(search, job, looks, at_once, image, watch):
+            for more in await self._further(search, job, looks, image, watch):
                 ranking, looks = joined(ranking, more, calibration), looks + 1
-            at_once += 1
             ranking, verdict = await self._confirm(ranking, image, watch)
 
         best, fix = await self.matchers.run(self._position, ranking, verdict, refine)
@@ -242,10 +244,10 @@ class PhotoLocalizer:
     # the places
 
     async def _further(
-        self, search: "_Search", job: _Job, looks: int, at_once: int, image: Image.Image, watch: Stopwatch
+        self, search: "_Search", job: _Job, looks: int, image: Image.Image, watch: Stopwatch
     ) -> list[Ranking]:
         """What the next looks find, after so many; they share a batch."""
-        plans = job.plans[looks : looks + at_once]
+        plans = job.plans[looks:SHORT] or job.plans[looks:]
         flat = [plan.look(job.aspect, self._largest_m(plan, job.aspect, job.generation)) for plan in plans]
         encoded = await self._encode(await self._draw(image, flat), plans, watch)
 
@@ -336,15 +338,13 @@ class PhotoLocalizer:
     async def _confirm(self, ranking: Ranking, image: Image.Image, watch: Stopwatch) -> tuple[Ranking, Verdict]:
         """Match the best places again, and judge."""
         calibration = self.contract.calibration
-        again: list[Again] = worth_a_second(ranking, sure_support(calibration))
+        again: list[Again] = worth_a_second(ranking, calibration)
         if again:
             local = await self._describe(image, [each.look for each in again], watch)
             ranking = await self.matchers.run(
                 match_again, ranking, again, local, self.gallery, calibration, self.contract.resize
             )
-        verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
-        if calibration.local.judge is not None and ranking.was_matched:
-            verdict = with_proof(verdict, ranking.supports[0], calibration.local.min_inliers)
+        verdict = verdict_of(ranking, calibration)
         watch.lap("rerank")
         return ranking, verdict
 

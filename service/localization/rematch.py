@@ -14,13 +14,12 @@ from service.camera.look import Look
 from service.camera.pinhole import apply, inverted, similarity_matrix
 from service.encoder.calibration import Calibration
 from service.encoder.contract import Resize
-from service.geo import haversine_m
 from service.ground.gallery import Gallery
 from service.ground.local_maps import LocalMap
 from service.ground.records import Hit
 from service.ground.windows import cells_of, maps_of, zooms_of
 from service.localization.glance import inner_cells, unit
-from service.localization.neighbours import NEAR_SIDES
+from service.localization.neighbours import NEAR_SIDES, same_place
 from service.localization.refine import laid_flat
 from service.localization.rerank import (
     Cells,
@@ -31,12 +30,17 @@ from service.localization.rerank import (
     match,
     ranked,
     sightings_of,
+    sure_support,
     turn_of,
 )
 
 PLACES = 8
 """After each look so many of the best places are matched again. Under high buildings a right place can be the sixth
 after its first match, and is by far the best after its second."""
+
+HOPE = 0.6
+"""A place whose first match has less support than this share of ``min_inliers`` is not matched again: of 700 such of 57
+real photos the second had less than ``min_inliers``, all of them."""
 
 MARGIN = 1 / 7
 """This share of a window's cells is added on each side of it: the first match is off by less."""
@@ -65,26 +69,34 @@ class Again:
     plan: int
 
 
-def worth_a_second(ranking: Ranking, sure: float) -> list[Again]:
+def worth_a_second(ranking: Ranking, calibration: Calibration) -> list[Again]:
     """Return the best places that were matched once, each with the look that its first match gives.
 
-    Only the first where it is far better than chance.
+    Only the first where it is far better than chance, and none that has no ``HOPE``.
 
     Args:
         ranking: candidates, best first.
-        sure: support beyond which there is no doubt.
+        calibration: of the model.
     """
-    chosen: list[Again] = []
-    done: list[Hit] = []
-    for hit, found in zip(ranking.hits, ranking.matches, strict=True):
-        if len(done) == PLACES or found is None:
+    matches: list[Matches] = []
+    for each in ranking.matches:
+        if each is None:
             break
-        if any(_near(hit, other) for other in done):
-            continue
-        done.append(hit)
-        if not found.again and (again := _again(hit, found)) is not None:
+        matches.append(each)
+    if not matches:
+        return []
+    near, taken = same_place(ranking.hits[: len(matches)]), np.zeros(len(matches), bool)
+    chosen: list[Again] = []
+    for _ in range(PLACES):
+        if taken.all():
+            break
+        best = int(taken.argmin())
+        hit, found = ranking.hits[best], matches[best]
+        taken |= near[best]
+        hopeful = found.support >= HOPE * calibration.local.min_inliers
+        if hopeful and not found.again and (again := _again(hit, found)) is not None:
             chosen.append(again)
-        if found.support > sure:
+        if found.support > sure_support(calibration):
             break
     return chosen
 
@@ -126,11 +138,6 @@ def match_again(
     twice = [rows[tile_id] for tile_id, _ in done]
     more = sightings_of([hits[row] for row in twice], [matches[row] for row in twice])
     return ranked(hits, matches, calibration, [*once, *more])
-
-
-def _near(one: Hit, other: Hit) -> bool:
-    reach_m = NEAR_SIDES * max(one.tile.footprint.side_m, other.tile.footprint.side_m)
-    return bool(haversine_m(*one.tile.footprint.centre, *other.tile.footprint.centre) <= reach_m)
 
 
 def _again(hit: Hit, found: Matches) -> Again | None:

@@ -15,6 +15,7 @@ from service.ground.local_maps import LocalMap
 from service.ground.records import Hit
 from service.ground.tile import Footprint
 from service.localization.agreement import Sighting, pooled, sighting
+from service.localization.confidence import Verdict, judge, with_proof
 from service.localization.evidence import support
 from service.localization.glance import GLANCED, best_looking, inner_cells, likeness, unit
 from service.localization.matching import (
@@ -131,6 +132,10 @@ class Ranking:
         """Ids of the tiles that were matched."""
         return {hit.tile.id for hit, found in zip(self.hits, self.matches, strict=True) if found is not None}
 
+    def is_proven(self, calibration: Calibration) -> bool:
+        """Say whether more matches of the best candidate agree than unrelated ground gives."""
+        return bool(self.supports) and (self.supports[0] or 0.0) >= calibration.local.min_inliers
+
     def is_sure(self, calibration: Calibration) -> bool:
         """Say whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""
         return bool(self.supports) and (self.supports[0] or 0.0) > sure_support(calibration)
@@ -144,6 +149,14 @@ def sure_support(calibration: Calibration) -> float:
 def unmatched(hits: list[Hit], calibration: Calibration) -> Ranking:
     """Return candidates as the search has ordered them."""
     return Ranking(hits, [hit.score for hit in hits], [None] * len(hits), calibration, [None] * len(hits), [])
+
+
+def verdict_of(ranking: Ranking, calibration: Calibration) -> Verdict:
+    """Judge what the candidates say together; where they were matched, a place that is sure has to be proven too."""
+    verdict = judge(ranking.hits, ranking.calibration, ranking.evidence)
+    if calibration.local.judge is None or not ranking.was_matched:
+        return verdict
+    return with_proof(verdict, ranking.supports[0], calibration.local.min_inliers)
 
 
 def with_others(ranking: Ranking, others: list[Hit]) -> Ranking:
