@@ -40,6 +40,16 @@ def test_in_the_stead_of_a_pitch_that_is_not_believed_another_is_looked_at(said,
     assert without.known.pitch_deg is None
 
 
+@pytest.mark.parametrize("said", [-90.0, -85.0, -60.0, -45.0])
+def test_nothing_is_looked_at_twice(said):
+    """Without height and heading, a camera that looks straight down is as one of which nothing is known."""
+    plans = plan_looks(camera(**ALL | {"pitch_deg": said}), "thorough")
+    seen = [(p.pitch_deg, p.turn_deg) for p in plans if not p.heading_known and not p.known.has_size]
+    assert len(seen) >= 3
+    alike = [(a, b) for i, a in enumerate(seen) for b in seen[:i] if a[1] == b[1] and abs(a[0] - b[0]) <= 10]
+    assert not alike
+
+
 def test_a_photo_of_which_nothing_is_known_is_looked_at_from_several_pitches():
     plans = plan_looks(KnownCamera(), "normal")
     assert {plan.pitch_deg for plan in plans} >= {-90.0, -60.0, -45.0}
