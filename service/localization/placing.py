@@ -30,8 +30,8 @@ MOST_BLOCKS = 64
 """At most so many blocks are tried, those of the best windows: each takes 5 ms of a core, and 1.3 MB."""
 
 PEAKS = 12
-"""So many of the roughly best places are tried exactly. Of 87 photos of other years that were laid over 9 km², the exactly
-best is among the first 7 for 82; of the others none stands out by more than 4.1."""
+"""So many of the roughly best places are tried exactly. Of 87 photos of other years that were laid over 9 km², the
+exactly best is among the first 7 for 82; of the others none stands out by more than 4.1."""
 
 MAIN_DIRECTIONS = 16
 """Roughly, descriptors are compared in so few directions, those in which the photo's differ most: a quarter of the

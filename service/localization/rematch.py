@@ -39,8 +39,8 @@ PLACES = 8
 after its first match, and is by far the best after its second."""
 
 HOPE = 0.6
-"""A place whose first match has less support than this share of ``min_inliers`` is not matched again. Of 1,560 places that
-57 real photos were matched with twice, 880 had less, and two of these then reached ``min_inliers``, just so."""
+"""A place whose first match has less support than this share of ``min_inliers`` is not matched again. Of 1,560 places
+that 57 real photos were matched with twice, 880 had less, and two of these then reached ``min_inliers``, just so."""
 
 MARGIN = 1 / 7
 """This share of a window's cells is added on each side of it: the first match is off by less."""
