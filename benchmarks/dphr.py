@@ -40,6 +40,7 @@ from training.distributed import World
 from training.methods.dphr import DPHR, negative_weights
 from training.methods.losses import nearest_rivals, pairwise_distances, rivals, triplet_terms
 from training.models.encoder import Encoder, as_input
+from training.precision import Precision, autocast
 from training.step import train_step
 from training.train import batches, learning_rate, make_state, seed_of
 
@@ -71,7 +72,8 @@ ARMS: dict[str, dict[str, Any]] = {
 FROZEN, FROM_PICTURES = 3, ("csp_hd", "singeo", "unifygeo")
 PILOT_SEED, VALIDATION_EVERY = 0, 8  # every eighth place of training is held back in the pilot
 CHECK_EVERY, CURVE_EVERY = 25, 50  # steps
-PHOTOS_AT_ONCE = 16
+PHOTOS_AT_ONCE = 64
+PRECISION: Precision = "bf16"
 
 
 def settings(arm: str, seed: int, folder: Path, steps: int, plain_mu: float = 1.0) -> Config:
@@ -85,7 +87,8 @@ def settings(arm: str, seed: int, folder: Path, steps: int, plain_mu: float = 1.
         "model": model | special.get("model", {}),
         # a quarter of the authors' batch, and so of their quota; both halves of it, nearest and drawn, as theirs
         "sampling": {"then": "dss", "refresh_epochs": 4, "neighbours": 64, "quota": 16},
-        "optim": {"batch_pairs": 32, "steps": steps, "lr": 5e-4, "warmup_steps": 20, "clip_norm": 1.0},
+        "optim": {"batch_pairs": 32, "steps": steps, "lr": 5e-4, "warmup_steps": 20, "clip_norm": 1.0}
+        | {"precision": PRECISION},
         "run": {"seed": seed, "out": str(folder), "device": "cpu"},
     }
     if arm == "plain":
@@ -167,7 +170,8 @@ def ask(encoder: Encoder, questions: Questions) -> tuple[NDArray[np.float64], ND
 @torch.inference_mode()
 def embed(encoder: Encoder, images: Tensor) -> Tensor:
     """Turn pictures ``[N, 3, S, S]``, uint8, or their maps into ``[N, D]``."""
-    return torch.cat([encoder(some.permute(0, 2, 3, 1)) for some in images.split(PHOTOS_AT_ONCE)])
+    with autocast(PRECISION, ALONE.device):
+        return torch.cat([encoder(some.permute(0, 2, 3, 1)) for some in images.split(PHOTOS_AT_ONCE)])
 
 
 def pilot(arguments: argparse.Namespace, pairs: Pairs) -> dict[str, Any]:
@@ -220,7 +224,9 @@ def gradients(state: State, batch: Batch) -> dict[str, float]:
     method, encoder = state.method, state.encoder.train()
     if not isinstance(method, DPHR):
         raise TypeError("only DPHR has these gradients")
-    features = {name: encoder.features(as_input(view)) for name, view in (("photo", batch.photo), ("tile", batch.tile))}
+    views = (("photo", batch.photo), ("tile", batch.tile))
+    with autocast(PRECISION, ALONE.device):
+        features = {name: encoder.features(as_input(view)) for name, view in views}
     plain, weighted = method.triplets(features, batch)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     losses = (method.host(features, batch)["loss"], plain, weighted)

