@@ -247,6 +247,12 @@ def test_similar_places_meet_in_a_batch(tiny_config, monkeypatch):
         assert all(place not in row for place, row in enumerate(neighbours.tolist()))
 
 
+def test_neighbours_are_found_in_half_precision_too(tiny_config):
+    optim, sampling = {"batch_pairs": 4, "steps": 4}, {"then": "dss", "neighbours": 3, "refresh_epochs": 1}
+    path = fit(tiny_config(optim=optim | {"precision": "bf16"}, sampling=sampling), quiet=True)
+    assert torch.load(path, weights_only=True)["neighbours"].shape == (12, 3)
+
+
 def test_neighbours_come_by_gps_for_the_first_epochs_and_then_by_likeness(tiny_config, monkeypatch):
     """Sample4Geo: GPS for four epochs, then DSS, looked up anew every so many epochs."""
     config = tiny_config(

@@ -65,7 +65,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn ``[N, S, S, 3]`` RGB, 0 to 255 (uint8 or float), into ``[N, D]`` float32 of unit length."""
-        return F.normalize(self.project(self.pooled(image)), dim=-1)
+        return self._unit(self.pooled(image))
 
     def pooled(self, image: Tensor) -> Tensor:
         """Turn ``[N, S, S, 3]`` into float32 ``[N, P]``: what ``project`` makes embeddings of."""
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         self._require_stages("Features of stages")
         last, maps = self._maps(image)
         return Features(
-            embedding=F.normalize(self.project(self._pool(last, maps)), dim=-1),
+            embedding=self._unit(self._pool(last, maps)),
             stages=tuple(m.mean((2, 3)) for m in maps) if stages else (),
             local=self.dense(maps[self._finest :]) if isinstance(self.dense, DenseHead) else self._own_local(image),
         )
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         """
         if self.vlad is not None:
             raise TrainingError("model.aggregation=gem_vlad makes embeddings of two maps, not of the last one alone.")
-        return F.normalize(self.project(self._pool(maps, [])), dim=-1)
+        return self._unit(self._pool(maps, []))
 
     def forget_activations(self) -> None:
         """Keep only what goes from stage to stage (or block to block), and compute the rest again going backward.
@@ -145,6 +145,10 @@ class Encoder(nn.Module):
         """The last map, as ``last_map`` gives it, and those of all stages."""
         last, maps = self.backbone.forward_intermediates(self._normalised(image), indices=len(STRIDES))  # type: ignore[operator]
         return last if self._pools_itself else self.backbone.forward_head(last), maps  # type: ignore[operator]
+
+    def _unit(self, pooled: Tensor) -> Tensor:
+        """Project what is pooled, and scale it to unit length; float32 whatever autocast says."""
+        return F.normalize(full_precision(self.project(pooled)), dim=-1)
 
     def _pool(self, last: Tensor, maps: list[Tensor]) -> Tensor:
         whole = full_precision(self.backbone.forward_head(last) if self._pools_itself else self.pool(last))  # type: ignore[operator]
