@@ -27,7 +27,7 @@ from typing import Any
 import _needs  # noqa: F401 - before the others
 import numpy as np
 import torch
-from frozen import cut, load_maps
+from frozen import load_maps
 from hard_places import SIZE, Pairs, Questions, load_places
 from numpy.typing import NDArray
 from paired import show
@@ -100,6 +100,7 @@ def train(
     config: Config,
     pairs: Pairs,
     *,
+    prepare: Callable[[Encoder], None] = lambda encoder: None,
     before: Callable[[State, Batch], None] = lambda state, batch: None,
     after: Callable[[State], None] = lambda state: None,
 ) -> State:
@@ -108,13 +109,13 @@ def train(
     Args:
         config: of the run.
         pairs: to train on.
+        prepare: is called with the new encoder.
         before: is called with every batch before its step.
         after: is called after every ``CURVE_EVERY`` steps, before the checkpoint is written.
     """
     torch.manual_seed(config.run.seed)
     state = make_state(config, pairs.places, ALONE)
-    if pairs.photo.is_floating_point():
-        cut(state.encoder)
+    prepare(state.encoder)
     checkpoint, steps = config.run.out / "checkpoint.pt", config.optim.steps or 0
     if checkpoint.exists():
         resume(state, checkpoint, config)
@@ -131,7 +132,13 @@ def train(
 
 
 def run(
-    arm: str, seed: int, arguments: argparse.Namespace, plain_mu: float, pairs: Pairs, questions: Questions
+    arm: str,
+    seed: int,
+    arguments: argparse.Namespace,
+    plain_mu: float,
+    pairs: Pairs,
+    questions: Questions,
+    prepare: Callable[[Encoder], None],
 ) -> dict[str, Any]:
     """Train and judge one arm with one seed: a line of the results."""
     folder, began = arguments.out / f"{arm}-{seed}", time.process_time()
@@ -143,7 +150,7 @@ def run(
         curve[str(state.step)] = round(float(ask(state.encoder, first)[0].mean()), 4)
         curve_file.write_text(json.dumps(curve))
 
-    state = train(settings(arm, seed, folder, arguments.steps, plain_mu), pairs, after=judge)
+    state = train(settings(arm, seed, folder, arguments.steps, plain_mu), pairs, prepare=prepare, after=judge)
     ap, right = ask(state.encoder, questions)
     minutes = (time.process_time() - began) / 60
     found = {"ap": ap.round(4).tolist(), "recall@1": right.round(4).tolist()}
@@ -174,7 +181,7 @@ def embed(encoder: Encoder, images: Tensor) -> Tensor:
         return torch.cat([encoder(some.permute(0, 2, 3, 1)) for some in images.split(PHOTOS_AT_ONCE)])
 
 
-def pilot(arguments: argparse.Namespace, pairs: Pairs) -> dict[str, Any]:
+def pilot(arguments: argparse.Namespace, pairs: Pairs, prepare: Callable[[Encoder], None]) -> dict[str, Any]:
     """Train DPHR once and look at its gradients on the way.
 
     Returns:
@@ -197,7 +204,7 @@ def pilot(arguments: argparse.Namespace, pairs: Pairs) -> dict[str, Any]:
             rows[state.step] = {"step": state.step, **gradients(state, batch)}
             log.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
 
-    state = train(settings("dphr", PILOT_SEED, folder, arguments.steps), rest, before=look)
+    state = train(settings("dphr", PILOT_SEED, folder, arguments.steps), rest, prepare=prepare, before=look)
     ap, right = ask(state.encoder, asked)
     names = ("ratio", "weights_sd", "cosine", "lambda", "active", "dphr", "plain")
     mean = {name: round(float(np.mean([row[name] for row in rows.values()])), 3) for name in names}
@@ -262,7 +269,7 @@ def main() -> None:
     if not arguments.print_only:
         encoder = Encoder(settings("host", PILOT_SEED, arguments.out, arguments.steps).model)
         maps = load_maps(encoder, pairs, questions, arguments.out / "maps.pt")
-        check = pilot(arguments, maps[0])
+        check = pilot(arguments, maps.pairs, maps.cut)
         print("manipulation check:", json.dumps({k: v for k, v in check.items() if k != "steps"}), flush=True)
         if not holds(check["mean"]):
             raise SystemExit(f"error: it fails (needed: {NEEDED}): change DPHR_KNOBS or MU, delete OUT/pilot.json.")
@@ -270,8 +277,11 @@ def main() -> None:
         for seed in range(1, arguments.seeds + 1):
             for arm in arguments.arms:
                 if (arm, seed) not in done:
-                    seen = (pairs, questions) if arm in FROM_PICTURES else maps
-                    lines.append(run(arm, seed, arguments, check["plain_mu"], *seen))
+                    asked = arm, seed, arguments, check["plain_mu"]
+                    if arm in FROM_PICTURES:
+                        lines.append(run(*asked, pairs, questions, lambda encoder: None))
+                    else:
+                        lines.append(run(*asked, maps.pairs, maps.questions, maps.cut))
                     with results.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
     show(lines, questions.dated.numpy())

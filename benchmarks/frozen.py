@@ -6,7 +6,7 @@ computes the same as matrix products: with bf16 a step takes 0.4 of what it take
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,29 @@ from training.models.encoder import Encoder
 AT_ONCE = 16  # pictures: what goes from stage to stage stays in the processor's cache
 
 
-def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) -> tuple[Pairs, Questions]:
-    """Return pairs and questions with maps in the place of pictures; worked out at the first call, then read.
+@dataclass(frozen=True)
+class Maps:
+    """What an encoder's frozen stages make of pairs and questions, as bytes ``[…, C, h, w]``, as pictures are.
+
+    ``low`` and ``step`` of each channel, ``[1, C, 1, 1]``, turn bytes into values; what is lost is a hundredth of a
+    channel's spread.
+    """
+
+    pairs: Pairs
+    questions: Questions
+    low: Tensor
+    step: Tensor
+
+    def cut(self, encoder: Encoder) -> None:
+        """Leave the frozen stages out: what goes into the encoder from now on are maps, not pictures."""
+        backbone: Any = encoder.backbone
+        blocks = [block for stage in backbone.blocks[encoder.config.frozen_stages :] for block in stage]
+        encoder.backbone = Matrices(blocks, backbone.conv_head, backbone.bn2)
+        encoder.mean, encoder.std = nn.Buffer(-self.low / self.step), nn.Buffer(1 / self.step)
+
+
+def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) -> Maps:
+    """Return the maps of pairs and questions; worked out at the first call, then read.
 
     Args:
         encoder: has the frozen stages, ``model.frozen_stages`` of an EfficientNet.
@@ -31,30 +52,27 @@ def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) 
         kept: the file that keeps the maps.
     """
     if not kept.exists():
-        found = [_maps(encoder, images) for images in (pairs.photo, pairs.tile, questions.photo, questions.tile)]
-        torch.save(found, kept.with_suffix(".partial"))
+        kinds = pairs.photo, pairs.tile, questions.photo, questions.tile
+        found = [_maps(encoder, images.flatten(0, -4)) for images in kinds]
+        low = torch.stack([maps.amin((0, 2, 3), keepdim=True) for maps in found]).amin(0)
+        high = torch.stack([maps.amax((0, 2, 3), keepdim=True) for maps in found]).amax(0)
+        step = (high - low).clamp(min=1e-6) / 255
+        whole = [((maps - low) / step).round().to(torch.uint8) for maps in found]
+        saved = [maps.unflatten(0, images.shape[:-3]) for maps, images in zip(whole, kinds, strict=True)], low, step
+        torch.save(saved, kept.with_suffix(".partial"))
         kept.with_suffix(".partial").replace(kept)
-    photo, tile, asked, tiles = torch.load(kept, mmap=True, weights_only=True)
-    return replace(pairs, photo=photo, tile=tile), replace(questions, photo=asked, tile=tiles)
-
-
-def cut(encoder: Encoder) -> None:
-    """Leave the frozen stages out: what goes into the encoder from now on are their maps, not pictures."""
-    backbone: Any = encoder.backbone
-    blocks = [block for stage in backbone.blocks[encoder.config.frozen_stages :] for block in stage]
-    encoder.backbone = Matrices(blocks, backbone.conv_head, backbone.bn2)
-    encoder.mean, encoder.std = (nn.Buffer(torch.full((1, 1, 1, 1), value)) for value in (0.0, 1.0))
+    (photo, tile, asked, tiles), low, step = torch.load(kept, mmap=True, weights_only=True)
+    return Maps(replace(pairs, photo=photo, tile=tile), replace(questions, photo=asked, tile=tiles), low, step)
 
 
 @torch.inference_mode()
 def _maps(encoder: Encoder, images: Tensor) -> Tensor:
-    """Turn pictures, uint8 ``[…, 3, S, S]``, into maps, float32 ``[…, C, h, w]``."""
+    """Turn pictures, uint8 ``[N, 3, S, S]``, into maps, float32 ``[N, C, h, w]``."""
     backbone: Any = encoder.eval().backbone
     stages = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[: encoder.config.frozen_stages])
     stages = stages.to(memory_format=torch.channels_last)  # a third faster on CPUs
-    pictures = images.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-    maps = [stages((some - encoder.mean) / encoder.std).contiguous() for some in pictures.split(AT_ONCE)]
-    return torch.cat(maps).unflatten(0, images.shape[:-3])
+    pictures = images.contiguous(memory_format=torch.channels_last).split(AT_ONCE)
+    return torch.cat([stages((some - encoder.mean) / encoder.std).contiguous() for some in pictures])
 
 
 class Matrices(nn.Module):

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from frozen import cut, load_maps
+from frozen import Matrices, load_maps
 from hard_places import Pairs, Questions
 
 from training.config import ModelConfig
+from training.data.loader import load_batches
 from training.models.encoder import Encoder, as_input
 
 PLACES, VIEWS, SIDE, STAGES = 3, 2, 64, 2
@@ -27,33 +28,35 @@ def pictures(*shape):
 
 
 def test_the_rest_of_an_encoder_embeds_maps_as_the_whole_one_embeds_pictures(encoder, tmp_path):
+    """Also when they come as training gets them: pixels travel as bytes, so maps have to be bytes."""
     tile = pictures(PLACES)
     pairs = Pairs(pictures(PLACES, VIEWS), pictures(PLACES, VIEWS), torch.zeros(PLACES, VIEWS, 2), 50.0)
     questions = Questions(pictures(PLACES, VIEWS), tile, torch.arange(PLACES), torch.zeros(PLACES, dtype=torch.bool))
     with torch.inference_mode():
-        expected = encoder(tile.permute(0, 2, 3, 1))
-        batch = pairs.load(range(PLACES), torch.Generator().manual_seed(1))
-        of_photos = encoder(as_input(batch.photo))
+        expected, of_photos = encoder(tile.permute(0, 2, 3, 1)), encoder(as_input(loaded(pairs).photo))
         for _ in range(2):  # worked out, then read
-            maps, asked = load_maps(encoder, pairs, questions, tmp_path / "maps.pt")
-            encoder_of_maps = Encoder(encoder.config).eval()
-            encoder_of_maps.load_state_dict(encoder.state_dict())
-            cut(encoder_of_maps)
-            torch.testing.assert_close(encoder_of_maps(asked.tile.permute(0, 2, 3, 1)), expected)
-            batch = maps.load(range(PLACES), torch.Generator().manual_seed(1))
-            torch.testing.assert_close(encoder_of_maps(as_input(batch.photo)), of_photos)
+            maps = load_maps(encoder, pairs, questions, tmp_path / "maps.pt")
+            rest = Encoder(encoder.config).eval()
+            rest.load_state_dict(encoder.state_dict())
+            maps.cut(rest)
+            assert torch.cosine_similarity(rest(maps.questions.tile.permute(0, 2, 3, 1)), expected).min() > 0.999
+            assert torch.cosine_similarity(rest(as_input(loaded(maps.pairs).photo)), of_photos).min() > 0.999
 
 
-def test_products_have_the_gradients_of_convolutions(encoder):
+def loaded(pairs):
+    (batch,) = load_batches(pairs, [(0, range(PLACES))], seed=1)
+    return batch
+
+
+def test_products_have_the_values_and_gradients_of_convolutions(encoder):
     maps = torch.rand(2, 24, 16, 16, dtype=torch.float64)  # what two stages of this backbone leave
-    encoder = encoder.double()
-    backbone = encoder.backbone
-    whole = torch.nn.Sequential(*backbone.blocks[STAGES:], backbone.conv_head, backbone.bn2)
+    backbone = encoder.double().backbone
+    learning = backbone.blocks[STAGES:]
+    whole = torch.nn.Sequential(*learning, backbone.conv_head, backbone.bn2)
+    products = Matrices([block for stage in learning for block in stage], backbone.conv_head, backbone.bn2)
     weights = [w for w in whole.parameters() if w.requires_grad]
-    expected = whole(maps)
+    expected, found = whole(maps), products(maps)
+    torch.testing.assert_close(found, expected)
     direction = torch.rand_like(expected)
-    of_convolutions = torch.autograd.grad((expected * direction).sum(), weights)
-    cut(encoder)
-    torch.testing.assert_close(encoder.backbone(maps), expected)
-    of_products = torch.autograd.grad((encoder.backbone(maps) * direction).sum(), weights)
+    of_convolutions, of_products = (torch.autograd.grad((y * direction).sum(), weights) for y in (expected, found))
     torch.testing.assert_close(of_products, of_convolutions)
