@@ -27,7 +27,7 @@ from typing import Any
 import _needs  # noqa: F401 - before the others
 import numpy as np
 import torch
-from frozen import load_maps
+from frozen import hasten, load_maps
 from hard_places import SIZE, Pairs, Questions, load_places
 from numpy.typing import NDArray
 from paired import show
@@ -279,7 +279,7 @@ def main() -> None:
                 if (arm, seed) not in done:
                     asked = arm, seed, arguments, check["plain_mu"]
                     if arm in FROM_PICTURES:
-                        lines.append(run(*asked, pairs, questions, lambda encoder: None))
+                        lines.append(run(*asked, pairs, questions, hasten))
                     else:
                         lines.append(run(*asked, maps.pairs, maps.questions, maps.cut))
                     with results.open("a") as file:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from frozen import Matrices, load_maps
+from frozen import Matrices, hasten, load_maps
 from hard_places import Pairs, Questions
 
 from training.config import ModelConfig
@@ -51,12 +51,30 @@ def loaded(pairs):
 def test_products_have_the_values_and_gradients_of_convolutions(encoder):
     maps = torch.rand(2, 24, 16, 16, dtype=torch.float64)  # what two stages of this backbone leave
     backbone = encoder.double().backbone
-    learning = backbone.blocks[STAGES:]
-    whole = torch.nn.Sequential(*learning, backbone.conv_head, backbone.bn2)
-    products = Matrices([block for stage in learning for block in stage], backbone.conv_head, backbone.bn2)
+    whole = torch.nn.Sequential(*backbone.blocks[STAGES:], backbone.conv_head, backbone.bn2)
     weights = [w for w in whole.parameters() if w.requires_grad]
-    expected, found = whole(maps), products(maps)
+    expected, found = whole(maps), Matrices(backbone, STAGES)(maps)
     torch.testing.assert_close(found, expected)
     direction = torch.rand_like(expected)
     of_convolutions, of_products = (torch.autograd.grad((y * direction).sum(), weights) for y in (expected, found))
     torch.testing.assert_close(of_products, of_convolutions)
+
+
+@pytest.mark.parametrize("local_dim", [None, 8])
+def test_a_hastened_encoder_says_what_it_did(local_dim):
+    config = ModelConfig(
+        weights="none", embedding_dim=8, image_size=SIDE, frozen_stages=STAGES, local_dim=local_dim, local_stride=16
+    )
+    encoder = Encoder(config).double().train()
+    images = as_input(torch.rand(20, 3, SIDE, SIDE, dtype=torch.float64))  # more than the frozen stages see at once
+    weights = [w for w in encoder.parameters() if w.requires_grad]
+    directions = [torch.rand_like(each) for each in encoder.features(images, stages=True).tensors()]
+
+    def told():
+        tensors = encoder.features(images, stages=True).tensors()
+        loss = sum((each * direction).sum() for each, direction in zip(tensors, directions, strict=True))
+        return [*tensors, *torch.autograd.grad(loss, weights)]
+
+    before = told()
+    hasten(encoder)
+    torch.testing.assert_close(told(), before)
