@@ -87,8 +87,10 @@ def settings(arm: str, seed: int, folder: Path, steps: int, plain_mu: float = 1.
         "model": model | special.get("model", {}),
         # a quarter of the authors' batch, and so of their quota; both halves of it, nearest and drawn, as theirs
         "sampling": {"then": "dss", "refresh_epochs": 4, "neighbours": 64, "quota": 16},
-        "optim": {"batch_pairs": 32, "steps": steps, "lr": 5e-4, "warmup_steps": 20, "clip_norm": 1.0}
-        | {"precision": PRECISION},
+        "optim": {
+            **{"batch_pairs": 32, "steps": steps, "lr": 5e-4, "warmup_steps": 20},
+            **{"clip_norm": 1.0, "precision": PRECISION},
+        },
         "run": {"seed": seed, "out": str(folder), "device": "cpu"},
     }
     if arm == "plain":
@@ -273,15 +275,13 @@ def main() -> None:
         print("manipulation check:", json.dumps({k: v for k, v in check.items() if k != "steps"}), flush=True)
         if not holds(check["mean"]):
             raise SystemExit(f"error: it fails (needed: {NEEDED}): change DPHR_KNOBS or MU, delete OUT/pilot.json.")
+        as_pictures, as_maps = (pairs, questions, hasten), (maps.pairs, maps.questions, maps.cut)
         done = {(line["arm"], line["seed"]) for line in lines}
         for seed in range(arguments.first_seed, arguments.seeds + 1):
             for arm in arguments.arms:
                 if (arm, seed) not in done:
-                    asked = arm, seed, arguments, check["plain_mu"]
-                    if arm in FROM_PICTURES:
-                        lines.append(run(*asked, pairs, questions, hasten))
-                    else:
-                        lines.append(run(*asked, maps.pairs, maps.questions, maps.cut))
+                    seen = as_pictures if arm in FROM_PICTURES else as_maps
+                    lines.append(run(arm, seed, arguments, check["plain_mu"], *seen))
                     with results.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
     show(lines, questions.dated.numpy())

@@ -73,7 +73,7 @@ def load_maps(encoder: Encoder, pairs: Pairs, questions: Questions, kept: Path) 
 def _maps(encoder: Encoder, images: Tensor) -> Tensor:
     """Turn pictures, uint8 ``[N, 3, S, S]``, into maps, float32 ``[N, C, h, w]``."""
     stages = Quick(encoder.eval().backbone, encoder.config.frozen_stages)
-    return torch.cat([stages.frozen_maps((s - encoder.mean) / encoder.std)[-1] for s in images.split(64)])
+    return torch.cat([stages.frozen_maps((s - encoder.mean) / encoder.std)[-1] for s in images.split(AT_ONCE)])
 
 
 class Matrices(nn.Module):

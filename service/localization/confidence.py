@@ -72,6 +72,11 @@ def judge(hits: list[Hit], calibration: Calibration, evidence: Sequence[float] |
     return Verdict(status, confidence, confidences, rival)
 
 
+def is_proven(support: float | None, min_inliers: int) -> bool:
+    """Say whether as many matches agree on a place as unrelated ground does not reach; None: it was not matched."""
+    return (support or 0.0) >= min_inliers
+
+
 def with_proof(verdict: Verdict, support: float | None, min_inliers: int) -> Verdict:
     """Judge a photo that was matched: a place that no more matches agree on than chance gives is not sure.
 
@@ -82,7 +87,7 @@ def with_proof(verdict: Verdict, support: float | None, min_inliers: int) -> Ver
         support: of the best candidate's matches.
         min_inliers: what unrelated ground does not reach.
     """
-    proven = (support or 0.0) >= min_inliers
+    proven = is_proven(support, min_inliers)
     return verdict if proven or verdict.status != "located" else replace(verdict, status="ambiguous")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -149,19 +148,20 @@ def _roughly(square: Square, gallery: Gallery, corners: Ids, sides: tuple[int, i
         cells = ground_at(gallery, square, corner, sides)
         ground[n], there[n] = halved(cells, there_in(cells))
         ground[n] /= np.linalg.norm(ground[n], axis=0) + np.float32(1e-6)
-    mean, main = mean_of(ground, there), _main_directions(laid)
-    scores = [
-        correlate(main(laid), shown, main(without(mean, block[None], of_use[None])[0])[None], of_use[None])
-        for block, of_use in zip(ground, there, strict=True)
-    ]
+    mean, directions = mean_of(ground, there), _main_directions(laid)
+    laid = np.tensordot(directions, laid, 1)
+    scores = []
+    for block, of_use in zip(ground, there, strict=True):
+        left = np.tensordot(directions, without(mean, block[None], of_use[None])[0], 1)
+        scores.append(correlate(laid, shown, left[None], of_use[None]))
     return standard(np.concatenate(scores))
 
 
-def _main_directions(laid: Cells) -> Callable[[Cells], Cells]:
-    """Return what leaves of descriptors ``[C, h, w]`` the directions in which those of ``laid`` differ most."""
-    flat = laid.reshape(len(laid), -1)
-    directions = np.linalg.eigh(flat @ flat.T)[1][:, -MAIN_DIRECTIONS:].T
-    return lambda cells: np.tensordot(directions, cells, 1)
+def _main_directions(cells: Cells) -> NDArray[np.float32]:
+    """Return the directions ``[D, C]`` in which descriptors ``[C, h, w]`` differ most."""
+    flat = cells.reshape(len(cells), -1)
+    directions: NDArray[np.float32] = np.linalg.eigh(flat @ flat.T)[1][:, -MAIN_DIRECTIONS:].T
+    return directions
 
 
 def _exactly(square: Square, gallery: Gallery, first: Ids, where_m: list[complex]) -> list[Place]:

@@ -15,7 +15,7 @@ from service.ground.local_maps import LocalMap
 from service.ground.records import Hit
 from service.ground.tile import Footprint
 from service.localization.agreement import Sighting, pooled, sighting
-from service.localization.confidence import Verdict, judge, with_proof
+from service.localization.confidence import Verdict, is_proven, judge, with_proof
 from service.localization.evidence import support
 from service.localization.glance import GLANCED, best_looking, inner_cells, likeness, unit
 from service.localization.matching import (
@@ -134,7 +134,7 @@ class Ranking:
 
     def is_proven(self, calibration: Calibration) -> bool:
         """Say whether more matches of the best candidate agree than unrelated ground gives."""
-        return bool(self.supports) and (self.supports[0] or 0.0) >= calibration.local.min_inliers
+        return bool(self.supports) and is_proven(self.supports[0], calibration.local.min_inliers)
 
     def is_sure(self, calibration: Calibration) -> bool:
         """Say whether the matches of the best candidate are far beyond chance: then nothing else needs to be tried."""

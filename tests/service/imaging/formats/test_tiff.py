@@ -40,8 +40,8 @@ def test_a_plain_one(order):
 )
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1", "I;16"])
 def test_the_picture_stays_as_it_is(mode, options, big):
-    if mode in ("P", "1", "I;16", "RGBA", "CMYK") and options.get("compression") == "jpeg":
-        pytest.skip("there is no such file")
+    if mode in ("P", "1", "I;16") and options.get("compression") == "jpeg":
+        pytest.skip("TIFF has no JPEG of palettes, nor of 1 or 16 bits")
     image = Image.new("I;16", (64, 64), 5000) if mode == "I;16" else hostile.picture().convert(mode)
     data = hostile.encoded(image, "TIFF", big_tiff=big, **options)
     plain = Image.open(io.BytesIO(b"".join(read_tiff(data).pixels)))
