@@ -47,6 +47,37 @@ def test_the_first_answers_are_ordered_by_both_scores(seed, memory_images, unit_
         assert len(again.ranks[i]) == len(task.positives[i])
 
 
+@given(seed=st.integers(0, 2**31 - 1))
+def test_the_hit_rate_follows_the_new_order(seed, memory_images, unit_vectors):
+    """By the definition: nothing wrong scores higher than the best positive; what was looked at comes first."""
+    rng, task = noise_task(seed, memory_images)
+    own = [set(rows.tolist()) for rows in task.positives]
+    semis = [np.flatnonzero(rng.random(len(task.gallery)) < 0.3) for _ in own]
+    task = Task(
+        "t",
+        task.queries,
+        task.gallery,
+        task.positives,
+        [s[~np.isin(s, p)] for s, p in zip(semis, task.positives, strict=True)],
+    )
+    asked, held = unit_vectors(rng, len(task.queries)), unit_vectors(rng, len(task.gallery))
+    again = reranked(search(asked, held, task.positives, task.semi_positives), task, features, batch=3)
+    photos, tiles = collapse(features(task.queries.images).local), features(task.gallery.images).local
+    for i, right in enumerate(own):
+        cosine = [float(asked[i] @ row) for row in held]
+        order = sorted(range(len(held)), key=lambda row: (-cosine[row], row in right, row))
+        score = {}
+        for rank, row in enumerate(order):
+            fit = max(float(photos[i] @ tiles[row, :, r, c]) for r in range(2) for c in range(2))
+            score[row] = (rank < LOOKED_AT, cosine[row] + fit if rank < LOOKED_AT else cosine[row])
+        wrong = set(order) - right - set(task.semi_positives[i].tolist())
+        # a wrong image that was looked at, and scored what the best positive of the rest did, did not score higher
+        first = {row: cosine[row] for row in order} if right.isdisjoint(order[:LOOKED_AT]) else score
+        expected = bool(right) and all(first[row] <= max(first[r] for r in right) for row in wrong)
+        assert again.hit[i] == expected
+    assert again.hit.mean() >= (again.first == 0).mean()
+
+
 def test_recall_at_five_cannot_change(memory_images, unit_vectors):
     rng, task = noise_task(11, memory_images)
     ranking = search(unit_vectors(rng, len(task.queries)), unit_vectors(rng, len(task.gallery)), task.positives)
