@@ -98,11 +98,11 @@ class _Kept:
         return len(self.name)
 
     def load(self, index: Sequence[int]) -> Tensor:
-        """Images ``[n, 3, S, S]``, 0 to 1, in steps of 1/255."""
+        """Images ``[n, 3, S, S]``, 0 to 1; what is kept comes in steps of 1/255."""
         missing = [i for i in index if i not in self._bytes]
         if missing:
-            loaded = self.images.load(missing).mul(255).round().byte()
-            if loaded[0].numel() * len(self) > KEEP_BYTES:
-                return self.images.load(index)
-            self._bytes.update(zip(missing, loaded, strict=True))
+            loaded = self.images.load(missing)
+            if loaded[0].numel() * len(self) > KEEP_BYTES:  # then none is kept, and all were missing
+                return loaded
+            self._bytes.update(zip(missing, loaded.mul(255).round().byte(), strict=True))
         return torch.stack([self._bytes[i] for i in index]).float() / 255
