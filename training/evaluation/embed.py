@@ -163,17 +163,23 @@ def load_embedder(path: Path, config: Config | None = None) -> Embedder:
         config: of the network that published weights are of; files of ours hold their own.
 
     Raises:
-        TrainingError: the file is missing or none of these, or published weights come without a config that fits.
+        TrainingError: the file is missing or none of these, published weights come without a config that fits, or
+            another file with one.
     """
     if not path.is_file():
         raise TrainingError(f"There is no model file {path}: give an .onnx file or the checkpoint.pt of a run.")
+    published = path.suffix != ".onnx" and "config" not in read_weights(path)
+    if config is not None and not published:
+        raise TrainingError(
+            f"{path} says itself what network it is of: leave out --config, which is for weights that others published."
+        )
     if path.suffix == ".onnx":
         return OnnxEmbedder(path)
-    encoder, config = _published(path, config) if "config" not in read_weights(path) else load_encoder(path)
+    encoder, config = _published(path, config) if published else load_encoder(path)
     digest = hashlib.sha256()
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode() + b"\0" + value.cpu().contiguous().numpy().tobytes())
-    model_id = f"{config.name}-checkpoint-{digest.hexdigest()[:8]}"
+    model_id = f"{path.stem if published else f'{config.name}-checkpoint'}-{digest.hexdigest()[:8]}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = config.model
     return TorchEmbedder(encoder.to(device), model_id, model.image_size, model.resize, config.optim.precision)

@@ -106,6 +106,12 @@ def test_flip_adds_the_mirror_image(tiny_model, tmp_path):
     assert (flipped.model_id, flipped.image_size, flipped.resize) == ("tiny-0", 32, "center_crop")
 
 
+def test_files_that_say_what_they_are_take_no_config(checkpoint, tiny_model, tmp_path):
+    for path in (checkpoint[0], tiny_model(tmp_path / "model.onnx")):
+        with pytest.raises(TrainingError, match="says itself what network it is of: leave out --config"):
+            load_embedder(path, parse_config(TINY))
+
+
 def test_missing_and_broken_files_are_refused(tmp_path, tiny_model):
     with pytest.raises(TrainingError, match="no model file"):
         load_embedder(tmp_path / "none.onnx")

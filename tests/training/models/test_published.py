@@ -1,5 +1,7 @@
 """Weights that others published: what the plain timm model answers with them, whatever the names in the file."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -52,6 +54,7 @@ def test_published_weights_answer_as_the_plain_timm_model(plain, layout, tmp_pat
     torch.save(LAYOUTS[layout](plain.state_dict()), tmp_path / "weights.pth")
     embedder = load_embedder(tmp_path / "weights.pth", parse_config(NETWORK))
     assert (embedder.image_size, embedder.resize) == (64, "squash")
+    assert re.fullmatch("weights-[0-9a-f]{8}", embedder.model_id)  # the file is what tells one from the next
     pictures = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
     settings = timm.data.resolve_model_data_config(plain)
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
