@@ -123,6 +123,7 @@ def evaluate(
     from training.data.datasets import open_dataset
     from training.evaluation.embed import load_embedder
     from training.evaluation.evaluate import evaluate as run_evaluate
+    from training.evaluation.further import further_measures
 
     embedder = load_embedder(model, load_config([find_config(name) for name in config]) if config else None)
     data = parse_data(options, {"dataset": dataset, "root": str(root)})
@@ -135,20 +136,10 @@ def evaluate(
         flip=flip,
         robustness=robustness,
         rerank=rerank,
+        further=further_measures(model, tasks, locate=locate, consistency=consistency),
         json_path=json,
         report_dir=report,
     )
-    if locate:
-        from training.evaluation.locate import metric_localization
-
-        for name, value in metric_localization(model, tasks[0]).items():
-            _show(f"{tasks[0].name}, in the right tile: {name} {value:.4g}")
-    if consistency:
-        from training.evaluation.consistency import consistency_of
-
-        for task in tasks:
-            scores = consistency_of(model, task)
-            _show(f"{task.name}: OC {scores.orientation:.3f} over rotations, FC {scores.coverage:.3f} over crops")
 
 
 @app.command()

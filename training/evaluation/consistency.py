@@ -12,7 +12,7 @@ The paper compares Grad-CAM maps of one place under several headings (orientatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,23 +148,31 @@ def _inner(maps: Tensor) -> Tensor:
     return maps[:, margin:-margin, margin:-margin]
 
 
-def consistency_of(checkpoint: Path, task: Task, *, pairs: int = 64) -> Consistency:
-    """Measure OC and FC of a task's queries, each paired with its first positive.
+def load_for_gradients(checkpoint: Path) -> Encoder:
+    """Load the encoder of a run; a model file has no gradients to look at.
+
+    Raises:
+        TrainingError: the file is no checkpoint.
+    """
+    if checkpoint.suffix == ".onnx":
+        raise TrainingError("Consistency needs gradients: give the checkpoint.pt of a run, not an .onnx file.")
+    return load_encoder(checkpoint)[0]
+
+
+def consistency_of(encoder: Encoder, task: Task, *, pairs: int = 64) -> Callable[[], Consistency]:
+    """Check that a task's queries have positives, and return what measures OC and FC of them, paired with the first.
 
     Args:
-        checkpoint: of a run; a model file has no gradients to look at.
+        encoder: the model, on the CPU.
         task: queries and gallery at the model's size.
         pairs: queries to look at, evenly drawn.
 
     Raises:
-        TrainingError: the file is no checkpoint, or no query has a positive.
+        TrainingError: no query has a positive.
     """
-    if checkpoint.suffix == ".onnx":
-        raise TrainingError("Consistency needs gradients: give the checkpoint.pt of a run, not an .onnx file.")
     rows = [row for row, own in enumerate(task.positives) if len(own)]
     if not rows:
         raise TrainingError(f"No query of {task.name} has a positive to be paired with.")
     chosen = [rows[i * len(rows) // min(pairs, len(rows))] for i in range(min(pairs, len(rows)))]
-    encoder, _ = load_encoder(checkpoint)
-    tiles = task.gallery.load([int(task.positives[row][0]) for row in chosen])
-    return consistency(encoder, task.queries.load(chosen), tiles)
+    tiles = [int(task.positives[row][0]) for row in chosen]
+    return lambda: consistency(encoder, task.queries.load(chosen), task.gallery.load(tiles))

@@ -49,8 +49,7 @@ class Embedder(Protocol):
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
 
 
-def no_descriptors(model_id: str) -> TrainingError:
-    """Return what to say of a model without dense descriptors."""
+def _no_descriptors(model_id: str) -> TrainingError:
     return TrainingError(f"{model_id} has no dense descriptors to re-rank by: train one with model.local_dim=64.")
 
 
@@ -71,6 +70,15 @@ class TorchEmbedder:
         self.encoder, self.model_id, self.image_size, self.resize = encoder, model_id, image_size, resize
         self.precision = precision
 
+    def require_descriptors(self) -> None:
+        """Check that the model has dense descriptors.
+
+        Raises:
+            TrainingError: it has none.
+        """
+        if self.encoder.local_dim is None:
+            raise _no_descriptors(self.model_id)
+
     def __call__(self, images: Tensor) -> Embeddings:
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length."""
         device = next(self.encoder.parameters()).device
@@ -84,11 +92,10 @@ class TorchEmbedder:
         Raises:
             TrainingError: the model has none.
         """
+        self.require_descriptors()
         device = next(self.encoder.parameters()).device
         with torch.inference_mode(), autocast(self.precision, device):
             features = self.encoder.features(as_bytes(images).to(device))
-        if features.local is None:
-            raise no_descriptors(self.model_id)
         return features
 
 
@@ -113,6 +120,15 @@ class OnnxEmbedder:
         except (KeyError, ValueError) as error:
             raise TrainingError(f"{path} lacks aerofix's metadata: make it with aerofix-train export.") from error
 
+    def require_descriptors(self) -> None:
+        """Check that the model has dense descriptors.
+
+        Raises:
+            TrainingError: it has none.
+        """
+        if "local" not in {output.name for output in self.session.get_outputs()}:
+            raise _no_descriptors(self.model_id)
+
     def __call__(self, images: Tensor) -> Embeddings:
         """``[n, 3, S, S]``, 0 to 1 → ``[n, D]`` float32 of unit length.
 
@@ -130,8 +146,7 @@ class OnnxEmbedder:
         Raises:
             TrainingError: the model has none.
         """
-        if "local" not in {output.name for output in self.session.get_outputs()}:
-            raise no_descriptors(self.model_id)
+        self.require_descriptors()
         embedding, local = self.session.run(["embedding", "local"], {"image": as_bytes(images).numpy()})
         return Features(torch.from_numpy(embedding), local=torch.from_numpy(local))
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 from training.data.base import Images, Task
 from training.errors import TrainingError
 from training.evaluation.embed import Embedder, Flipped, OnnxEmbedder, TorchEmbedder, embed, load_embedder
+from training.evaluation.further import Measure
 from training.evaluation.metrics import SDM, Sdm
 from training.evaluation.protocol import FILTERED_TOO, Outcome, Protocol, filtered, judge
 from training.evaluation.report import write_report
 from training.evaluation.rerank import reranked
 from training.evaluation.robustness import robustness as robustness_grid
 from training.evaluation.search import Embeddings, Ranking
-from training.evaluation.tables import show
+from training.evaluation.tables import Found, show
 
 PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
     "full": ("full",),
@@ -35,6 +36,7 @@ def evaluate(
     flip: bool = False,
     robustness: bool = False,
     rerank: bool = False,
+    further: Mapping[str, Mapping[str, Measure]] | None = None,
     json_path: Path | None = None,
     report_dir: Path | None = None,
     sdm: Mapping[str, Sdm] = SDM,
@@ -52,6 +54,7 @@ def evaluate(
         flip: add the embeddings of mirror images.
         robustness: R@1 of turned and cropped queries, too (in the full gallery, unless only the filtered one is asked).
         rerank: look at the first five answers again, by dense descriptors (UnifyGeo); not together with ``flip``.
+        further: what else to measure, by task and name (``further_measures``).
         json_path: write the results here.
         report_dir: write the sheet of the worst failures here (same gallery as the robustness).
         sdm: variants of SDM, by name.
@@ -60,11 +63,12 @@ def evaluate(
 
     Returns:
         ``version``, ``model``, ``dataset``, ``flip``, ``rerank`` and, for each task, ``full`` and ``filtered`` with
-        ``counts`` and ``metrics``, and ``robustness``: nothing that depends on when, where and by which command it
-        was measured.
+        ``counts`` and ``metrics``, ``robustness``, and what is measured ``further``: nothing that depends on when,
+        where and by which command it was measured.
 
     Raises:
-        TrainingError: the model cannot be read or is broken, a task is empty, or ``gallery`` is unknown.
+        TrainingError: the model cannot be read, is broken or has nothing to re-rank by, a task is empty, or
+            ``gallery`` is unknown.
     """
     gallery = gallery or ("both" if dataset in FILTERED_TOO else "full")
     if gallery not in PROTOCOLS:
@@ -93,31 +97,40 @@ def evaluate(
                 held = held[rows]
             grids[task.name] = robustness_grid(embedder, task, held, batch=batch, quiet=quiet)
 
-    result = _result(embedder.model_id, dataset, {"flip": flip, "rerank": rerank}, outcomes, grids)
+    found = {task: {name: measure() for name, measure in wanted.items()} for task, wanted in (further or {}).items()}
+    result = _result(embedder.model_id, dataset, {"flip": flip, "rerank": rerank}, outcomes, grids, found)
     if json_path is not None:
         _write_json(json_path, result)
     title = f"{embedder.model_id} on {dataset}{', with test-time flip' if flip else ''}"
     if report_dir is not None:
-        write_report(report_dir, title, outcomes, grids)
+        write_report(report_dir, title, outcomes, grids, found)
     if not quiet:
-        show(outcomes, grids, title)
+        show(outcomes, grids, found, title)
     return result
 
 
 def _second_look(embedder: Embedder, flip: bool, batch: int) -> Callable[[Ranking, Task], Ranking]:
     if flip or not isinstance(embedder, TorchEmbedder | OnnxEmbedder):
         raise TrainingError("Re-ranking needs the model itself: leave out --flip.")
+    embedder.require_descriptors()
     return lambda ranking, task: reranked(ranking, task, embedder.features, batch=batch)
 
 
 def _result(
-    model_id: str, dataset: str, options: dict[str, bool], outcomes: Sequence[Outcome], grids: dict[str, dict[str, Any]]
+    model_id: str,
+    dataset: str,
+    options: dict[str, bool],
+    outcomes: Sequence[Outcome],
+    grids: dict[str, dict[str, Any]],
+    found: Found,
 ) -> dict[str, Any]:
     by_task: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         by_task.setdefault(outcome.task.name, {})[outcome.protocol] = outcome.as_json()
     for name, grid in grids.items():
         by_task[name]["robustness"] = grid
+    for name, measured in found.items():
+        by_task[name] |= measured
     return {"version": JSON_VERSION, "model": model_id, "dataset": dataset, **options, "tasks": by_task}
 
 

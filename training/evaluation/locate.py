@@ -5,7 +5,7 @@ The authors' protocol: the error is measured on the true tile, whatever retrieva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from training.methods.unifygeo import UnifyGeo, UnifyGeoConfig, locate
 WITHIN_M = (1, 5, 10)
 
 
-def metric_localization(checkpoint: Path, task: Task, *, batch: int = 64) -> dict[str, float]:
-    """Measure how far off the decoder's answers are.
+def metric_localization(checkpoint: Path, task: Task, *, batch: int = 64) -> Callable[[], dict[str, float]]:
+    """Check that it can be measured how far off the decoder's answers are, and return what measures it.
 
     Args:
         checkpoint: of a UnifyGeo run; a model file has no decoder.
@@ -33,8 +33,8 @@ def metric_localization(checkpoint: Path, task: Task, *, batch: int = 64) -> dic
         batch: photos looked at together.
 
     Returns:
-        ``queries`` (those with a right tile), ``error_median_m``, ``error_mean_m``, ``within_{1,5,10}m``, and
-        ``centre_median_m``, the median error of always answering the tile's centre.
+        A function that gives ``queries`` (those with a right tile), ``error_median_m``, ``error_mean_m``,
+        ``within_{1,5,10}m``, and ``centre_median_m``, the median error of always answering the tile's centre.
 
     Raises:
         TrainingError: the run was of another method, or the data set does not know what is needed.
@@ -47,15 +47,23 @@ def metric_localization(checkpoint: Path, task: Task, *, batch: int = 64) -> dic
         raise TrainingError(f"No query of {task.name} has a right tile to be located in.")
     tiles = np.array([task.positives[row][0] for row in asked])
     truth = _right_and_down(task.queries.position[asked], task.gallery.position[tiles])
-    found = []
-    for start in range(0, len(asked), batch):
-        some = slice(start, start + batch)
-        heatmap = _heatmap(embedder, method, task, asked[some], tiles[some].tolist())
-        found.append(locate(heatmap.cpu(), torch.from_numpy(task.tile_side_m[tiles[some]])))
-    error = np.linalg.norm(torch.cat(found).numpy() - truth, axis=1)
-    centre = np.linalg.norm(truth, axis=1)
+    side_m = torch.from_numpy(task.tile_side_m[tiles])
+
+    def measure() -> dict[str, float]:
+        found = []
+        for start in range(0, len(asked), batch):
+            some = slice(start, start + batch)
+            heatmap = _heatmap(embedder, method, task, asked[some], tiles[some].tolist())
+            found.append(locate(heatmap.cpu(), side_m[some]))
+        return _errors(torch.cat(found).numpy(), truth)
+
+    return measure
+
+
+def _errors(found: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
+    error, centre = np.linalg.norm(found - truth, axis=1), np.linalg.norm(truth, axis=1)
     return {
-        "queries": float(len(asked)),
+        "queries": float(len(truth)),
         "error_median_m": float(np.median(error)),
         "error_mean_m": float(error.mean()),
         **{f"within_{limit}m": float((error <= limit).mean()) for limit in WITHIN_M},

@@ -10,7 +10,14 @@ from typing import Any
 from training.evaluation.failures import Failure, Shot, worst_failures
 from training.evaluation.protocol import Outcome
 from training.evaluation.sheet import draw_sheet
-from training.evaluation.tables import position_rows, retrieval_rows, robustness_rows, spatial_rows
+from training.evaluation.tables import (
+    Found,
+    further_tables,
+    position_rows,
+    retrieval_rows,
+    robustness_rows,
+    spatial_rows,
+)
 
 #: Failures shown of each task in the page, and in the picture.
 SHOWN, DRAWN = 24, 8
@@ -35,7 +42,11 @@ PAGE = """<!doctype html>
 
 
 def write_report(
-    folder: Path, title: str, outcomes: Sequence[Outcome], grids: Mapping[str, Mapping[str, Any]] | None = None
+    folder: Path,
+    title: str,
+    outcomes: Sequence[Outcome],
+    grids: Mapping[str, Mapping[str, Any]] | None = None,
+    found: Found | None = None,
 ) -> None:
     """Write ``index.html``, ``thumbnails/*.jpg`` and ``sheet.png``; files of an earlier report are overwritten.
 
@@ -44,6 +55,7 @@ def write_report(
         title: what was judged on what.
         outcomes: everything measured, for the tables; each task's first outcome gives its failures.
         grids: robustness by task.
+        found: what was measured further.
     """
     thumbnails = folder / "thumbnails"
     thumbnails.mkdir(parents=True, exist_ok=True)
@@ -56,7 +68,8 @@ def write_report(
     page = PAGE.format(
         title=escape(title),
         style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
-        tables="".join(_table(rows(outcomes)) for rows in (retrieval_rows, position_rows, spatial_rows)),
+        tables="".join(_table(rows(outcomes)) for rows in (retrieval_rows, position_rows, spatial_rows))
+        + "".join(_further(heading, rows) for heading, rows in further_tables(found or {})),
         sections="\n".join(sections),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
@@ -79,6 +92,10 @@ def _section(outcome: Outcome, worst: list[Failure], number: int, thumbnails: Pa
 def _robustness(grid: Mapping[str, Any]) -> str:
     note = f"R@1 of {grid['queries']} queries, turned clockwise about their centre and cropped to a share of their area"
     return f"\n<p>{note}.</p>\n{_table(robustness_rows(grid))}"
+
+
+def _further(heading: str, rows: list[list[str]]) -> str:
+    return f"\n<p>{escape(heading[0].upper() + heading[1:])}.</p>\n{_table(rows)}" if len(rows) > 1 else ""
 
 
 def _article(failure: Failure, number: int, gallery: int, thumbnails: Path) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from training.evaluation.locate import WITHIN_M as LOCATED_WITHIN_M
 from training.evaluation.metrics import WITHIN_M
 from training.evaluation.protocol import Outcome
 
@@ -22,6 +23,8 @@ RETRIEVAL = {
     "AP plain": "ap_plain",
     "hit rate": "hit_rate",
 }
+#: Results of further measures, by task and name.
+Found = Mapping[str, Mapping[str, Mapping[str, float]]]
 #: Columns of text in a log file, whose width nobody knows.
 FILE_WIDTH = 140
 
@@ -73,7 +76,24 @@ def robustness_rows(grid: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def show(outcomes: Sequence[Outcome], grids: Mapping[str, Mapping[str, Any]], title: str) -> None:
+def further_tables(found: Found) -> list[tuple[str, list[list[str]]]]:
+    """Return ``(title, rows)`` of what was measured further: metres in the right tile, consistency."""
+    metres = [["task", "queries", "median", "mean", *(f"≤ {limit} m" for limit in LOCATED_WITHIN_M), "by its centre"]]
+    alike = [["task", "OC over rotations", "FC over crops"]]
+    for task, measured in found.items():
+        if (located := measured.get("locate")) is not None:
+            errors = [_metres(located[f"error_{key}_m"]) for key in ("median", "mean")]
+            shares = [_percent(located[f"within_{limit}m"]) for limit in LOCATED_WITHIN_M]
+            metres.append([task, f"{located['queries']:,.0f}", *errors, *shares, _metres(located["centre_median_m"])])
+        if (scores := measured.get("consistency")) is not None:
+            alike.append([task, f"{scores['orientation']:.3f}", f"{scores['coverage']:.3f}"])
+    return [
+        ("metres off within the right tile, by the heat map", metres),
+        ("Grad-CAM maps of turned and cropped queries", alike),
+    ]
+
+
+def show(outcomes: Sequence[Outcome], grids: Mapping[str, Mapping[str, Any]], found: Found, title: str) -> None:
     """Print everything that was measured."""
     console = Console()
     if not console.is_terminal:
@@ -86,6 +106,7 @@ def show(outcomes: Sequence[Outcome], grids: Mapping[str, Mapping[str, Any]], ti
     for name, grid in grids.items():
         heading = f"{name}: R@1 of {grid['queries']:,} turned and cropped queries, mean {_percent(grid['mean'])}"
         tables.append(_table(robustness_rows(grid), heading))
+    tables += [_table(rows, heading) for heading, rows in further_tables(found)]
     console.print(Group(*(table for table in tables if table.row_count)))
 
 

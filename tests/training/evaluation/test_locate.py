@@ -45,7 +45,7 @@ def test_errors_are_measured_on_the_right_tile(run, monkeypatch, riders):
     path, task, truth, _ = run(**riders)
     answers = iter(torch.split(peaks(truth, 30.0, 60), 3))
     monkeypatch.setattr(UnifyGeo, "heatmap", lambda self, photo, tile: next(answers))
-    found = metric_localization(path, task, batch=3)
+    found = metric_localization(path, task, batch=3)()
     assert found["queries"] == len(truth) > 3
     assert found["error_mean_m"] < 0.36  # half the diagonal of a cell of 0.5 m
     assert found["within_1m"] == 1
@@ -65,7 +65,7 @@ def test_the_trained_decoder_answers(run, monkeypatch):
     monkeypatch.setattr(
         UnifyGeo, "heatmap", lambda self, *a: seen.append(float(self.decoder.correct.bias)) or real(self, *a)
     )
-    found = metric_localization(path, task)
+    found = metric_localization(path, task)()
     assert set(seen) == {3.0}
     assert 0 <= found["within_1m"] <= found["within_5m"] <= found["within_10m"] <= 1
     assert found["error_median_m"] <= 30 * 2**0.5

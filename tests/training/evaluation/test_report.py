@@ -139,6 +139,18 @@ def test_every_task_has_its_failures_and_both_galleries_their_row(outcome, tmp_p
     assert {(0x25, 0x63, 0xEB), (0xDC, 0x26, 0x26)} <= colours  # frames of truths and of wrong answers
 
 
+def test_what_is_measured_further_has_its_tables(outcome, tmp_path):
+    metres = {"queries": 16.0, "error_median_m": 1.25, "error_mean_m": 2.5, "centre_median_m": 7.75}
+    shares = {"within_1m": 0.375, "within_5m": 0.875, "within_10m": 1.0}
+    scores = {"orientation": 0.8125, "coverage": 0.6875}
+    assert "OC over rotations" not in write(tmp_path, [outcome()]).texts
+    page = write(tmp_path, [outcome()], found={"there": {"locate": metres | shares, "consistency": scores}, "back": {}})
+    texts = [text for text in page.texts if text.strip()]
+    row = texts.index("there")
+    assert texts[row + 1 : row + 8] == ["16", "1.2 m", "2.5 m", "37.50", "87.50", "100.00", "7.8 m"]
+    assert {"Grad-CAM maps of turned and cropped queries.", "OC over rotations", "0.812", "0.688"} <= set(page.texts)
+
+
 def test_no_failures_is_a_page_too(make_task, mean_colours, tmp_path):
     task = make_task(places=3, noise=0.0)
     asked, held = (embed(mean_colours, images, quiet=True) for images in (task.queries, task.gallery))

@@ -112,3 +112,4 @@ def test_evaluate_looks_again(embedder, pictures):
 def test_what_cannot_be_reranked_names_the_fix(embedder, pictures, local_dim, flip, message):
     with pytest.raises(TrainingError, match=message):
         evaluate(embedder(local_dim), pictures, dataset="noise", rerank=True, flip=flip, quiet=True)
+    assert not pictures[0].queries.loaded  # it is said before hours of embedding
