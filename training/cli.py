@@ -104,7 +104,9 @@ def evaluate(
     model: Annotated[Path, typer.Option(help="an .onnx file, the checkpoint.pt of a run, or published timm weights")],
     dataset: Annotated[str, typer.Option(help="university1652, sues200, denseuav, vigor, gta_uav or simulated")],
     root: Annotated[Path, typer.Option(help="folder of the data set")],
-    options: Annotated[list[str] | None, typer.Argument(help="key=value of the data set, such as height_m=200")] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(help="key=value of the data set, such as heights_m=[200]")
+    ] = None,
     config: Annotated[list[str] | None, typer.Option(help="of published weights: the network they are of")] = None,
     gallery: Annotated[
         Gallery | None, typer.Option(help="all images, those of asked places, or both; default: as is published")
@@ -119,14 +121,18 @@ def evaluate(
 ) -> None:
     """Judge a model on a data set, with both galleries that published figures use."""
     from training.catalogue import find_config
-    from training.config import load_config, parse_data
+    from training.config import load_config
     from training.data.datasets import open_dataset
-    from training.evaluation.embed import load_embedder
+    from training.evaluation.embed import TorchEmbedder, load_embedder
     from training.evaluation.evaluate import evaluate as run_evaluate
     from training.evaluation.further import further_measures
+    from training.evaluation.settings import data_to_judge_on
 
     embedder = load_embedder(model, load_config([find_config(name) for name in config]) if config else None)
-    data = parse_data(options, {"dataset": dataset, "root": str(root)})
+    trained_on = embedder.data if isinstance(embedder, TorchEmbedder) else None
+    data, taken_over = data_to_judge_on(dataset, root, options, trained_on)
+    if taken_over:
+        _show(f"settings that come with the model: {', '.join(taken_over)} (key=value changes them)")
     tasks = open_dataset(data, embedder, seed=0).tasks()
     run_evaluate(
         embedder,

@@ -181,7 +181,7 @@ def _merge(under: Any, over: Any) -> Any:
 
 
 def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig:
-    """Parse the section ``data`` alone: a plain tree, with overrides such as ``height_m=200``.
+    """Parse the section ``data`` alone: a plain tree, with overrides such as ``heights_m=[200]``.
 
     Raises:
         TrainingError: a key is unknown or a value is out of its range.

@@ -8,11 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from training.checkpoint import save_model
 from training.cli import app
 from training.config import Config, ModelConfig
+from training.distributed import World
+from training.evaluation.embed import TorchEmbedder
 from training.export.calibrate import untrained_calibration
 from training.export.onnx_file import write_onnx
 from training.models.encoder import Encoder
+from training.train import make_state
 
 CALIBRATE = ["calibrate", "--model", "m.onnx", "--out", "o.onnx", "--config", "c.yaml"]
 
@@ -100,6 +104,63 @@ def test_fit_and_export_hand_on_a_checkpoint(run, tmp_path, picture_folder):
     assert result.exit_code == 1
     assert "too few to calibrate on" in result.stderr
     assert "--no-calibrate" in result.stderr
+
+
+@pytest.fixture
+def checkpoint(tiny_config, tmp_path):
+    """``checkpoint(method, **model)``: of a run on the pictures in ``a/``, a third of them held out."""
+
+    def make(method, **model):
+        config = tiny_config(method={"name": method}, model=model, data={"held_out_share": 0.4})
+        torch.manual_seed(0)
+        state = make_state(config, 8, World(0, 1, torch.device("cpu")))
+        save_model(state, tmp_path / "best.pt", config)
+        return tmp_path / "best.pt"
+
+    return make
+
+
+def test_evaluate_begins_with_the_data_of_the_run_and_files_all_it_measures(run, checkpoint, picture_folder, tmp_path):
+    model = checkpoint("unifygeo", local_dim=16, local_stride=16)
+    options = ["--dataset", "simulated", "--root", picture_folder, "--locate", "--consistency", "--rerank"]
+    files = ["--json", tmp_path / "a.json", "--report", tmp_path / "a"]
+    result = run("evaluate", "--model", model, *options, *files, "held_out_share=0.3")
+    assert result.exit_code == 0, result.output
+    assert (
+        'settings that come with the model: textures=["a/*.png"], tile_side_m=30.0, window_px=[100, 130] ('
+        in result.stdout
+    )
+    there, back = json.loads((tmp_path / "a.json").read_text())["tasks"].values()
+    assert (
+        there["locate"]["queries"]
+        == there["full"]["counts"]["queries"] - there["full"]["counts"]["queries_without_positive"]
+    )
+    assert "locate" not in back
+    for task in (there, back):
+        assert 0 < task["consistency"]["orientation"] < 1
+        shown = f"{task['consistency']['coverage']:.3f}"
+        assert shown in result.stdout
+        assert shown in (tmp_path / "a" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--locate", "which locates nothing: train with unifygeo"), ("--rerank", "no dense descriptors to re-rank by")],
+)
+def test_what_a_model_cannot_do_is_said_before_it_embeds(run, checkpoint, picture_folder, monkeypatch, option, message):
+    monkeypatch.setattr(TorchEmbedder, "__call__", lambda *_: pytest.fail("it embeds"))
+    result = run(
+        "evaluate", "--model", checkpoint("sample4geo"), "--dataset", "simulated", "--root", picture_folder, option
+    )
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_the_example_of_an_option_in_the_help_is_one(run, checkpoint, tmp_path):
+    example = re.search(r"such as\W+(\w+=\S+\])", run("evaluate", "--help").stdout)[1]  # the line may be broken
+    result = run("evaluate", "--model", checkpoint("sample4geo"), "--dataset", "sues200", "--root", tmp_path, example)
+    assert "SUES-200" in result.stderr  # the folder is not laid out; nothing is said against the option
+    assert "errors" not in result.stderr
 
 
 @pytest.mark.parametrize(

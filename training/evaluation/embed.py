@@ -21,6 +21,7 @@ from training.batch import Features
 from training.checkpoint import load_encoder, read_weights, start_from
 from training.config import Config
 from training.data.base import Images
+from training.data.datasets import DatasetConfig
 from training.errors import TrainingError
 from training.evaluation.search import Embeddings
 from training.models.encoder import Encoder
@@ -62,13 +63,20 @@ class TorchEmbedder:
         image_size: side of the input, px.
         resize: ``squash`` or ``center_crop``.
         precision: of autocast, as in training; ``fp32`` is none.
+        data: the data set that it was trained on, if that is known.
     """
 
     def __init__(
-        self, encoder: Encoder, model_id: str, image_size: int, resize: str, precision: Precision = "fp32"
+        self,
+        encoder: Encoder,
+        model_id: str,
+        image_size: int,
+        resize: str,
+        precision: Precision = "fp32",
+        data: DatasetConfig | None = None,
     ) -> None:
         self.encoder, self.model_id, self.image_size, self.resize = encoder, model_id, image_size, resize
-        self.precision = precision
+        self.precision, self.data = precision, data
 
     def require_descriptors(self) -> None:
         """Check that the model has dense descriptors.
@@ -197,7 +205,8 @@ def load_embedder(path: Path, config: Config | None = None) -> Embedder:
     model_id = f"{path.stem if published else f'{config.name}-checkpoint'}-{digest.hexdigest()[:8]}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = config.model
-    return TorchEmbedder(encoder.to(device), model_id, model.image_size, model.resize, config.optim.precision)
+    precision = config.optim.precision
+    return TorchEmbedder(encoder.to(device), model_id, model.image_size, model.resize, precision, config.data)
 
 
 def _published(path: Path, config: Config | None) -> tuple[Encoder, Config]:
