@@ -9,6 +9,7 @@ import httpx
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from timm.models import load_state_dict
 from torch import nn
 
 from training.config import ModelConfig
@@ -24,17 +25,26 @@ def make_backbone(config: ModelConfig) -> nn.Module:
     With ``aggregation: avg`` it keeps timm's own pooling, and the normalisation behind it (ConvNeXt): this is what
     Sample4Geo embeds with. Otherwise its last map comes out, for a pooling of ours.
 
+    With ``model.start`` it has no weights but chance: all of them will be those that the run goes on from.
+
     Raises:
-        TrainingError: the backbone is unknown, or its weights are not to be had.
+        TrainingError: the backbone is unknown, or its weights are not to be had, or are of another network.
     """
+    pool = {} if config.aggregation == "avg" else {"global_pool": ""}
+    if config.start is not None:
+        return _create(config, **pool)
+    if isinstance(config.weights, Path):
+        return _of_file(config, config.weights, pool)
     if config.weights == "timm":
-        options = _from_hub(config.backbone)
-    elif isinstance(config.weights, Path):
-        options = _from_file(config.weights)
-    else:
-        options = {}
-    if config.aggregation != "avg":
-        options["global_pool"] = ""
+        kept = _kept_by_hub(config.backbone)
+        return _create(config, pretrained=True, **pool) if kept is None else _of_file(config, kept, pool)
+    model = _create(config, **pool)
+    if config.weights == "package":
+        _load_packaged(model, config.backbone)
+    return model
+
+
+def _create(config: ModelConfig, **options: Any) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(config.backbone, num_classes=0, **options)
     except Exception as error:  # timm raises RuntimeError, hub and network errors alike
@@ -42,39 +52,61 @@ def make_backbone(config: ModelConfig) -> nn.Module:
             f"timm cannot make {config.backbone} with model.weights={config.weights}: {error}. "
             "Give model.weights a file, or set it to package or none."
         ) from error
-    if config.weights == "package":
-        _load_packaged(model, config.backbone)
     return model
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _of_file(config: ModelConfig, path: Path, pool: dict[str, Any]) -> nn.Module:
+    """Make the network of the tensors in a file, all but the classifier's.
+
+    Where a file has another number of classes than the network, timm takes what has a known name and leaves the rest to
+    chance. So the classifier is left out here, and timm told that there was none: then it insists on every tensor.
+    """
     if not path.is_file():
         raise TrainingError(f"There is no file {path}: model.weights is package, timm, none or a file of timm weights.")
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    known = timm.get_pretrained_cfg(config.backbone)
+    names = known.classifier if known is not None and known.classifier else ()
+    classifier = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    try:
+        held = {k: v for k, v in load_state_dict(str(path)).items() if not k.startswith(classifier)}
+        overlay = {"state_dict": held, "num_classes": 0}
+        model: nn.Module = timm.create_model(
+            config.backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **pool
+        )
+    except Exception as error:  # what timm's readers and filters meet in a strange file is any exception
+        raise TrainingError(
+            f"{path} does not hold timm's weights of {config.backbone} ({_first_line(error)}). Check model.backbone. "
+            "A checkpoint, or weights with a prefix before timm's names, is for model.start."
+        ) from error
+    return model
 
 
-def _from_hub(backbone: str) -> dict[str, Any]:
-    """Options of timm: from the hub if it answers, or from what it gave before.
+def _first_line(error: Exception) -> str:
+    """Sum up torch's list of tensors that do not fit by its first line or two."""
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])[:200] or type(error).__name__
+
+
+def _kept_by_hub(backbone: str) -> Path | None:
+    """Return the file that the hub gave before, if the hub does not answer now; None: ask the hub.
 
     Raises:
         TrainingError: it does not answer, and nothing is kept.
     """
     known = timm.get_pretrained_cfg(backbone)
     if known is None or not known.hf_hub_id:
-        return {"pretrained": True}
+        return None
     try:
         httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
     except httpx.HTTPError as error:
         for name in (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME):
             kept = try_to_load_from_cache(known.hf_hub_id, name)
             if isinstance(kept, str):
-                return _from_file(Path(kept))
+                return Path(kept)
         raise TrainingError(
             f"The weights of {backbone} are at {constants.ENDPOINT}/{known.hf_hub_id}, which does not answer "
             f"({type(error).__name__}), and were never loaded here. Copy the file from a machine that reaches it and "
             "give it as model.weights=FILE, or set model.weights to package (Lite2) or none."
         ) from error
-    return {"pretrained": True}
+    return None
 
 
 def _load_packaged(model: nn.Module, backbone: str) -> None:

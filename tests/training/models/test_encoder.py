@@ -255,6 +255,44 @@ def test_weights_of_a_file_need_no_hub(tmp_path):
         Encoder(config(backbone="test_convnext", weights=tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize("classes", [0, 7, 1000])
+def test_a_file_of_weights_may_have_any_classifier(classes, tmp_path):
+    torch.manual_seed(2)
+    source = timm.create_model("test_efficientnet", num_classes=classes)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "weights.pth")
+    encoder = Encoder(config(weights=tmp_path / "weights.pth"))
+    theirs = source.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in encoder.backbone.state_dict().items())
+
+
+def weights_of(backbone):
+    return timm.create_model(backbone, num_classes=0).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: {"a": torch.zeros(3)}, "Missing key"),
+        (lambda: weights_of("test_efficientnet"), "Missing key"),
+        (lambda: {k: v for k, v in weights_of("test_convnext").items() if "stages.3" not in k}, "Missing key"),
+        (lambda: {f"model.{k}": v for k, v in weights_of("test_convnext").items()}, "model.start"),
+        (lambda: {"config": {}, "encoder": weights_of("test_convnext")}, "model.start"),
+        (lambda: [1, 2], "model.start"),
+    ],
+    ids=["strange", "of another network", "incomplete", "with a prefix", "a checkpoint", "no tensors"],
+)
+def test_a_file_of_weights_is_taken_whole_or_refused(made, told, tmp_path):
+    """Nothing is left to chance in silence."""
+    torch.save(made(), tmp_path / "weights.pth")
+    with pytest.raises(TrainingError, match=rf"weights\.pth does not hold timm's weights of test_convnext.*{told}"):
+        Encoder(config(backbone="test_convnext", weights=tmp_path / "weights.pth", frozen_stages=0))
+
+
+def test_a_run_that_starts_from_other_weights_asks_no_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(httpx, "head", lambda *a, **k: pytest.fail("asked"))
+    Encoder(config(backbone="convnext_atto.d2_in1k", weights="timm", start=tmp_path / "weights.pth"))
+
+
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
     asked = []
 
