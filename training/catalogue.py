@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
 from pathlib import Path
 
 from training.errors import TrainingError
@@ -21,7 +23,7 @@ def find_config(name: str) -> Path:
         TrainingError: there is no such file; the message lists the names.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) > 1:
         return path  # one that is missing is told by whoever reads it
     for folder in KINDS:
         file = CONFIGS / folder / f"{name}.yaml"
@@ -37,14 +39,15 @@ def configs() -> dict[str, list[Path]]:
 
 
 def describe() -> list[str]:
-    """List all configs with the first line of each, which says what it is."""
+    """List all configs with the first sentence of each, which says what it is."""
     lines = []
     for folder, files in configs().items():
         lines.append(f"{KINDS[folder]}:")
-        lines += [f"  {file.stem:<20} {_first_line(file)}" for file in files]
+        lines += [f"  {file.stem:<20} {_first_sentence(file)}" for file in files]
     lines.append("aerofix-train fit --config METHOD --config DATA data.root=FOLDER [key=value …]")
     return lines
 
 
-def _first_line(file: Path) -> str:
-    return file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+def _first_sentence(file: Path) -> str:
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    return re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in lines), maxsplit=1)[0]

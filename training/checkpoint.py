@@ -172,8 +172,15 @@ def read_weights(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except FileNotFoundError as error:
+        raise TrainingError(f"There is no file {path}: give the checkpoint.pt of a run, or weights as .pth.") from error
+    except pickle.UnpicklingError as error:
         # torch's own text would advise to load the file unsafely
+        raise TrainingError(
+            f"{path} is no readable checkpoint, or holds objects beside tensors, which would run code to be read: give "
+            "the checkpoint.pt of a run, or where the weights were made torch.save(model.state_dict(), FILE)."
+        ) from error
+    except (OSError, RuntimeError, EOFError) as error:
         raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error
     if not isinstance(content, dict):
         raise TrainingError(f"{path} is no checkpoint of aerofix-train: give the checkpoint.pt of a run.")

@@ -86,14 +86,15 @@ def list_configs() -> None:
 @app.command()
 @_plain_errors
 def whiten(
-    config: Annotated[Path, typer.Option(help="YAML file, such as configs/lite2_whiten.yaml")],
+    config: Annotated[str, typer.Option(help="YAML file, or a name that aerofix-train list prints: lite2_whiten")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.root=DATA")] = None,
 ) -> None:
     """Make a better embedding on a finished backbone (model.start), or go on with it in run.out."""
+    from training.catalogue import find_config
     from training.config import load_config
     from training.whitening import whiten as run_whiten
 
-    checkpoint, report = run_whiten(load_config(config, overrides))
+    checkpoint, report = run_whiten(load_config(find_config(config), overrides))
     for line in [*report, f"checkpoint: {checkpoint}"]:
         _show(line)
 
@@ -170,7 +171,7 @@ def export(
 def calibrate(
     model: Annotated[Path, typer.Option(help="an .onnx file with local descriptors")],
     out: Annotated[Path, typer.Option(help="the .onnx file to write")],
-    config: Annotated[Path, typer.Option(help="YAML whose data section says what is held out")],
+    config: Annotated[str, typer.Option(help="YAML file or name, whose data section says what is held out")],
     circles: Annotated[
         int, typer.Option(min=2, help="searched areas, 30 photos each, twice; fewer are less sure")
     ] = 40,
@@ -181,6 +182,7 @@ def calibrate(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as data.root=DATA")] = None,
 ) -> None:
     """Fit what a finished model's matches are worth again, through the service as it is now."""
+    from training.catalogue import find_config
     from training.config import load_config
     from training.errors import TrainingError
     from training.export.flown import read_flown
@@ -189,7 +191,7 @@ def calibrate(
     if (photos is None) != (gallery is None):
         raise TrainingError("--photos needs the --gallery that shows their places, and --gallery the --photos.")
     flown = None if photos is None or gallery is None else read_flown(photos, gallery)
-    for line in recalibrate(model, out, load_config(config, overrides), circles, flown):
+    for line in recalibrate(model, out, load_config(find_config(config), overrides), circles, flown):
         _show(line)
 
 

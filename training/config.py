@@ -77,7 +77,7 @@ class OptimConfig:
     @model_validator(mode="after")
     def _one_length(self) -> OptimConfig:
         if self.steps is not None and self.epochs is not None:
-            raise ValueError("give steps or epochs, not both")
+            raise ValueError("give steps or epochs, not both; the other one is null")
         return self
 
 
@@ -100,8 +100,15 @@ class RunConfig:
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load data; 0: the training process itself
     checkpoint_every: Annotated[int, Field(ge=1)] = 100  # steps
     evaluate_every: Annotated[int, Field(ge=1)] | None = None  # steps; the last step counts too; None: never
+    evaluate_epochs: Annotated[float, Field(gt=0)] | None = None  # instead of evaluate_every
     evaluate_queries: Annotated[int, Field(ge=1)] | None = 2000  # queries of each task, evenly drawn; None: all
     export: Path | None = None  # ONNX file to write when all steps are done
+
+    @model_validator(mode="after")
+    def _one_interval(self) -> RunConfig:
+        if self.evaluate_every is not None and self.evaluate_epochs is not None:
+            raise ValueError("give evaluate_every (steps) or evaluate_epochs, not both; the other one is null")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -131,6 +138,9 @@ class Config:
         return "+".join([self.method.name, *(name for name, settings in riders.items() if settings is not None)])
 
 
+#: Two ways to say the same.
+_RIVALS = (("steps", "epochs"), ("warmup_steps", "warmup_epochs"), ("evaluate_every", "evaluate_epochs"))
+
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
 
 
@@ -138,7 +148,8 @@ def load_config(paths: Path | Sequence[Path] | None, overrides: list[str] | None
     """Read YAML files, join them, and apply overrides such as ``optim.lr=1e-4`` (values are YAML too).
 
     Of several files, later ones win, key by key; together they name the run and its folder, unless one of them does. A
-    file may name others under ``base`` (one or a list, relative to itself): later ones win, the file itself last.
+    file may name others under ``base`` (one or a list, relative to itself): later ones win, the file itself last. Where
+    one thing can be said in two ways, in steps or in epochs, the later way wins, too.
 
     Raises:
         TrainingError: a file is missing or not YAML, a key is unknown, or a value is out of its range.
@@ -150,9 +161,7 @@ def load_config(paths: Path | Sequence[Path] | None, overrides: list[str] | None
     if len(files) > 1:
         stems = [file.stem for file in files]
         tree = _merge({"name": "-".join(stems), "run": {"out": f"runs/{'_'.join(stems)}"}}, tree)
-    for override in overrides or []:
-        _override(tree, override)
-    return parse_config(tree)
+    return parse_config(_overridden(tree, overrides or []))
 
 
 def _read(path: Path, below: tuple[Path, ...] = ()) -> Any:
@@ -164,7 +173,9 @@ def _read(path: Path, below: tuple[Path, ...] = ()) -> Any:
         raise TrainingError(f"Cannot read the config {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not YAML: {error}") from error
-    if not isinstance(tree, dict) or "base" not in tree:
+    if not isinstance(tree, dict):
+        raise TrainingError(f"{path} is no config: it holds no settings such as optim: {{lr: 1.0e-4}}.")
+    if "base" not in tree:
         return tree
     bases = tree.pop("base")
     merged: Any = {}
@@ -174,10 +185,12 @@ def _read(path: Path, below: tuple[Path, ...] = ()) -> Any:
 
 
 def _merge(under: Any, over: Any) -> Any:
-    """Sections are joined key by key; anything else is replaced."""
+    """Sections are joined key by key; anything else is replaced, and so is what says the same in another way."""
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
-    return under | {key: _merge(under.get(key), value) for key, value in over.items()}
+    said = {rival for pair in _RIVALS for key, rival in (pair, pair[::-1]) if over.get(key) is not None}
+    kept = {key: value for key, value in under.items() if key not in said}
+    return kept | {key: _merge(under.get(key), value) for key, value in over.items()}
 
 
 def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig:
@@ -186,9 +199,15 @@ def parse_data(options: list[str] | None, tree: dict[str, Any]) -> DatasetConfig
     Raises:
         TrainingError: a key is unknown or a value is out of its range.
     """
-    for option in options or []:
-        _override(tree, option)
-    return parse_config({"data": tree}).data
+    return parse_config({"data": _overridden(tree, options or [])}).data
+
+
+def _overridden(tree: Any, overrides: Sequence[str]) -> Any:
+    """The tree under what all overrides say together, which may still contradict itself."""
+    over: dict[str, Any] = {}
+    for override in overrides:
+        _override(over, override)
+    return _merge(tree, over)
 
 
 def _override(tree: Any, override: str) -> None:

@@ -66,7 +66,7 @@ def _fit(config: Config, world: World, *, quiet: bool) -> Path:
         resume(state, checkpoint, config)
     steps = total_steps(config.optim, len(pairs.place))
     warmup = warmup_steps(config.optim, len(pairs.place))
-    validation = Validation(dataset, config, steps)
+    validation = Validation(dataset, config, steps, evaluate_every(config, len(pairs.place)))
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(config, world, state.step)) if world.leads else None
         progress = stack.enter_context(_progress(quiet or folder is None))
@@ -136,6 +136,13 @@ def warmup_steps(optim: OptimConfig, pairs: int) -> int:
     if optim.warmup_epochs is None:
         return optim.warmup_steps
     return round(optim.warmup_epochs * (pairs // optim.batch_pairs))
+
+
+def evaluate_every(config: Config, pairs: int) -> int | None:
+    """Return ``run.evaluate_every``, or ``run.evaluate_epochs`` times the full batches that the pairs make."""
+    if config.run.evaluate_epochs is None:
+        return config.run.evaluate_every
+    return max(1, round(config.run.evaluate_epochs * (pairs // config.optim.batch_pairs)))
 
 
 def learning_rate(step: int, optim: OptimConfig, steps: int, warmup: int) -> float:

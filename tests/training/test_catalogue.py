@@ -2,12 +2,13 @@
 
 VIGOR (52,609 places) and GTA-UAV (some 10,000) are cut to 1,000: two steps do not tell the difference, linking files
 would. Images are links to one tiny file. Batches are small, but for SUES-200, which has fewer places than some methods'
-batches: its file says how many.
+batches: its file says how many. One method is also judged on each data set, on two places or all of few.
 """
 
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from training.catalogue import CONFIGS, configs, find_config
+from training.checkpoint import load_encoder, write_encoder
 from training.cli import app
 from training.config import load_config
 from training.data.sues200 import TEST_IDS
 from training.errors import TrainingError
+from training.models.encoder import Encoder
 from training.train import fit
 
 FEW = 1000
@@ -35,6 +38,7 @@ TINY = {
     "optim.epochs": "null",
     "run.workers": 0,
     "run.evaluate_every": "null",
+    "run.evaluate_epochs": "null",
     "run.export": "null",
     "run.device": "cpu",
 }
@@ -133,6 +137,8 @@ def simulated(root, link):
 MAKERS = {maker.__name__: maker for maker in (university1652, sues200, denseuav, vigor, gta_uav, simulated)}
 SMALL = {"optim.batch_pairs": 16}
 PICTURES = SMALL | {"data.textures": '["*.jpg"]', "data.window_px": "[24, 32]", "data.held_out_share": 0}
+#: Pictures of one date, rendered every time.
+STILL = {"data.dates": "[]", "data.dates_held_out": "[]", "data.cache": "null", "model.start": "null"}
 
 
 def start(names, root, out, **settings):
@@ -147,33 +153,66 @@ def start(names, root, out, **settings):
     return config
 
 
+def of_data(data):
+    return {"simulated": PICTURES, "sues200": {}}.get(data, SMALL)
+
+
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "singeo_panorama"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_starts_on_a_data_set(method, data, places, tmp_path):
-    extra = {"simulated": PICTURES, "sues200": {}}.get(data, SMALL)
+    extra = of_data(data)
+    if (method, data) == ("singeo", "vigor"):
+        with pytest.raises(TrainingError, match=r"these are panoramas: train with --config singeo_panorama"):
+            start([method, data], places(data), tmp_path / "run", **extra)
+        extra = extra | {"data.panorama_aspect": 1}
     config = start([method, data], places(data), tmp_path / "run", **extra)
     assert config.name == f"{method}-{data}"
     assert config.data.dataset == data
     assert config.method_name == {"dphr": "sample4geo+dphr"}.get(method, method)
 
 
+@pytest.mark.parametrize("data", DATA)
+def test_a_model_is_judged_while_it_trains(data, places, tmp_path):
+    extra = of_data(data) | {"run.evaluate_every": 2, "run.evaluate_queries": 4, "data.held_out_share": 0.4}
+    del extra["data.held_out_share" if data != "simulated" else "run.evaluate_queries"]
+    start(["sample4geo", data], places(data), tmp_path / "run", **extra)
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert any(name.endswith("/recall@1") for name in json.loads(line))
+
+
 def test_singeo_starts_on_panoramas(places, tmp_path):
-    config = start(["vigor", "singeo_panorama"], places("vigor"), tmp_path / "run")
-    assert config.sampling.first == "gps"
-    assert config.method.photo_view == "pan"
+    config = start(["singeo_panorama"], places("vigor"), tmp_path / "run")
+    assert (config.sampling.first, config.method.photo_view) == ("gps", "pan")
+    published = load_config(find_config("singeo_panorama"))
+    assert (published.optim.epochs, published.optim.batch_pairs, published.optim.lr) == (80, 16, 1e-4)
+
+
+def test_the_recipe_that_whitens_starts(places, tmp_path):
+    """With the pictures at hand, on an encoder by chance."""
+    given = TINY | PICTURES | {"data.root": places("simulated"), "run.out": tmp_path / "run", **STILL}
+    given |= {"model.image_size": 64, "model.embedding_dim": 8, "model.local_dim": "null"}
+    given |= {"model.vlad_dim": 4, "model.vlad_centres": 3, "whiten.pairs": 32, "whiten.spot_dims": 5}
+    options = [f"{k}={v}" for k, v in given.items()]
+    config = load_config(find_config("lite2_whiten"), options)
+    assert config.whiten is not None
+    start = replace(config, model=replace(config.model, aggregation="gem", start=None))
+    write_encoder(Encoder(start.model), tmp_path / "start.pt", start)
+    options.append(f"model.start={tmp_path / 'start.pt'}")
+    result = CliRunner().invoke(app, ["whiten", "--config", "lite2_whiten", *options])
+    assert result.exit_code == 0, result.output
+    assert load_encoder(tmp_path / "run" / "checkpoint.pt")[1].model.aggregation == "gem_vlad"
 
 
 def fitted():
     """Recipes of ``fit`` on pictures: the others have a map, or say which command they are for."""
-    texts = {file.stem: file.read_text() for file in configs()["."] if file.stem != "adapt"}
+    texts = {file.stem: file.read_text() for file in configs()["."] if file.stem not in {"adapt", "singeo_panorama"}}
     return [name for name, text in texts.items() if "aerofix-train fit" in text or "aerofix-train" not in text]
 
 
 @pytest.mark.parametrize("name", fitted())
 def test_a_shipped_models_recipe_starts(name, places, tmp_path):
     """With the pictures at hand: of one date, and no cache."""
-    still = {"data.dates": "[]", "data.dates_held_out": "[]", "data.cache": "null", "model.start": "null"}
-    start([name], places("simulated"), tmp_path / "run", **PICTURES, **still, **{"model.image_size": 64})
+    start([name], places("simulated"), tmp_path / "run", **PICTURES, **STILL, **{"model.image_size": 64})
 
 
 def test_the_recipe_that_adapts_to_a_map_starts(tmp_path, write_tiff):
@@ -203,13 +242,16 @@ def test_list_names_every_config_with_what_it_is():
     result = CliRunner().invoke(app, ["list"])
     assert result.exit_code == 0, result.output
     for name in (*METHODS, *DATA, *RECIPES):
-        assert re.search(rf"^  {name} +\S+ \S+", result.stdout, re.MULTILINE), name
+        assert re.search(rf"^  {name} +\S+ \S+.*[.)]$", result.stdout, re.MULTILINE), name  # a whole sentence
 
 
-def test_a_name_that_is_none_lists_those_that_are():
+def test_a_name_that_is_none_lists_those_that_are(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match=r"no config sample5geo: give a file, or one of .*sample4geo, .*vigor"):
         find_config("sample5geo")
     assert find_config("adapt") == CONFIGS / "adapt.yaml"
+    (tmp_path / "vigor").mkdir()  # a folder of that name is no config
+    monkeypatch.chdir(tmp_path)
+    assert find_config("vigor") == CONFIGS / "data" / "vigor.yaml"
     assert find_config("some/where.yaml").name == "where.yaml"
 
 

@@ -171,7 +171,7 @@ def test_the_example_of_an_option_in_the_help_is_one(run, checkpoint, tmp_path):
         (["fit", "optim.lr=-1"], "optim.lr: Input should be greater than 0"),
         (["fit"], "data.textures is empty: give globs of aerial pictures, such as maps/*.tif, or data.map."),
         (["fit", "data.textures=[none/*.jpg]"], "Set data.root to the folder it counts from."),
-        (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "[absent].pt is no readable checkpoint"),
+        (["export", "--checkpoint", "[absent].pt", "--out", "m.onnx"], "There is no file [absent].pt"),
         (["simulate", "--map", "absent.tif", "--out", "out"], "Give a GeoTIFF"),
         (
             [*CALIBRATE, "--photos", "p.csv"],

@@ -27,6 +27,20 @@ def test_yaml_and_overrides_are_merged(tmp_path):
     assert config.optim.batch_pairs == Config().optim.batch_pairs
 
 
+@pytest.mark.parametrize(
+    ("section", "one", "other"),
+    [("optim", "steps: 5", "epochs: 2"), ("run", "evaluate_every: 5", "evaluate_epochs: 2")],
+)
+def test_the_later_of_two_ways_to_say_a_length_wins(tmp_path, section, one, other):
+    for first, then in ((one, other), (other, one)):
+        path = write(tmp_path, f"{section}: {{{first}}}\n")
+        (key, value), (gone, _) = then.split(": "), first.split(": ")
+        settings = getattr(load_config(path, [f"{section}.{key}={value}"]), section)
+        assert (getattr(settings, key), getattr(settings, gone)) == (int(value), None)
+    with pytest.raises(TrainingError, match=r"not both; the other one is null"):
+        load_config(path, [f"{section}.{each.replace(': ', '=')}" for each in (one, other)])
+
+
 def test_an_empty_file_is_the_defaults(tmp_path):
     assert load_config(write(tmp_path, ""), ["name=x"]).name == "x"
 
@@ -89,7 +103,8 @@ def test_configs_do_not_change():
         ("data.hfov_deg=[40, 150]", "data.hfov_deg.1: Input should be less than 150"),
         ("optim=3", "optim"),
         ("optim.lr", "Overrides look like optim.lr=1e-4, not 'optim.lr'"),
-        ("name.first=x", "Overrides look like optim.lr=1e-4, not 'name.first=x'"),
+        ("name.first=x", "name: Input should be a valid string"),
+        ("optim.lr.first=1", "optim.lr: Input should be a valid number"),
         ("name=[", "quote it"),
     ],
 )

@@ -21,7 +21,7 @@ from training.errors import TrainingError
 from training.evaluation.embed import load_embedder
 from training.evaluation.evaluate import evaluate
 from training.evaluation.validate import Validation
-from training.train import fit, learning_rate, make_state, total_steps, warmup_steps
+from training.train import evaluate_every, fit, learning_rate, make_state, total_steps, warmup_steps
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -211,6 +211,12 @@ def test_the_length_is_given_in_steps_or_epochs():
         parse_config({"optim": {"steps": 7, "epochs": 3}})
 
 
+@pytest.mark.parametrize(("run", "steps"), [({}, None), ({"evaluate_every": 7}, 7), ({"evaluate_epochs": 1.5}, 15)])
+def test_evaluations_come_by_steps_or_epochs(tiny_config, run, steps):
+    """An epoch of 43 pairs in batches of 4 has ten full ones."""
+    assert evaluate_every(tiny_config(optim={"batch_pairs": 4}, run=run), 43) == steps
+
+
 def test_epochs_see_every_pair_once(tiny_config, monkeypatch):
     """12 pictures in batches of 4, two epochs: each place comes twice."""
     config = tiny_config(optim={"batch_pairs": 4, "steps": None, "epochs": 2})
@@ -335,11 +341,11 @@ def test_the_best_model_is_kept_beside_the_last(tiny_config, monkeypatch):
 
 
 def test_validation_runs_in_the_precision_of_training(tiny_config, monkeypatch):
-    config = tiny_config(optim={"precision": "bf16"}, data={"held_out_share": 0.3}, run={"evaluate_every": 1})
+    config = tiny_config(optim={"precision": "bf16"}, data={"held_out_share": 0.3})
     state, seen = make_state(config, 8, ALONE), []
     dataset = open_dataset(config.data, config.model, seed=1)
     state.encoder.project.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    Validation(dataset, config, 1).measure(state.encoder, ALONE)
+    Validation(dataset, config, 1, 1).measure(state.encoder, ALONE)
     assert set(seen) == {torch.bfloat16}
 
 

@@ -2,8 +2,8 @@
 
 Photo and tile are mirrored together (p 0.5), the tile is turned by a multiple of 90°, and each of the two gets JPEG
 artefacts (quality 90 to 100, p 0.5), other colours (±0.15 each, p 0.5), blur or sharpening (p 0.3) and holes (p 0.3).
-For VIGOR, tile and panorama turn together (p 0.75). The recipe works on images of the original size where ours
-are resized already, which costs less and makes JPEG artefacts slightly coarser.
+For VIGOR, tile and panorama turn together by 90°, 180° or 270° (p 0.75). The recipe works on images of the original
+size where ours are resized already, which costs less and makes JPEG artefacts slightly coarser.
 
 Strengths of blur, sharpening and holes: defaults of the image library that the recipe uses (albumentations), blur
 without its anisotropy and noise.
@@ -56,9 +56,7 @@ def augment_pair(
     if _chance(0.5, generator):
         photo, tile = (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in (photo, tile))
         right = -right
-    quarters = _whole(0, 3, generator)  # counter-clockwise
-    if turns == "none" or (turns == "both" and not _chance(0.75, generator)):
-        quarters = 0
+    quarters = _quarters(turns, generator)
     tile = tile.rotate(90 * quarters)
     for _ in range(quarters):
         right, down = down, -right
@@ -66,6 +64,13 @@ def augment_pair(
         photo = Image.fromarray(np.roll(np.array(photo), -round(photo.width * quarters / 4), axis=1))
     first, second = (_holes(to_tensor(_appearance(image, generator)), generator) for image in (photo, tile))
     return (first, second), torch.stack((right, down))
+
+
+def _quarters(turns: Turns, generator: Generator) -> int:
+    """Quarter circles that a tile is turned by, counter-clockwise."""
+    if turns == "both":
+        return _whole(1, 3, generator) if _chance(0.75, generator) else 0
+    return _whole(0, 3, generator) if turns == "tile" else 0
 
 
 def _appearance(image: Image.Image, generator: Generator) -> Image.Image:

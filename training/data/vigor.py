@@ -43,6 +43,9 @@ class VIGORConfig:
     # width over height of the panoramas that the model gets: 2 as published; 1 squashes them, as models that take
     # squares alone need (exported files, ViTs)
     panorama_aspect: Annotated[int, Field(ge=1, le=4)] = 1
+    # together: tiles that show a panorama in part may be its negatives in a batch, as in Sample4Geo's published code;
+    # apart: no batch has them (ours)
+    semi_positives: Literal["together", "apart"] = "together"
     dataset: Literal["vigor"] = "vigor"
 
 
@@ -89,13 +92,17 @@ class VIGOR:
             position=side.tile_positions()[used],
             offset_m=np.array([panorama.offset_m for panorama in side.panoramas]),
             tile_side_m=gsd_m * TILE_PX,
-            also_shows=[
-                np.array([number[tile] for tile in panorama.tiles[1:] if tile in number], np.int64)
-                for panorama in side.panoramas
-            ],
+            also_shows=self._apart(number),
             turns="both",
             aspect=self.config.panorama_aspect,
         )
+
+    def _apart(self, number: dict[int, int]) -> list[NDArray[np.int64]] | None:
+        """Of each panorama, the places that may not share a batch with it."""
+        if self.config.semi_positives == "together":
+            return None
+        semis = (panorama.tiles[1:] for panorama in self.train_side.panoramas)
+        return [np.array([number[tile] for tile in tiles if tile in number], np.int64) for tiles in semis]
 
     def tasks(self) -> list[Task]:
         """Return ``ground_to_satellite``: all test panoramas in all tiles of the test cities."""

@@ -30,13 +30,13 @@ class Validation:
 
     Args:
         dataset: has the tasks.
-        config: ``run.evaluate_every`` and ``run.evaluate_queries``.
+        config: ``run.evaluate_queries``.
         steps: of the whole run; the last one is always due, unless nothing ever is.
+        every: steps from one evaluation to the next; None: never.
     """
 
-    def __init__(self, dataset: Dataset, config: Config, steps: int) -> None:
-        self.config, self.steps = config, steps
-        self.every = config.run.evaluate_every
+    def __init__(self, dataset: Dataset, config: Config, steps: int, every: int | None) -> None:
+        self.config, self.steps, self.every = config, steps, every
         queries = config.run.evaluate_queries
         self.tasks = [_kept(_some(task, queries)) for task in dataset.tasks()] if self.every else []
 

@@ -30,6 +30,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from training.batch import Batch, Features
+from training.errors import TrainingError
 from training.methods.base import Method, ModelShape
 from training.methods.losses import info_nce
 from training.schema import STRICT, NotNegative, Positive, Probability, Share
@@ -173,7 +174,16 @@ def turn_and_crop(images: Tensor, angle_deg: Tensor, *, side: float = 1.0, centr
         angle_deg: ``[N]`` counter-clockwise turn of the content, as in ``torch.rot90``.
         side: side of the crop over the picture's.
         centre: ``[N, 2]`` right and down of the crop's middle, shares of the picture's side; None crops the middle.
+
+    Raises:
+        TrainingError: the pictures are not square.
     """
+    if images.shape[2] != images.shape[3]:
+        raise TrainingError(
+            f"Pictures of {images.shape[3]} by {images.shape[2]} px cannot be turned about their centre, as these are "
+            "panoramas: train with --config singeo_panorama (method.photo_view=pan); judge without --robustness and "
+            "--consistency."
+        )
     angle = torch.deg2rad(angle_deg.to(images))
     cos, sin = angle.cos() * side, angle.sin() * side
     middle = torch.zeros(len(images), 2).to(images) if centre is None else 2 * centre.to(images)

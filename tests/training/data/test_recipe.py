@@ -110,12 +110,13 @@ def test_tile_and_panorama_turn_together(geometry_only, heading_deg):
 
 
 def test_three_quarters_of_the_panoramas_are_turned_at_random(geometry_only):
-    """0.75 of the pairs get one of four turns, so 7 / 16 stay as they are or are only mirrored."""
-    still = 0
+    """By one of three turns, as the published code does: a quarter of the pairs stay, or are only mirrored."""
+    turns = []
     for seed in range(400):
         images, _ = augment_pair(marked(3, 20), marked(0, 20), torch.zeros(2), generator(seed), turns="both")
-        still += abs(where(images[0])[0]) < 1
-    assert still / 400 == pytest.approx(7 / 16, abs=0.08)
+        turns.append(round(where(images[0])[0] / (SIDE / 4)) % 4)
+    counts = np.unique(turns, return_counts=True)[1]
+    assert counts / 400 == pytest.approx(0.25, abs=0.06)
 
 
 def noise(seed=0, side=SIDE):
