@@ -19,7 +19,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def run(
     state = train(settings(arm, seed, folder, arguments.steps, plain_mu), pairs, prepare=prepare, after=judge)
     ap, right = ask(state.encoder, questions)
     minutes = (time.process_time() - began) / 60
-    found = {"ap": ap.round(4).tolist(), "recall@1": right.round(4).tolist()}
+    found = {"ap": ap.round(4).tolist(), "recall@1": right.round(4).tolist(), "dated": int(questions.dated.sum())}
     points = [[int(step), value] for step, value in curve.items()]
     shutil.rmtree(folder)  # the line of the results is all that is left
     return (
@@ -263,34 +263,47 @@ def gradients(state: State, batch: Batch) -> dict[str, float]:
 def main() -> None:
     """Train what is missing, then print what there is."""
     arguments = parse()
-    torch.set_num_threads(1)
     results = arguments.results or arguments.out / "results.jsonl"
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     lines = [line for line in lines if line["steps"] == arguments.steps]
-    pairs, questions = load_places(arguments.data, arguments.out / "views.pt")
     if not arguments.print_only:
-        encoder = Encoder(settings("host", PILOT_SEED, arguments.out, arguments.steps).model)
-        maps = load_maps(encoder, pairs, questions, arguments.out / "maps.pt")
-        check = pilot(arguments, maps.pairs, maps.cut)
-        print("manipulation check:", json.dumps({k: v for k, v in check.items() if k != "steps"}), flush=True)
-        if not holds(check["mean"]):
-            raise SystemExit(f"error: it fails (needed: {NEEDED}): change DPHR_KNOBS or MU, delete OUT/pilot.json.")
-        as_pictures, as_maps = (pairs, questions, hasten), (maps.pairs, maps.questions, maps.cut)
         done = {(line["arm"], line["seed"]) for line in lines}
-        for seed in range(arguments.first_seed, arguments.seeds + 1):
-            for arm in arguments.arms:
-                if (arm, seed) not in done:
-                    seen = as_pictures if arm in FROM_PICTURES else as_maps
-                    lines.append(run(arm, seed, arguments, check["plain_mu"], *seen))
-                    with results.open("a") as file:
-                        file.write(json.dumps(lines[-1]) + "\n")
-    show(lines, questions.dated.numpy())
+        for line in missing(arguments, done):
+            lines.append(line)
+            with results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    if not lines:
+        raise SystemExit(f"error: {results} holds no run of {arguments.steps} steps.")
+    places, dated = len(lines[0]["ap"]), lines[0]["dated"]
+    show(lines, np.arange(places) >= places - dated)
+
+
+def missing(arguments: argparse.Namespace, done: set[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Train what is not ``done``, arms and seeds, and yield a line of the results for each.
+
+    Raises:
+        SystemExit: the manipulation check fails.
+    """
+    torch.set_num_threads(1)
+    pairs, questions = load_places(arguments.data, arguments.out / "views.pt")
+    encoder = Encoder(settings("host", PILOT_SEED, arguments.out, arguments.steps).model)
+    maps = load_maps(encoder, pairs, questions, arguments.out / "maps.pt")
+    check = pilot(arguments, maps.pairs, maps.cut)
+    print("manipulation check:", json.dumps({k: v for k, v in check.items() if k != "steps"}), flush=True)
+    if not holds(check["mean"]):
+        raise SystemExit(f"error: it fails (needed: {NEEDED}): change DPHR_KNOBS or MU, delete OUT/pilot.json.")
+    as_pictures, as_maps = (pairs, questions, hasten), (maps.pairs, maps.questions, maps.cut)
+    for seed in range(arguments.first_seed, arguments.seeds + 1):
+        for arm in arguments.arms:
+            if (arm, seed) not in done:
+                seen = as_pictures if arm in FROM_PICTURES else as_maps
+                yield run(arm, seed, arguments, check["plain_mu"], *seen)
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of pictures; needed to train")
     parser.add_argument("--out", type=Path, default=Path("runs/dphr"), help="folder of views, runs and results")
     parser.add_argument("--results", type=Path, help="file of results; default: OUT/results.jsonl")
     parser.add_argument("--seeds", type=int, default=16)
@@ -298,7 +311,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["host", "plain", "dphr"])
     parser.add_argument("--print-only", action="store_true", help="train nothing")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.data is None and not arguments.print_only:
+        parser.error("--data is needed to train; --print-only prints what there is")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What is said of paired differences, against a t-table and by hand."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-spec = importlib.util.spec_from_file_location("paired", Path(__file__).parents[2] / "benchmarks" / "paired.py")
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("paired", ROOT / "benchmarks" / "paired.py")
 paired = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(paired)
 compare, difference, steps_to_90_percent = paired.compare, paired.difference, paired.steps_to_90_percent
@@ -46,3 +49,19 @@ def test_differences_are_points_of_the_chosen_places():
 
 def test_steps_to_90_percent_of_the_last_ap():
     assert steps_to_90_percent([[50, 0.2], [100, 0.45], [150, 0.44], [200, 0.5]]) == 100
+
+
+def test_the_documented_differences_are_those_of_the_kept_runs():
+    """Every row of differences in docs/methods.md, worked out again from benchmarks/dphr.jsonl."""
+    lines = [json.loads(line) for line in (ROOT / "benchmarks" / "dphr.jsonl").read_text().splitlines()]
+    runs = {(line["arm"], line["seed"]): line for line in lines}
+    places, dated = len(lines[0]["ap"]), lines[0]["dated"]
+    groups = {"same date": np.arange(places) < places - dated, "other date": np.arange(places) >= places - dated}
+    text = (ROOT / "docs" / "methods.md").read_text()
+    rows = re.findall(r"^\| (\w+) \S (\w+) \| (same date|other date) \| (AP|R@1) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == 24  # six pairs of arms, two kinds of place, two measures
+    for a, b, kind, name, said in rows:
+        seeds = sorted({s for arm, s in runs if arm == a} & {s for arm, s in runs if arm == b})
+        measure = {"AP": "ap", "R@1": "recall@1"}[name]
+        gap = np.array([difference(runs[a, s], runs[b, s], measure, groups[kind]) for s in seeds])
+        assert said.split(" | ") == list(compare(gap)), (a, b, kind, name)
