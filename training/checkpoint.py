@@ -178,7 +178,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         # torch's own text would advise to load the file unsafely
         raise TrainingError(
             f"{path} is no readable checkpoint, or holds objects beside tensors, which would run code to be read: give "
-            "the checkpoint.pt of a run, or where the weights were made torch.save(model.state_dict(), FILE)."
+            "the checkpoint.pt of a run, or weights that were saved by torch.save(model.state_dict(), FILE)."
         ) from error
     except (OSError, RuntimeError, EOFError) as error:
         raise TrainingError(f"{path} is no readable checkpoint: give the checkpoint.pt of a run.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import httpx
@@ -73,16 +74,12 @@ def _of_file(config: ModelConfig, path: Path, pool: dict[str, Any]) -> nn.Module
             config.backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **pool
         )
     except Exception as error:  # what timm's readers and filters meet in a strange file is any exception
+        why = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
         raise TrainingError(
-            f"{path} does not hold timm's weights of {config.backbone} ({_first_line(error)}). Check model.backbone. "
+            f"{path} does not hold timm's weights of {config.backbone} ({why}). Check model.backbone. "
             "A checkpoint, or weights with a prefix before timm's names, is for model.start."
         ) from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    """Sum up torch's list of tensors that do not fit by its first line or two."""
-    return " ".join(line.strip() for line in str(error).splitlines()[:2])[:200] or type(error).__name__
 
 
 def _kept_by_hub(backbone: str) -> Path | None:
