@@ -84,6 +84,20 @@ def export_checkpoint(
     return [*report, f"ONNX against PyTorch: cosine ≥ {parity:.7f}", f"{out}: {size_mb:.1f} MB"]
 
 
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a model file.
+
+    Raises:
+        TrainingError: there is none, or it is of another kind.
+    """
+    if not path.is_file():
+        raise TrainingError(f"There is no model file {path}: give an .onnx file that aerofix-train export wrote.")
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf and the file system have errors of their own
+        raise TrainingError(f"{path} is no readable ONNX model: {type(error).__name__}.") from error
+
+
 def _calibration_of_start(config: Config) -> tuple[dict[str, Any], list[str]]:
     """A model that was adapted to a map keeps the calibration it had: its own map is all trained on."""
     start = config.model.start
@@ -92,7 +106,7 @@ def _calibration_of_start(config: Config) -> tuple[dict[str, Any], list[str]]:
             "A run on data.map holds nothing out to calibrate on: start from an .onnx file (model.start), whose "
             "calibration is kept, or add --no-calibrate."
         )
-    entries = {entry.key: entry.value for entry in onnx.load(str(start)).metadata_props}
+    entries = {entry.key: entry.value for entry in read_onnx(start).metadata_props}
     calibration: dict[str, Any] = json.loads(entries["aerofix.calibration"])
     return calibration, [f"calibration: kept from {start}"]
 

@@ -14,7 +14,7 @@ from training.data.simulator.simulated import SimulatedConfig
 from training.errors import TrainingError
 from training.export.calibrate_local import calibrate_local
 from training.export.flown import Flown
-from training.export.onnx_file import calibration_textures
+from training.export.onnx_file import calibration_textures, read_onnx
 from training.export.rehearsal import Rehearsal, write_stage
 
 _KEY = "aerofix.calibration"
@@ -36,9 +36,9 @@ def recalibrate(
         A report, a line each.
 
     Raises:
-        TrainingError: the file is no model with local descriptors, or nothing is held out.
+        TrainingError: there is no such file, it is no model with local descriptors, or nothing is held out.
     """
-    proto = onnx.load(str(model))
+    proto = read_onnx(model)
     told = {entry.key: entry for entry in proto.metadata_props}
     data = config.data
     if _KEY not in told or told["aerofix.local_shape"].value in {"", "null"}:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.config import ModelConfig, parse_config
 from training.errors import TrainingError
-from training.export.onnx_file import MIN_COSINE, parity
+from training.export.onnx_file import MIN_COSINE, parity, read_onnx
 from training.models.encoder import Encoder
 
 #: Follow from the backbone's name, or count what nobody reads.
@@ -30,7 +29,7 @@ def start_from_onnx(encoder: Encoder, path: Path) -> None:
     Raises:
         TrainingError: the file is no such model, or holds another network or image size.
     """
-    model = _load(path)
+    model = read_onnx(path)
     size = {entry.key: entry.value for entry in model.metadata_props}.get("aerofix.image_size")
     if size != str(encoder.config.image_size):
         raise TrainingError(f"{path} was made for images of {size} px: set model.image_size={size}.")
@@ -58,17 +57,10 @@ def made_with(path: Path) -> ModelConfig:
     Raises:
         TrainingError: the file is no such model.
     """
-    told = {entry.key: entry.value for entry in _load(path).metadata_props}
+    told = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
     if "aerofix.training_config" not in told:
         raise TrainingError(f"{path} does not tell how it was made: give a file that aerofix-train export wrote.")
     return parse_config(json.loads(told["aerofix.training_config"])).model
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # protobuf and the file system have errors of their own
-        raise TrainingError(f"{path} is no readable ONNX model: {type(error).__name__}.") from error
 
 
 def _unfolded(encoder: Encoder, found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -74,3 +74,11 @@ def test_a_model_without_descriptors_is_refused(tmp_path):
     write_onnx(Encoder(config.model), config, tmp_path / "m.onnx", untrained_calibration())
     with pytest.raises(TrainingError, match="no local descriptors"):
         recalibrate(tmp_path / "m.onnx", tmp_path / "out.onnx", Config(data=SimulatedConfig()))
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_a_file_that_is_no_model_is_named(content, tmp_path):
+    if content is not None:
+        (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"m\.onnx.*(no readable ONNX|give an \.onnx file)"):
+        recalibrate(tmp_path / "m.onnx", tmp_path / "out.onnx", Config(data=SimulatedConfig()))
