@@ -90,7 +90,7 @@ def compare(gap: NDArray[np.float64]) -> tuple[str, str, str, str, str]:
     return (
         f"{by_seed.mean():+.2f}",
         f"{low:+.2f} … {high:+.2f}",
-        f"{test.pvalue:.3f}",
+        f"{test.pvalue:.3f}" if test.pvalue >= 0.001 else "< 0.001",
         f"{least:+.2f} … {most:+.2f}",
         ", ".join(verdict) or "not shown",
     )
